@@ -1,0 +1,36 @@
+# make up    a watched LLM service on this machine: collector, runtime with a real model, demo service, traffic, dashboard
+# make test  lint, types, tests          make test-all  the slow proofs too          make bench  every figure of the README
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: up test test-all check bench venv
+.DELETE_ON_ERROR:
+
+up: venv
+	@$(BIN)/tailbudget up --demo
+
+test: check
+	$(BIN)/python -m pytest
+
+test-all: check
+	time $(BIN)/python -m pytest -m "slow or not slow" --durations=15
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: venv
+	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+venv: $(VENV)/.installed
+
+# The stamp is rebuilt when what to install changes; sources are seen through the editable install without it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tailbudget needs Python 3.11 or newer, this is " + sys.version)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (about a minute the first time)"
+	$(PIP) install --constraint constraints.txt --editable ".[all,dev]"
+	@touch $@

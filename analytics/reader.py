@@ -1,0 +1,97 @@
+"""Where answers come from: one method, `query`, behind which a running collector or a local file stands."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import duckdb
+import pyarrow as pa
+
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+DATABASE_NAME = "tailbudget.duckdb"
+
+
+class QueryError(Exception):
+    """A query that could not be answered: `str()` is the reason, `hint` what mends it (may be empty)."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
+class Reader(Protocol):
+    """Answers one SQL statement with an Arrow table."""
+
+    def query(self, sql: str, params: Mapping[str, object] = {}) -> pa.Table:
+        """Return the rows of `sql`, its `$name` placeholders bound from `params`; raises QueryError."""
+        ...
+
+
+class ConnectionReader:
+    """Reads through an open DuckDB connection; each query has a cursor of its own, so threads may share it."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def query(self, sql: str, params: Mapping[str, object] = {}) -> pa.Table:
+        """Return the rows of `sql`; raises QueryError with DuckDB's own message."""
+        cursor = self._connection.cursor()
+        try:
+            return cursor.sql(sql, params=dict(params)).to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryError(str(error)) from error
+        finally:
+            cursor.close()
+
+
+class FileReader(ConnectionReader):
+    """Reads the database of a data folder that no collector has open."""
+
+    def __init__(self, data: Path) -> None:
+        path = data / DATABASE_NAME
+        if not path.exists():
+            raise QueryError(f"no database at {str(path)!r}", hint="start `tailbudget collector`, or name its --data")
+        try:
+            connection = duckdb.connect(str(path), read_only=True)
+            connection.execute("set timezone = 'UTC'")
+        except duckdb.Error as error:
+            raise QueryError(str(error), hint="a running collector owns the file: use its API instead") from error
+        super().__init__(connection)
+
+
+class ApiReader:
+    """Reads through a collector's API on `url` (`http://127.0.0.1:4320`)."""
+
+    def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
+        self.url = url.rstrip("/")
+        self._timeout_s = timeout_s
+
+    def query(self, sql: str, params: Mapping[str, object] = {}) -> pa.Table:
+        """Return the rows of `sql`; raises QueryError when the API refuses it or does not answer."""
+        with self._post(sql, params, accept=ARROW_STREAM) as answer:
+            return pa.ipc.open_stream(answer.read()).read_all()
+
+    def _post(self, sql: str, params: Mapping[str, object], *, accept: str) -> Any:
+        body = json.dumps({"sql": sql, "params": dict(params), "timeout_s": self._timeout_s}, default=str).encode()
+        headers = {"Content-Type": "application/json", "Accept": accept}
+        request = urllib.request.Request(f"{self.url}/v1/sql", body, headers)  # noqa: S310 - our own API
+        try:
+            return urllib.request.urlopen(request, timeout=self._timeout_s + 5)  # noqa: S310
+        except urllib.error.HTTPError as error:
+            raise QueryError(*_reason(error)) from error
+        except OSError as error:
+            raise QueryError(
+                f"no collector answers at {self.url}: {error}", hint="start `tailbudget collector`, or name --api"
+            ) from error
+
+
+def _reason(error: urllib.error.HTTPError) -> tuple[str, str]:
+    text = error.read().decode(errors="replace")
+    try:
+        answer = json.loads(text)
+        return str(answer["error"]), str(answer.get("hint") or "")
+    except (ValueError, KeyError, TypeError):
+        return f"the collector answered {error.code}: {text[:200]}", ""

@@ -1,0 +1,1 @@
+"""The `tailbudget` command, the dashboard and the demo service."""

@@ -1,0 +1,41 @@
+"""The commands and their options; the work is done by the part that each one names."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from tailbudget.instrument.errors import UserError
+
+from . import config
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110})
+@click.version_option(package_name="tailbudget")
+def cli() -> None:
+    """Where every millisecond of an LLM request went, and whether it was within budget."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit status."""
+    from tailbudget.analytics.reader import QueryError
+
+    try:
+        cli.main(list(arguments), prog_name="tailbudget", standalone_mode=False, default_map=config.defaults(cli))
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except UserError as error:
+        return _fail(str(error))
+    except QueryError as error:
+        return _fail(str(error) if not error.hint else f"{error}\n{error.hint}")
+    return 0
+
+
+def _fail(text: str) -> int:
+    sys.stderr.write(f"tailbudget: {text}\n")
+    return 1

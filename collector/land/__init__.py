@@ -1,0 +1,1 @@
+"""The tables: `schema.sql` and the landing of decoded batches."""

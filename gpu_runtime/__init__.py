@@ -1,0 +1,1 @@
+"""The bundled inference runtime: an OpenAI-compatible server that times queue, prefill and decode."""

@@ -1,0 +1,1 @@
+"""What a service imports: spans per stage, budgets and streams."""
