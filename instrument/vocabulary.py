@@ -27,6 +27,10 @@ TIME_TO_USABLE: Final = "slo.time_to_usable"
 TIME_TO_FINAL: Final = "slo.time_to_final"
 USABLE_SOURCE: Final = "slo.usable.source"
 
+# Of a request over HTTP: when the service's first and last body byte went to its client, in seconds since it began.
+TIME_TO_FIRST_BYTE: Final = "slo.http.time_to_first_byte"
+TIME_TO_LAST_BYTE: Final = "slo.http.time_to_last_byte"
+
 # Of a streamed call, client side.
 TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
 STREAM_CHUNKS: Final = "slo.stream.chunks"

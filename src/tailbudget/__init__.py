@@ -2,3 +2,22 @@
 
 The names below are what a service needs; they come from `tailbudget.instrument`.
 """
+
+from tailbudget.instrument.asgi import ASGIMiddleware
+from tailbudget.instrument.errors import UserError
+from tailbudget.instrument.lifecycle import init, shutdown
+from tailbudget.instrument.request import annotate, request, usable
+from tailbudget.instrument.stages import stage
+from tailbudget.instrument.streams import stream
+
+__all__ = [
+    "ASGIMiddleware",
+    "UserError",
+    "annotate",
+    "init",
+    "request",
+    "shutdown",
+    "stage",
+    "stream",
+    "usable",
+]

@@ -1,0 +1,257 @@
+"""ASGI middleware: the SERVER span of each HTTP request, its budgets, and whether the client stayed for the answer."""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.util.types import AttributeValue
+
+from . import providers
+from .errors import UserError
+from .guard import Guard
+from .request import BudgetsMs, RequestState, request_attributes, request_context
+from .spans import Activation, error_type
+from .vocabulary import TENANT, TIME_TO_FIRST_BYTE, TIME_TO_LAST_BYTE, Outcome, budget_attribute, convert
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
+#: How long the request's span waits, after the client left, for the model calls below to be closed: generators are
+#: closed by the event loop a few turns later. Nobody waits for it but the span, which then ends where the app did.
+LINGER_S = 2.0
+
+guard = Guard("ASGIMiddleware")
+
+
+class ASGIMiddleware:
+    """Wraps an ASGI app; `budgets_ms` marks paths as requests, each with its budgets: milliseconds by name.
+
+    An empty dict marks a path without budgets; a path may hold parameters, as in `/chats/{id}`. Other paths get a
+    plain SERVER span. Raises UserError for a budget that does not exist or is no positive number.
+    """
+
+    def __init__(self, app: App, *, budgets_ms: Mapping[str, BudgetsMs] | None = None) -> None:
+        self._app = app
+        self._exact: dict[str, BudgetsMs] = {}
+        self._patterns: list[tuple[re.Pattern[str], str, BudgetsMs]] = []
+        for path, budgets in (budgets_ms or {}).items():
+            _check(path, budgets)
+            self._exact[path] = budgets
+            if "{" in path:
+                self._patterns.append((_pattern(path), path, budgets))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; anything but HTTP passes through untouched."""
+        exchange = self._begin(scope, receive, send) if scope["type"] == "http" else None
+        if exchange is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except BaseException as error:
+            exchange.finish(error)
+            raise
+        exchange.finish(None)
+
+    def _begin(self, scope: Scope, receive: Receive, send: Send) -> "_Exchange | None":
+        with guard:
+            route, budgets = self._marked(scope["path"])
+            return _Exchange(scope, receive, send, route, budgets)
+        return None
+
+    def _marked(self, path: str) -> tuple[str | None, BudgetsMs]:
+        if path in self._exact:
+            return path, self._exact[path]
+        for pattern, route, budgets in self._patterns:
+            if pattern.fullmatch(path):
+                return route, budgets
+        return None, {}
+
+
+def _check(path: str, budgets: BudgetsMs) -> None:
+    for name, budget_ms in budgets.items():
+        try:
+            budget_attribute(name)
+        except ValueError as error:
+            raise UserError(f"budgets_ms[{path!r}]: {error}") from None
+        if not isinstance(budget_ms, (int, float)) or not budget_ms > 0:
+            raise UserError(
+                f"budgets_ms[{path!r}][{name!r}] is {budget_ms!r}: expected a positive number of milliseconds, "
+                "such as 4000; leave the name out where there is no budget"
+            )
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    parts = re.split(r"\{[^}]*\}", path)
+    return re.compile("[^/]+".join(re.escape(part) for part in parts))
+
+
+class _Exchange:
+    """One HTTP request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, route: str | None, budgets: BudgetsMs) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._route = route
+        self._started_ns = time.perf_counter_ns()
+        self._status = 0
+        self._complete = False
+        self._left_ns: int | None = None
+        self._first_byte_ns: int | None = None
+        self._last_byte_ns: int | None = None
+        current = trace.get_current_span()
+        self._own = not _is_server(current)
+        parent, attributes = self._described()
+        self._span = self._start(parent, attributes) if self._own else current
+        if not self._own:
+            self._span.set_attributes(attributes)
+        self._state = RequestState(
+            self._span,
+            started_ns=self._started_ns,
+            route=route or "",
+            tenant=str(attributes.get(TENANT, "")),
+            counted=route is not None,
+        )
+        if route is not None:
+            self._state.set_budgets(budgets)
+        self._activation = Activation(request_context(self._state, parent))
+
+    def _described(self) -> tuple[Context | None, dict[str, AttributeValue]]:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._scope["headers"]}
+        parent = propagate.extract(headers) if self._own else None
+        method = self._scope["method"]
+        attributes: dict[str, AttributeValue] = {
+            "http.request.method": method if method in METHODS else "_OTHER",
+            "url.path": self._scope["path"],
+            "url.scheme": self._scope.get("scheme", "http"),
+        }
+        if self._route is not None:
+            attributes["http.route"] = self._route
+            attributes |= request_attributes(
+                self._route, tenant=None, request_id=headers.get("x-request-id"), context=parent
+            )
+        return parent, attributes
+
+    def _start(self, parent: Context | None, attributes: dict[str, AttributeValue]) -> Span:
+        name = self._route or str(attributes["http.request.method"])
+        return providers.tracer().start_span(name, context=parent, kind=SpanKind.SERVER, attributes=attributes)
+
+    async def receive(self) -> Message:
+        """Hand on what the client sends; a disconnect before the answer is complete means that it left."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._leave()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer and stamp its first and last byte."""
+        try:
+            await self._send(message)
+        except OSError:
+            self._leave()
+            raise
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+        elif message["type"] == "http.response.body" and self._left_ns is None:
+            if message.get("body"):
+                self._last_byte_ns = time.perf_counter_ns()
+                self._first_byte_ns = self._first_byte_ns or self._last_byte_ns
+            self._complete = not message.get("more_body", False)
+
+    def _leave(self) -> None:
+        # Servers report a disconnect after a complete answer too: that is how they say that nothing more comes.
+        if not self._complete and self._left_ns is None:
+            self._left_ns = time.perf_counter_ns()
+
+    def finish(self, error: BaseException | None) -> None:
+        """End the request; after a client that left, once the streams that it wanted are closed."""
+        with guard:
+            self._activation.restore()
+            if self._left_ns is None or not self._own:
+                self._end(error)
+                return
+            returned_ns = time.time_ns()
+            loop = asyncio.get_running_loop()
+            ending = _Once(self._end)
+            timer = loop.call_later(LINGER_S, ending, error, returned_ns)
+            self._state.when_idle(lambda: _end_from_loop(loop, timer, lambda: ending(error)))
+
+    def _end(self, error: BaseException | None, end_time_ns: int | None = None) -> None:
+        with guard:
+            if route := self._framework_route():
+                self._span.update_name(f"{self._method()} {route}")
+                self._span.set_attribute("http.route", route)
+            self._span.set_attributes(self._clocks())
+            outcome = self._outcome(error)
+            if outcome == "error":
+                self._span.set_status(Status(StatusCode.ERROR))
+                self._span.set_attribute("error.type", error_type(error) if error else str(self._status))
+            if self._state.route:
+                self._state.finish(outcome)
+            if self._own:
+                self._span.end(end_time_ns)
+
+    def _outcome(self, error: BaseException | None) -> Outcome:
+        if self._left_ns is not None:
+            usable_ns = self._state.usable_ns
+            return "left" if usable_ns is not None and usable_ns <= self._left_ns else "dropped"
+        if error is not None or self._status >= 500:
+            return "error"
+        return "rejected" if self._status >= 400 else "ok"
+
+    def _framework_route(self) -> str | None:
+        """Return the template that Starlette or FastAPI matched, for paths that nobody marked."""
+        path = getattr(self._scope.get("route"), "path", None)
+        return path if self._own and not self._state.route and isinstance(path, str) else None
+
+    def _method(self) -> str:
+        method = self._scope["method"]
+        return method if method in METHODS else "HTTP"
+
+    def _clocks(self) -> dict[str, AttributeValue]:
+        clocks = {TIME_TO_FIRST_BYTE: self._first_byte_ns, TIME_TO_LAST_BYTE: self._last_byte_ns}
+        attributes: dict[str, AttributeValue] = {
+            name: convert(at_ns - self._started_ns, "ns", "s") for name, at_ns in clocks.items() if at_ns is not None
+        }
+        if self._status:
+            attributes["http.response.status_code"] = self._status
+        return attributes
+
+
+class _Once:
+    """Calls a function the first time only."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._function: Callable[..., None] | None = function
+
+    def __call__(self, *args: Any) -> None:
+        function, self._function = self._function, None
+        if function:
+            function(*args)
+
+
+def _end_from_loop(loop: asyncio.AbstractEventLoop, timer: asyncio.TimerHandle, end: Callable[[], None]) -> None:
+    """Call `end` in the loop: the garbage collector may finalise a stream in any thread and inside any lock."""
+
+    def act() -> None:
+        timer.cancel()
+        end()
+
+    if loop.is_closed():
+        end()
+    else:
+        loop.call_soon_threadsafe(act)
+
+
+def _is_server(span: Span) -> bool:
+    return span.is_recording() and getattr(span, "kind", None) == SpanKind.SERVER

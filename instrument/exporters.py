@@ -1,0 +1,187 @@
+"""Exporters as the OTEL_* variables ask for them; without any, OTLP over HTTP to a collector on this machine.
+
+Imported by `init` alone: the SDK and `requests` cost a service that never calls it nothing.
+"""
+
+import logging
+import os
+import time
+from importlib.metadata import entry_points
+from typing import Any, Final
+
+import requests
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter
+from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from .errors import UserError
+from .guard import WINDOW_S
+
+DEFAULT_ENDPOINT: Final = "http://127.0.0.1:4318"
+#: Requests are promised to be visible 5 s after their last span, of which the collector takes up to 4.
+SPAN_DELAY_MS: Final = 1_000
+METRIC_INTERVAL_MS: Final = 5_000
+#: A process that ends waits no longer than this for a collector that does not answer.
+ENDING_TIMEOUT_S: Final = 1.0
+
+#: OTLP protocol -> entry point of its exporter; None is ours.
+PROTOCOLS: Final[dict[str, str | None]] = {"http/protobuf": None, "grpc": "otlp_proto_grpc"}
+LOGGERS: Final = (
+    "opentelemetry.exporter.otlp.common.http",
+    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+)
+
+DELTA: Final[dict[type, AggregationTemporality]] = dict.fromkeys(
+    (Counter, ObservableCounter, Histogram), AggregationTemporality.DELTA
+)
+
+
+class CollectorAbsentError(requests.RequestException):
+    """No collector answered while the process was ending. The exporter takes it for final and does not retry."""
+
+
+class PromptSession(requests.Session):
+    """A session that gives up at once when the process is ending and nobody answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ending = False
+        self.failing = False
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        """Send a request as `requests.Session` does; raises CollectorAbsentError instead of waiting at the end."""
+        if self.ending:
+            if self.failing:
+                raise CollectorAbsentError("no collector answered, and the process is ending")
+            kwargs["timeout"] = ENDING_TIMEOUT_S
+        try:
+            response = super().request(*args, **kwargs)
+        except requests.RequestException as error:
+            self.failing = True
+            if self.ending:
+                raise CollectorAbsentError(str(error)) from error
+            raise
+        self.failing = False
+        return response
+
+
+class OncePerWindow(logging.Filter):
+    """Lets one record a window through: a collector that is away would fill the log of every service."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed_s = -WINDOW_S
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002
+        """Say whether this record may be logged."""
+        now_s = time.monotonic()
+        if now_s - self._passed_s < WINDOW_S:
+            return False
+        self._passed_s = now_s
+        return True
+
+
+_once_per_window = OncePerWindow()
+
+
+class Exports:
+    """What sends spans and metrics; raises UserError when a variable asks for an exporter that is not installed."""
+
+    def __init__(self, endpoint: str | None) -> None:
+        self._endpoint = endpoint
+        self._prompt: list[tuple[PromptSession, OTLPSpanExporter | OTLPMetricExporter]] = []
+        for name in LOGGERS:
+            logging.getLogger(name).addFilter(_once_per_window)
+
+    def span_processors(self) -> list[SpanProcessor]:
+        """Return one batch processor an exporter."""
+        delay_ms = None if "OTEL_BSP_SCHEDULE_DELAY" in os.environ else SPAN_DELAY_MS
+        return [
+            BatchSpanProcessor(
+                self._otlp(OTLPSpanExporter, "traces") if kind is None else kind(), schedule_delay_millis=delay_ms
+            )
+            for kind in _asked_for("traces")
+        ]
+
+    def metric_readers(self) -> list[MetricReader]:
+        """Return one reader an exporter."""
+        interval_ms = None if "OTEL_METRIC_EXPORT_INTERVAL" in os.environ else METRIC_INTERVAL_MS
+        readers: list[MetricReader] = []
+        for kind in _asked_for("metrics"):
+            if kind is not None and issubclass(kind, MetricReader):
+                readers.append(kind())
+                continue
+            exporter = self._otlp(OTLPMetricExporter, "metrics", **_temporality()) if kind is None else kind()
+            readers.append(PeriodicExportingMetricReader(exporter, export_interval_millis=interval_ms))
+        return readers
+
+    def hurry(self) -> None:
+        """Make whatever is sent from now on fail at once where no collector answers."""
+        for session, exporter in self._prompt:
+            session.ending = True
+            if session.failing:
+                exporter.shutdown()  # ends a wait between two attempts
+
+    def _otlp(self, kind: Any, signal: str, **options: Any) -> Any:
+        session = PromptSession()
+        exporter = kind(
+            endpoint=_endpoint(self._endpoint, signal), compression=_compression(signal), session=session, **options
+        )
+        self._prompt.append((session, exporter))
+        return exporter
+
+
+def _endpoint(endpoint: str | None, signal: str) -> str | None:
+    """Return the full URL, or None where the exporter finds it in the environment."""
+    named = {"OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"}
+    if endpoint is None and any(os.environ.get(name) for name in named):
+        return None
+    return f"{(endpoint or DEFAULT_ENDPOINT).rstrip('/')}/v1/{signal}"
+
+
+def _compression(signal: str) -> Compression | None:
+    named = {"OTEL_EXPORTER_OTLP_COMPRESSION", f"OTEL_EXPORTER_OTLP_{signal.upper()}_COMPRESSION"}
+    return None if any(os.environ.get(name) for name in named) else Compression.Gzip
+
+
+def _temporality() -> dict[str, Any]:
+    if os.environ.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"):
+        return {}
+    return {"preferred_temporality": DELTA}
+
+
+def _asked_for(signal: str) -> list[Any]:
+    """Return the exporter classes that OTEL_<SIGNAL>_EXPORTER names; None stands for OTLP over HTTP."""
+    variable = f"OTEL_{signal.upper()}_EXPORTER"
+    names = [name.strip() for name in (os.environ.get(variable) or "otlp").split(",")]
+    return [_class_of(name, signal, variable) for name in names if name != "none"]
+
+
+def _class_of(name: str, signal: str, variable: str) -> Any:
+    if name == "otlp":
+        variables = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+        variable = next((v for v in variables if os.environ.get(v)), variable)
+        protocol = os.environ.get(variable, "http/protobuf") if variable in variables else "http/protobuf"
+        if protocol not in PROTOCOLS:
+            raise UserError(
+                f"{variable} is {protocol!r}: expected one of {', '.join(PROTOCOLS)}; unset it for the first"
+            )
+        entry = PROTOCOLS[protocol]
+        if entry is None:
+            return None
+        name = entry
+    elif name == "otlp_proto_http":
+        return None
+    group = f"opentelemetry_{signal}_exporter"
+    found = next(iter(entry_points(group=group, name=name)), None)
+    if found is None:
+        known = ", ".join(sorted({e.name for e in entry_points(group=group)} | {"otlp", "none"}))
+        raise UserError(
+            f"{variable} is {name!r}, and no installed package has such an exporter: expected one of {known}"
+        )
+    return found.load()

@@ -1,0 +1,85 @@
+"""Gaps between the token-bearing chunks of a stream: the longest, the stalls, and the bytes in which they travel."""
+
+import statistics
+import sys
+from array import array
+from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import sub
+
+#: First byte of the encoding: this layout. Then little-endian u32 microseconds, at most MAX_GAPS of them; if there
+#: were more gaps, HISTOGRAM_BUCKETS u32 counts follow, bucket i counting those from 2^(i-1) up to 2^i microseconds.
+GAPS_VERSION = 1
+MAX_GAPS = 4096
+HISTOGRAM_BUCKETS = 33
+_U32_MAX = 2**32 - 1
+
+#: Time in which a person reads a token: 240 words a minute, MLPerf's 200 ms limit for a chat that is read.
+READING_NS = 200_000_000
+#: A gap is a stall when it is longer than both: a second, and eight times what is usual in this stream.
+STALL_MIN_NS = 1_000_000_000
+STALL_FACTOR = 8
+
+
+@dataclass(slots=True)
+class Gaps:
+    """Summary of a stream's arrivals, fed in blocks so that an endless stream needs bounded memory. All in ns."""
+
+    count: int = 0
+    max_ns: int = 0
+    stall_ns: int = 0
+    _kept: list[int] = field(default_factory=list)
+    _histogram: list[int] = field(default_factory=lambda: [0] * HISTOGRAM_BUCKETS)
+    _lag_ns: int = 0
+
+    def feed(self, arrivals: list[int]) -> None:
+        """Add the gaps between these arrivals; the first one is the last of the block before."""
+        gaps = list(map(sub, arrivals[1:], arrivals))
+        if not gaps:
+            return
+        longest_ns = max(gaps)
+        # The reader waits when the text that came lies behind the reading pace: max_j(a_j - j * tau) - a_0.
+        # No gap above the pace, and no lag so far: nobody waited, which is the usual case and costs nothing.
+        if longest_ns > READING_NS:
+            self.stall_ns = max(self.stall_ns, max(accumulate((g - READING_NS for g in gaps), initial=self._lag_ns)))
+        self._lag_ns += sum(gaps) - READING_NS * len(gaps)
+        self.max_ns = max(self.max_ns, longest_ns)
+        self.count += len(gaps)
+        room = MAX_GAPS - len(self._kept)
+        self._kept.extend(gaps[:room])
+        for gap_ns in gaps[room:]:
+            self._histogram[min((gap_ns // 1000).bit_length(), HISTOGRAM_BUCKETS - 1)] += 1
+
+    @property
+    def stalls(self) -> int:
+        """Gaps longer than a second and than eight times the median of the first MAX_GAPS gaps."""
+        if self.max_ns <= STALL_MIN_NS:
+            return 0
+        limit_ns = max(STALL_MIN_NS, STALL_FACTOR * statistics.median_low(self._kept))
+        long_tail = sum(self._histogram[(limit_ns // 1000).bit_length() + 1 :])
+        return sum(gap_ns > limit_ns for gap_ns in self._kept) + long_tail
+
+    def encode(self) -> bytes:
+        """Return the gaps as bytes in the layout described at GAPS_VERSION."""
+        gaps_us = [gap_ns // 1000 for gap_ns in self._kept]
+        if self.max_ns // 1000 > _U32_MAX:
+            gaps_us = [min(gap_us, _U32_MAX) for gap_us in gaps_us]
+        words = array("I", gaps_us)
+        if self.count > len(self._kept):
+            words.extend(min(n, _U32_MAX) for n in self._histogram)
+        if sys.byteorder == "big":
+            words.byteswap()
+        return bytes((GAPS_VERSION,)) + words.tobytes()
+
+
+def decode_gaps(encoded: bytes) -> tuple[list[int], list[int]]:
+    """Return the gaps in microseconds and the histogram of the rest (empty when there is none).
+
+    Raises ValueError for bytes of another layout.
+    """
+    if not encoded or encoded[0] != GAPS_VERSION or len(encoded) % 4 != 1:
+        raise ValueError(f"unknown layout of slo.stream.gaps: expected version {GAPS_VERSION} and u32 words after it")
+    words = array("I", encoded[1:])
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words[:MAX_GAPS].tolist(), words[MAX_GAPS:].tolist()

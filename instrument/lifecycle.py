@@ -1,0 +1,130 @@
+"""Start and end of telemetry in a process: `init` and `shutdown`."""
+
+import atexit
+import os
+import threading
+import uuid
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from opentelemetry import metrics, trace
+
+from . import metering, openai_sdk, providers
+from .errors import UserError
+from .guard import Guard
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from .exporters import Exports
+
+_lock = threading.Lock()
+_running: "_Running | None" = None
+#: Providers of ours that ended: a global one cannot be replaced in this process, but a later `init` may use another.
+_retired: list[object] = []
+
+
+def init(service: str | None = None, *, endpoint: str | None = None) -> None:
+    """Send this process's spans and metrics to a collector, and instrument the openai SDK where it is used.
+
+    `service` names the service, else OTEL_SERVICE_NAME does. `endpoint` is the collector's base URL, else the
+    OTEL_EXPORTER_OTLP_* variables, else http://127.0.0.1:4318. The other OTEL_* variables hold too. A TracerProvider
+    that is already set is used as it is. A second call changes nothing. Raises UserError for a setting that cannot be.
+    """
+    _check(service, endpoint)
+    global _running
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return
+    with _lock, Guard("init"):
+        if _running is None:
+            _running = _Running(service, endpoint)
+
+
+@Guard("shutdown")
+def shutdown() -> None:
+    """Deliver what is still held and end telemetry; runs at exit by itself.
+
+    Takes a second or two at most where no collector answers.
+    """
+    global _running
+    with _lock:
+        running, _running = _running, None
+    if running:
+        running.end()
+
+
+def _check(service: str | None, endpoint: str | None) -> None:
+    if service is not None and not service.strip():
+        raise UserError(f"service is {service!r}: expected a name such as 'chat-api', or None for OTEL_SERVICE_NAME")
+    if endpoint is not None and (urlsplit(endpoint).scheme not in ("http", "https") or not urlsplit(endpoint).netloc):
+        raise UserError(f"endpoint is {endpoint!r}: expected the collector's base URL, such as 'http://127.0.0.1:4318'")
+
+
+class _Running:
+    """The providers that `init` made; None stands for one that was there before."""
+
+    def __init__(self, service: str | None, endpoint: str | None) -> None:
+        from .exporters import Exports  # the SDK is loaded by those who call `init`
+
+        self._exports = Exports(endpoint)
+        resource = _resource(service)
+        self._tracer_provider = _tracer_provider(self._exports, resource)
+        self._meter_provider = _meter_provider(self._exports, resource)
+        providers.use(self._tracer_provider, self._meter_provider)
+        metering.register()
+        openai_sdk.install()
+        atexit.register(shutdown)
+
+    def end(self) -> None:
+        """Deliver the rest and close the providers."""
+        atexit.unregister(shutdown)
+        openai_sdk.uninstall()
+        self._exports.hurry()
+        for provider in (self._tracer_provider, self._meter_provider):
+            if provider:
+                _retired.append(provider)
+                provider.shutdown()
+        providers.use(None)
+
+
+def _resource(service: str | None) -> "Resource":
+    from opentelemetry.sdk.resources import Resource
+
+    existing = getattr(trace.get_tracer_provider(), "resource", None)
+    if isinstance(existing, Resource):
+        return existing
+    resource = Resource.create({"service.name": service} if service else {})
+    if "service.instance.id" not in resource.attributes:
+        resource = resource.merge(Resource({"service.instance.id": str(uuid.uuid4())}))
+    return resource
+
+
+def _tracer_provider(exports: "Exports", resource: "Resource") -> "TracerProvider | None":
+    from opentelemetry.sdk.trace import TracerProvider
+
+    current = trace.get_tracer_provider()
+    unset = isinstance(current, trace.ProxyTracerProvider)
+    if not unset and current not in _retired:
+        return None
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    for processor in exports.span_processors():
+        provider.add_span_processor(processor)
+    if unset:
+        trace.set_tracer_provider(provider)
+    return provider
+
+
+def _meter_provider(exports: "Exports", resource: "Resource") -> "MeterProvider | None":
+    from opentelemetry.sdk.metrics import MeterProvider
+
+    # The proxy that stands there until a provider is set is private to OpenTelemetry.
+    current = metrics.get_meter_provider()
+    unset = type(current).__name__ == "_ProxyMeterProvider"
+    if not unset and current not in _retired:
+        return None
+    provider = MeterProvider(exports.metric_readers(), resource=resource, shutdown_on_exit=False)
+    if unset:
+        metrics.set_meter_provider(provider)
+    return provider

@@ -1,0 +1,31 @@
+"""Where spans and metrics go: the global OpenTelemetry providers, or the ones that a test puts in their place."""
+
+from opentelemetry import metrics, trace
+
+SCOPE = "tailbudget"
+
+_tracer: trace.Tracer | None = None
+_meter: metrics.Meter | None = None
+
+
+def tracer() -> trace.Tracer:
+    """Return the tracer of all our spans. Before a provider is set it is a proxy that finds the provider later."""
+    global _tracer
+    if _tracer is None:
+        _tracer = trace.get_tracer(SCOPE)
+    return _tracer
+
+
+def meter() -> metrics.Meter:
+    """Return the meter of all our metrics, a proxy before a provider is set."""
+    global _meter
+    if _meter is None:
+        _meter = metrics.get_meter(SCOPE)
+    return _meter
+
+
+def use(tracer_provider: trace.TracerProvider | None, meter_provider: metrics.MeterProvider | None = None) -> None:
+    """Send spans and metrics to these providers from now on; None means the global ones again. For tests."""
+    global _tracer, _meter
+    _tracer = tracer_provider.get_tracer(SCOPE) if tracer_provider else None
+    _meter = meter_provider.get_meter(SCOPE) if meter_provider else None

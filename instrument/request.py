@@ -1,0 +1,245 @@
+"""The request: one user interaction, its budgets, and what becomes of it."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+from opentelemetry import baggage
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, set_span_in_context
+from opentelemetry.util.types import AttributeValue
+
+from . import providers
+from .guard import Guard
+from .metering import request_counts
+from .spans import Activation, record_error, stopped
+from .vocabulary import (
+    OUTCOME,
+    REQUEST,
+    REQUEST_ID,
+    TENANT,
+    TIME_TO_FINAL,
+    TIME_TO_FIRST_TOKEN,
+    TIME_TO_USABLE,
+    USABLE_SOURCE,
+    Outcome,
+    budget_attribute,
+    convert,
+)
+
+BudgetsMs = Mapping[str, float]
+
+CONVERSATION_ID = "gen_ai.conversation.id"
+#: A caller may send anything as its id.
+MAX_ID_LENGTH = 128
+
+_STATE_KEY = otel_context.create_key("tailbudget-request")
+
+
+class RequestState:
+    """What is known about a running request; all clocks are `perf_counter_ns`.
+
+    `span` is the request's span. Streams report here; their figures become attributes when the request ends.
+    """
+
+    def __init__(self, span: Span, *, started_ns: int, route: str, tenant: str = "", counted: bool = True) -> None:
+        self.span = span
+        self.started_ns = started_ns
+        self.route = route
+        self.tenant = tenant
+        self.outcome: Outcome | None = None
+        self.usable_ns: int | None = None
+        self.usable_source = ""
+        self.first_token_ns: int | None = None
+        self.final_ns: int | None = None
+        self._lead_ns = 0
+        self._open_streams = 0
+        self._when_idle: Callable[[], None] | None = None
+        self._lock = threading.RLock()
+        self._key = request_counts.start(route, tenant) if counted else None
+
+    def stream_opened(self, started_ns: int) -> None:
+        """Take note of a streamed call; the latest to start speaks for the request: nobody reads a planner's words."""
+        with self._lock:
+            self._open_streams += 1
+            if started_ns >= self._lead_ns:
+                self._lead_ns = started_ns
+                self.first_token_ns = self.final_ns = None
+                if self.usable_source != "app":
+                    self.usable_ns = None
+
+    def stream_usable(self, started_ns: int, usable_ns: int, source: str) -> None:
+        """Take a usable answer seen in the stream that started at `started_ns`; what the app marked goes before it."""
+        if started_ns == self._lead_ns and self.usable_ns is None:
+            self.usable_ns, self.usable_source = usable_ns, source
+
+    def stream_closed(self, started_ns: int, first_token_ns: int | None, final_ns: int) -> None:
+        """Take the clocks of a stream that ended."""
+        with self._lock:
+            self._open_streams -= 1
+            if started_ns == self._lead_ns:
+                self.first_token_ns, self.final_ns = first_token_ns, final_ns
+            idle = self._when_idle if self._open_streams == 0 else None
+        if idle:
+            idle()
+
+    def when_idle(self, then: Callable[[], None]) -> None:
+        """Call `then` once no stream of this request is open: now, or from whatever ends the last one."""
+        with self._lock:
+            waiting = self._open_streams > 0
+            self._when_idle = then if waiting else None
+        if not waiting:
+            then()
+
+    def mark_usable(self, now_ns: int) -> None:
+        """Take the app's word that the answer is usable; the first mark counts."""
+        if self.usable_source != "app":
+            self.usable_ns, self.usable_source = now_ns, "app"
+
+    def set_budgets(self, budgets_ms: BudgetsMs) -> None:
+        """Put the budgets on the span, in seconds. An unknown name raises ValueError."""
+        for name, budget_ms in budgets_ms.items():
+            self.span.set_attribute(budget_attribute(name), convert(budget_ms, "ms", "s"))
+
+    def finish(self, outcome: Outcome | None) -> None:
+        """Write outcome and clocks to the span and count the request out; ending the span is the caller's."""
+        outcome = self.outcome or outcome
+        clocks = {
+            TIME_TO_FIRST_TOKEN: self.first_token_ns,
+            TIME_TO_USABLE: self.usable_ns,
+            TIME_TO_FINAL: self.final_ns,
+        }
+        attributes: dict[str, AttributeValue] = {
+            name: convert(at_ns - self.started_ns, "ns", "s") for name, at_ns in clocks.items() if at_ns is not None
+        }
+        if self.usable_ns is not None:
+            attributes[USABLE_SOURCE] = self.usable_source
+        if outcome:
+            attributes[OUTCOME] = outcome
+        self.span.set_attributes(attributes)
+        if self._key:
+            request_counts.end(self._key, route=self.route, tenant=self.tenant, outcome=outcome or "")
+            self._key = None
+
+
+def current_request() -> RequestState | None:
+    """Return the request that runs here, or None."""
+    state = otel_context.get_value(_STATE_KEY)
+    return state if isinstance(state, RequestState) else None
+
+
+def request_context(state: RequestState, parent: Context | None = None) -> Context:
+    """Return `parent` with the request and its span as the current ones."""
+    return otel_context.set_value(_STATE_KEY, state, set_span_in_context(state.span, parent))
+
+
+def request_attributes(
+    route: str, *, tenant: str | None, request_id: str | None, context: Context | None = None
+) -> dict[str, AttributeValue]:
+    """Return the attributes that mark a request; id and tenant fall back to the caller's baggage."""
+    said = {
+        REQUEST: route,
+        REQUEST_ID: request_id or baggage.get_baggage(REQUEST_ID, context),
+        TENANT: tenant or baggage.get_baggage(TENANT, context),
+    }
+    return {name: str(value)[:MAX_ID_LENGTH] for name, value in said.items() if value}
+
+
+class RequestScope:
+    """Context manager of one request, made by `request`."""
+
+    def __init__(self, route: str, budgets_ms: BudgetsMs, tenant: str | None, request_id: str | None) -> None:
+        self._route = route
+        self._budgets_ms = budgets_ms
+        self._tenant = tenant
+        self._request_id = request_id
+        self._state: RequestState | None = None
+        self._activation: Activation | None = None
+
+    def __enter__(self) -> Span:
+        with Guard("request"):
+            self._open()
+        return self._state.span if self._state else INVALID_SPAN
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with Guard("request"):
+            self._close(error)
+
+    def _open(self) -> None:
+        attributes = request_attributes(self._route, tenant=self._tenant, request_id=self._request_id)
+        started_ns = time.perf_counter_ns()
+        span = providers.tracer().start_span(self._route, kind=SpanKind.INTERNAL, attributes=attributes)
+        self._state = RequestState(
+            span, started_ns=started_ns, route=self._route, tenant=str(attributes.get(TENANT, ""))
+        )
+        self._activation = Activation(request_context(self._state))
+        self._state.set_budgets(self._budgets_ms)
+
+    def _close(self, error: BaseException | None) -> None:
+        if self._activation:
+            self._activation.restore()
+        if self._state is None:
+            return
+        if error is not None:
+            record_error(self._state.span, error)
+        try:
+            self._state.finish(_outcome_of(error))
+        finally:
+            self._state.span.end()
+
+
+def _outcome_of(error: BaseException | None) -> Outcome | None:
+    if error is None:
+        return "ok"
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    return None if stopped(error) else "error"
+
+
+def request(
+    route: str, *, budgets_ms: BudgetsMs | None = None, tenant: str | None = None, request_id: str | None = None
+) -> RequestScope:
+    """Return a context manager whose body is one request of `route`; it gives the request's span.
+
+    Budgets are milliseconds by name: a stage, `model`, `total`, `ttft` or `usable`.
+    """
+    return RequestScope(route, budgets_ms or {}, tenant, request_id)
+
+
+@Guard("annotate")
+def annotate(
+    *,
+    route: str | None = None,
+    tenant: str | None = None,
+    budgets_ms: BudgetsMs | None = None,
+    outcome: Outcome | None = None,
+    conversation_id: str | None = None,
+    attributes: Mapping[str, AttributeValue] | None = None,
+) -> None:
+    """Say more about the current request than was known when it began; outside of one it does nothing."""
+    state = current_request()
+    if state is None:
+        return
+    if route is not None:
+        state.route = route
+        state.span.set_attribute(REQUEST, route)
+        state.span.update_name(route)
+    if tenant is not None:
+        state.tenant = tenant
+        state.span.set_attribute(TENANT, tenant)
+    if conversation_id is not None:
+        state.span.set_attribute(CONVERSATION_ID, conversation_id)
+    state.outcome = outcome or state.outcome
+    state.span.set_attributes(attributes or {})
+    state.set_budgets(budgets_ms or {})
+
+
+@Guard("usable")
+def usable() -> None:
+    """Say that what the user has so far is usable; the first call in a request counts."""
+    if state := current_request():
+        state.mark_usable(time.perf_counter_ns())

@@ -1,0 +1,48 @@
+"""What every entry does with spans: make one current and undo that anywhere, record an error without content."""
+
+import asyncio
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, Status, StatusCode
+
+ERROR_TYPE = "error.type"
+
+
+class Activation:
+    """A context made current until `restore`, which may run in another task, thread or order.
+
+    OpenTelemetry's `detach` takes a token that is valid only in the `contextvars` context that made it, and logs an
+    error elsewhere: generators are often closed elsewhere. Here the previous context is attached again, and only
+    where ours is still the current one.
+    """
+
+    __slots__ = ("_context", "_previous")
+
+    def __init__(self, context: Context) -> None:
+        self._previous = otel_context.get_current()
+        self._context = context
+        otel_context.attach(context)
+
+    def restore(self) -> None:
+        """Make the context current that was current before."""
+        if otel_context.get_current() is self._context:
+            otel_context.attach(self._previous)
+
+
+def stopped(error: BaseException) -> bool:
+    """Say whether `error` means that somebody stopped reading or waiting, which is no failure of the work itself."""
+    return isinstance(error, (asyncio.CancelledError, GeneratorExit))
+
+
+def error_type(error: BaseException) -> str:
+    """Return the qualified name of the error's class, as `error.type` wants it."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def record_error(span: Span, error: BaseException) -> None:
+    """Mark the span as failed with the class of the error alone: messages often quote prompts and answers."""
+    if not stopped(error):
+        span.set_attribute(ERROR_TYPE, error_type(error))
+        span.set_status(Status(StatusCode.ERROR))

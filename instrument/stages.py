@@ -1,0 +1,195 @@
+"""Stages: a span that owns the time of one step of a request, around a block, a function or a generator."""
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, ClassVar, TypeVar, cast
+
+from opentelemetry import context as otel_context
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, set_span_in_context
+from opentelemetry.util.types import AttributeValue
+
+from . import providers
+from .guard import Guard
+from .spans import Activation, record_error
+from .vocabulary import STAGE, STAGES, Stage
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: stage -> first word of the span's name, kind. Stages that are not here are named as they are, INTERNAL.
+SPAN_FORMS: dict[str, tuple[str, SpanKind]] = {
+    "retrieval": ("retrieval", SpanKind.CLIENT),
+    "tools": ("execute_tool", SpanKind.INTERNAL),
+}
+
+
+class OpenStage:
+    """One run of a stage. When it could not be opened, all of it does nothing."""
+
+    def __init__(self, stage: Stage, name: str | None, attributes: dict[str, AttributeValue]) -> None:
+        self.span: Span = INVALID_SPAN
+        self._inside = otel_context.get_current()
+        with Guard("stage"):
+            self.span = _start(stage, name, attributes)
+            self._inside = set_span_in_context(self.span)
+
+    def activate(self) -> Activation:
+        """Make the stage's span current until the activation is restored."""
+        return Activation(self._inside)
+
+    @contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Run the next step of a generator in the context in which it stopped, and the consumer's again after it."""
+        outside = otel_context.get_current()
+        otel_context.attach(self._inside)
+        try:
+            yield
+        finally:
+            self._inside = otel_context.get_current()
+            otel_context.attach(outside)
+
+    def end(self, error: BaseException | None) -> None:
+        """End the span, marked as failed if `error` is an error."""
+        with Guard("stage"):
+            if error is not None:
+                record_error(self.span, error)
+            self.span.end()
+
+
+def _start(stage: Stage, name: str | None, attributes: dict[str, AttributeValue]) -> Span:
+    if stage not in STAGES:
+        raise ValueError(f"unknown stage {stage!r}: expected one of {', '.join(STAGES)}")
+    word, kind = SPAN_FORMS.get(stage, (stage, SpanKind.INTERNAL))
+    said: dict[str, AttributeValue] = {STAGE: stage}
+    if stage == "tools":
+        said["gen_ai.operation.name"] = "execute_tool"
+        if name:
+            said["gen_ai.tool.name"] = name
+    span_name = f"{word} {name}" if name else word
+    return providers.tracer().start_span(span_name, kind=kind, attributes=said | attributes)
+
+
+class StageScope:
+    """Context manager and decorator, made by `stage`. As a decorator each call is a stage of its own."""
+
+    def __init__(self, stage: Stage, name: str | None, attributes: dict[str, AttributeValue]) -> None:
+        self._stage = stage
+        self._name = name
+        self._attributes = attributes
+        self._running: OpenStage | None = None
+        self._activation: Activation | None = None
+
+    def __enter__(self) -> Span:
+        self._running = self.open(self._name)
+        self._activation = self._running.activate()
+        return self._running.span
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._activation:
+            self._activation.restore()
+        if self._running:
+            self._running.end(error)
+
+    def open(self, name: str | None) -> OpenStage:
+        """Begin the stage under this name."""
+        return OpenStage(self._stage, name, self._attributes)
+
+    #: What to do with each kind of function; the first test that holds decides.
+    _WRAPPERS: ClassVar[tuple[tuple[Callable[[Any], bool], str], ...]] = (
+        (inspect.isasyncgenfunction, "_async_generator"),
+        (inspect.isgeneratorfunction, "_generator"),
+        (inspect.iscoroutinefunction, "_coroutine"),
+        (callable, "_function"),
+    )
+
+    def __call__(self, function: F) -> F:
+        name = self._name or getattr(function, "__name__", None)
+        wrap = next(wrapper for test, wrapper in self._WRAPPERS if test(function))
+        wrapped = getattr(self, wrap)(function, name)
+        return cast("F", functools.wraps(function)(wrapped))
+
+    def _function(self, function: Callable[..., Any], name: str | None) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with StageScope(self._stage, name, self._attributes):
+                return function(*args, **kwargs)
+
+        return call
+
+    def _coroutine(self, function: Callable[..., Any], name: str | None) -> Callable[..., Any]:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            with StageScope(self._stage, name, self._attributes):
+                return await function(*args, **kwargs)
+
+        return call
+
+    def _generator(self, function: Callable[..., Any], name: str | None) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            return (yield from _drive(self.open(name), function(*args, **kwargs)))
+
+        return call
+
+    def _async_generator(self, function: Callable[..., Any], name: str | None) -> Callable[..., Any]:
+        async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+            running = self.open(name)
+            generator = function(*args, **kwargs)
+            step: Callable[[], Any] = functools.partial(generator.asend, None)
+            try:
+                while True:
+                    with running.resumed():
+                        value = await step()
+                    try:
+                        sent = yield value
+                    except GeneratorExit:
+                        with running.resumed():
+                            await generator.aclose()
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - thrown in by the consumer, handed on
+                        step = functools.partial(generator.athrow, error)
+                    else:
+                        step = functools.partial(generator.asend, sent)
+            except StopAsyncIteration:
+                running.end(None)
+            except BaseException as error:
+                running.end(error)
+                raise
+
+        return call
+
+
+def stage(stage: Stage, name: str | None = None, **attributes: AttributeValue) -> StageScope:
+    """Return a context manager and decorator under which time belongs to `stage`.
+
+    As a context manager it gives the stage's span. As a decorator it takes functions, coroutine functions, generators
+    and asynchronous generators; a generator's stage covers its whole iteration. Without `name` a decorated function's
+    own name is used. `attributes` go onto the span.
+    """
+    return StageScope(stage, name, attributes)
+
+
+def _drive(running: OpenStage, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Run `generator` with the stage current inside it, and only there: between two values the consumer runs."""
+    step: Callable[[], Any] = functools.partial(generator.send, None)
+    try:
+        while True:
+            with running.resumed():
+                value = step()
+            try:
+                sent = yield value
+            except GeneratorExit:
+                with running.resumed():
+                    generator.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - thrown in by the consumer, handed to the generator
+                step = functools.partial(generator.throw, error)
+            else:
+                step = functools.partial(generator.send, sent)
+    except StopIteration as stop:
+        running.end(None)
+        return stop.value
+    except BaseException as error:
+        running.end(error)
+        raise

@@ -1,0 +1,254 @@
+"""What is measured of one streamed model call, chunk by chunk, and how it becomes the attributes of the call's span."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from opentelemetry.trace import Span
+from opentelemetry.util.types import AttributeValue
+
+from .chunks import ChunkReader, Reported, reader_for
+from .gaps import MAX_GAPS, Gaps
+from .guard import Guard
+from .metering import DecodeMeter
+from .request import RequestState
+from .spans import record_error
+from .vocabulary import (
+    STREAM_CHUNKS,
+    STREAM_CONSUMER_TIME,
+    STREAM_END,
+    STREAM_GAPS,
+    STREAM_MAX_GAP,
+    STREAM_STALL_TIME,
+    STREAM_STALLS,
+    TIME_TO_FIRST_CHUNK,
+    TIME_TO_FIRST_TOKEN,
+    StreamEnd,
+    convert,
+)
+
+#: A first answer is usable at its first sentence end, or after so many tokens (chunks, where tokens are not known).
+USABLE_CHUNKS = 20
+#: A full stop counts once something follows it, so that "3.14" and "e.g" do not; CJK marks and line ends at once.
+SENTENCE_END = re.compile("[.!?\u2026][\"'\u201d\u2019)\\]]*\\s|[\u3002\uff01\uff1f]|\\S\\s*\\n")
+
+guard = Guard("stream")
+
+
+def _seconds(duration_ns: int) -> float:
+    return convert(duration_ns, "ns", "s")
+
+
+class StreamRecord:
+    """Clocks and counts of one stream; all clocks are `perf_counter_ns`.
+
+    The wrapper sets `asked_ns` before it asks for a chunk and calls `see` with each chunk. `see` is what a chunk
+    costs: it holds the careful reading until the answer is usable, the short one afterwards.
+    """
+
+    __slots__ = (
+        "_append", "_arrivals", "_consumer_ns", "_first_chunk_ns", "_first_token_ns", "_gaps", "_last_chunk",
+        "_last_ns", "_meter", "_others", "_read", "_reported", "_request", "_text", "_text_chunks", "_usable",
+        "asked_ns", "end_ns", "ended", "see", "span", "started_ns",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        span: Span,
+        *,
+        started_ns: int,
+        request: RequestState | None = None,
+        meter: DecodeMeter | None = None,
+        text_of: ChunkReader | None = None,
+    ) -> None:
+        self.span = span
+        self.started_ns = started_ns
+        self.asked_ns = 0
+        self.end_ns = 0
+        self.ended = False
+        self.see: Callable[[Any, int], None] = self._see_first
+        self._request = request
+        self._meter = meter
+        self._read = text_of or _read_unknown
+        self._reported = Reported()
+        self._gaps = Gaps()
+        self._arrivals: list[int] = []
+        self._append = self._arrivals.append
+        self._others = 0
+        self._last_chunk: Any = None
+        self._last_ns = 0
+        self._first_chunk_ns = 0
+        self._first_token_ns = 0
+        self._consumer_ns = 0
+        self._text = ""
+        self._text_chunks = 0
+        self._usable = False
+        if request:
+            request.stream_opened(started_ns)
+
+    def _see_first(self, chunk: Any, arrived_ns: int) -> None:
+        self._first_chunk_ns = self._last_ns = arrived_ns
+        self.asked_ns = arrived_ns
+        self.see = self._see_early
+        if self._read is _read_unknown:
+            with guard:
+                self._read = reader_for(chunk)
+        self._see_early(chunk, arrived_ns)
+
+    def _see_early(self, chunk: Any, arrived_ns: int) -> None:
+        """Read a chunk while the first token or the usable answer is still awaited."""
+        try:
+            before_ns = self._last_ns
+            self._see_steady(chunk, arrived_ns)
+            text = self._read(chunk)
+            if text is None:
+                return
+            if not self._first_token_ns:
+                self._first_token_ns = arrived_ns
+                if self._meter:
+                    self._meter.watch(self)
+            if text and self._became_usable(text, before_ns, arrived_ns):
+                self._text = ""
+                self.see = self._see_steady
+        except Exception as error:
+            if not guard.swallow(error):
+                raise
+
+    def _see_steady(self, chunk: Any, arrived_ns: int) -> None:
+        """Read a chunk of an answer that flows: this is the hot path."""
+        try:
+            self._consumer_ns += self.asked_ns - self._last_ns
+            self._last_ns = arrived_ns
+            if self._read(chunk) is None:
+                self._others += 1
+                self._reported.take(chunk)
+                return
+            self._append(arrived_ns)
+            self._last_chunk = chunk
+            if len(self._arrivals) > MAX_GAPS:
+                self._fold()
+        except Exception as error:
+            if not guard.swallow(error):
+                raise
+
+    def _fold(self) -> None:
+        """Turn arrivals into gaps, so that an endless stream needs bounded memory."""
+        self._gaps.feed(self._arrivals)
+        del self._arrivals[:-1]
+
+    def _became_usable(self, text: str, before_ns: int, arrived_ns: int) -> bool:
+        known = len(self._text)
+        self._text += text
+        self._text_chunks += 1
+        end = SENTENCE_END.search(self._text)
+        if end is not None:
+            # The space that proves the sentence end often comes with the next chunk: then it ended with the one before.
+            at_ns = before_ns if end.start() < known and end.group()[0] in ".!?\u2026" else arrived_ns
+            return self._hand_on_usable(at_ns, "sentence")
+        return self._text_chunks >= USABLE_CHUNKS and self._hand_on_usable(arrived_ns, "tokens")
+
+    def _hand_on_usable(self, usable_ns: int, source: str) -> bool:
+        self._usable = True
+        if self._request:
+            self._request.stream_usable(self.started_ns, usable_ns, source)
+        return True
+
+    def progress(self) -> tuple[int, int, int]:
+        """Return tokens reported, chunks after the first token, nanoseconds since the first token.
+
+        Time counts while the caller waits for a chunk, hung streams included, not while it sits on one at the end.
+        """
+        if not self._first_token_ns:
+            return 0, 0, 0
+        waiting = self.asked_ns > self._last_ns
+        until_ns = (self.end_ns or time.perf_counter_ns()) if waiting else self._last_ns
+        chunks = self._gaps.count + max(len(self._arrivals) - 1, 0)
+        tokens = (self._reported.output_tokens or 0) if self.ended else 0
+        return tokens, chunks, until_ns - self._first_token_ns
+
+    def finish(self, end: StreamEnd, error: BaseException | None = None) -> None:
+        """Write what was measured to the span and end it. Must be called once."""
+        self.end_ns = time.perf_counter_ns()
+        with guard:
+            self._finish(end, error)
+
+    def _finish(self, end: StreamEnd, error: BaseException | None) -> None:
+        if self._last_chunk is not None:
+            self._reported.take(self._last_chunk)
+            self._last_chunk = None
+        if end in ("closed", "abandoned") and self._reported.finish_reason:
+            end = "complete"
+        if self._last_ns:  # the caller may have asked once more before the end came
+            self._consumer_ns += max(self.asked_ns - self._last_ns, 0)
+        self.ended = True
+        self.see = _see_nothing  # a bound method of the record in the record would be a cycle
+        if self._meter and self._first_token_ns:
+            self._meter.unwatch(self)
+        self._fold()
+        try:
+            self.span.set_attributes(self._attributes(end) | reported_attributes(self._reported))
+            if error is not None:
+                record_error(self.span, error)
+        finally:
+            self.span.end()
+            self._tell_request(end)
+
+    def _tell_request(self, end: StreamEnd) -> None:
+        if self._request is None:
+            return
+        last_ns = self._arrivals[-1] if self._arrivals else self.end_ns
+        if end == "complete" and self._text_chunks and not self._usable:
+            self._request.stream_usable(self.started_ns, last_ns, "final")
+        final_ns = last_ns if end == "complete" else self.end_ns
+        self._request.stream_closed(self.started_ns, self._first_token_ns or None, final_ns)
+
+    def _attributes(self, end: StreamEnd) -> dict[str, AttributeValue]:
+        attributes: dict[str, AttributeValue] = {
+            STREAM_END: end,
+            STREAM_CHUNKS: self._gaps.count + len(self._arrivals) + self._others,
+            STREAM_CONSUMER_TIME: _seconds(self._consumer_ns),
+        }
+        if self._first_chunk_ns:
+            attributes[TIME_TO_FIRST_CHUNK] = _seconds(self._first_chunk_ns - self.started_ns)
+        if self._first_token_ns:
+            attributes[TIME_TO_FIRST_TOKEN] = _seconds(self._first_token_ns - self.started_ns)
+            attributes[STREAM_MAX_GAP] = _seconds(self._gaps.max_ns)
+            attributes[STREAM_STALLS] = self._gaps.stalls
+            attributes[STREAM_STALL_TIME] = _seconds(self._gaps.stall_ns)
+            attributes[STREAM_GAPS] = self._gaps.encode()
+        return attributes
+
+
+def _read_unknown(chunk: Any) -> str | None:
+    """Stand in for the reader until the first chunk shows which one is needed."""
+    return reader_for(chunk)(chunk)
+
+
+def _see_nothing(chunk: Any, arrived_ns: int) -> None:
+    """Let a chunk pass that came after the end."""
+
+
+def reported_attributes(reported: Reported) -> dict[str, AttributeValue]:
+    """Return the attributes for what the model server said; what it did not say is absent, never 0."""
+    said: dict[str, AttributeValue | None] = {
+        "gen_ai.response.id": reported.response_id,
+        "gen_ai.response.model": reported.model,
+        "gen_ai.response.finish_reasons": [reported.finish_reason] if reported.finish_reason else None,
+        "gen_ai.usage.input_tokens": reported.input_tokens,
+        "gen_ai.usage.output_tokens": reported.output_tokens,
+        "gen_ai.usage.cache_read.input_tokens": reported.cached_tokens,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def end_of(error: BaseException) -> StreamEnd:
+    """Return how a stream ended that raised this when it was asked for a chunk."""
+    if isinstance(error, (StopIteration, StopAsyncIteration)):
+        return "complete"
+    if isinstance(error, GeneratorExit):
+        return "closed"
+    if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, SystemExit)):
+        return "cancelled"
+    return "error"

@@ -1,0 +1,219 @@
+"""Streams: wrappers around the chunks of a model call that measure them and pass everything else through."""
+
+import time
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, overload
+
+from opentelemetry.trace import Span, SpanKind
+
+from . import providers
+from .chunks import ChunkReader
+from .guard import Guard
+from .metering import decode_meter
+from .request import current_request
+from .stream_record import StreamRecord, end_of
+from .vocabulary import StreamEnd
+
+T = TypeVar("T")
+
+_now_ns = time.perf_counter_ns
+
+
+class _Wrapped:
+    """What both wrappers share: the record ends exactly once, and every other attribute is the stream's own."""
+
+    __slots__ = ("__weakref__", "_chunks", "_finalizer", "_pull", "_record")
+
+    _chunks: Any
+    _record: StreamRecord
+
+    def _wrap(self, chunks: Any, record: StreamRecord) -> None:
+        self._chunks = chunks
+        self._record = record
+        # Abandoned without a word: the record is ended when the wrapper is collected, or at exit.
+        self._finalizer = weakref.finalize(self, record.finish, "abandoned")
+
+    def _end(self, end: StreamEnd, error: BaseException | None = None) -> None:
+        if self._finalizer.detach():
+            self._record.finish(end, error)
+
+    def _fail(self, error: BaseException) -> None:
+        end = end_of(error)
+        self._end(end, error if end == "error" else None)
+
+    def close(self) -> Any:
+        """End the record as closed and close the stream; answers what the stream's `close` answers."""
+        self._end("closed")
+        close = getattr(self._chunks, "close", None)
+        return close() if close else None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_chunks":  # a copy that was never initialised
+            raise AttributeError(name)
+        return getattr(self._chunks, name)
+
+    def __repr__(self) -> str:
+        return repr(self._chunks)
+
+    @property
+    def __class__(self) -> Any:
+        # Callers test `isinstance(answer, openai.Stream)`; the wrapper must not fail them.
+        return type(self._chunks)
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None:
+        raise TypeError("the class of a wrapped stream cannot be changed")
+
+
+class Stream(_Wrapped, Generic[T]):
+    """Iterator over the same chunks, measured."""
+
+    __slots__ = ()
+
+    def __init__(self, chunks: Any, record: StreamRecord) -> None:
+        self._wrap(chunks, record)
+        self._pull = iter(chunks).__next__ if not hasattr(chunks, "__next__") else chunks.__next__
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        record = self._record
+        record.asked_ns = _now_ns()
+        try:
+            chunk: T = self._pull()
+        except BaseException as error:
+            self._fail(error)
+            raise
+        record.see(chunk, _now_ns())
+        return chunk
+
+    def __enter__(self) -> Self:
+        if enter := getattr(self._chunks, "__enter__", None):
+            enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Any:
+        self._end("closed" if error is None or end_of(error) == "error" else end_of(error))
+        leave = getattr(self._chunks, "__exit__", None)
+        return leave(kind, error, trace) if leave else self.close()
+
+
+class AsyncStream(_Wrapped, Generic[T]):
+    """Asynchronous iterator over the same chunks, measured."""
+
+    __slots__ = ()
+
+    def __init__(self, chunks: Any, record: StreamRecord) -> None:
+        self._wrap(chunks, record)
+        self._pull = chunks.__anext__ if hasattr(chunks, "__anext__") else aiter(chunks).__anext__
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        record = self._record
+        record.asked_ns = _now_ns()
+        try:
+            chunk: T = await self._pull()
+        except BaseException as error:
+            self._fail(error)
+            raise
+        record.see(chunk, _now_ns())
+        return chunk
+
+    async def aclose(self) -> None:
+        """End the record as closed and close the stream."""
+        self._end("closed")
+        close = getattr(self._chunks, "aclose", None) or getattr(self._chunks, "close", None)
+        if close:
+            await close()
+
+    async def __aenter__(self) -> Self:
+        if enter := getattr(self._chunks, "__aenter__", None):
+            await enter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Any:
+        self._end("closed" if error is None or end_of(error) == "error" else end_of(error))
+        leave = getattr(self._chunks, "__aexit__", None)
+        return await leave(kind, error, trace) if leave else await self.aclose()
+
+
+def wrap(chunks: Any, record: StreamRecord) -> Any:
+    """Return the wrapper that fits `chunks`, which is an iterator, an asynchronous one, or iterable as one."""
+    kind = AsyncStream if hasattr(chunks, "__anext__") or hasattr(chunks, "__aiter__") else Stream
+    return kind(chunks, record)
+
+
+@overload
+def stream(
+    chunks: AsyncIterator[T],
+    *,
+    model: str = ...,
+    provider: str = ...,
+    server_address: str = ...,
+    span: Span | None = ...,
+    text_of: ChunkReader | None = ...,
+) -> AsyncStream[T]: ...
+@overload
+def stream(
+    chunks: Iterator[T],
+    *,
+    model: str = ...,
+    provider: str = ...,
+    server_address: str = ...,
+    span: Span | None = ...,
+    text_of: ChunkReader | None = ...,
+) -> Stream[T]: ...
+def stream(
+    chunks: Any,
+    *,
+    model: str = "",
+    provider: str = "",
+    server_address: str = "",
+    span: Span | None = None,
+    text_of: ChunkReader | None = None,
+) -> Any:
+    """Return `chunks` as a wrapper that measures them, for model clients that are not instrumented by themselves.
+
+    Chunks are text, chat completion chunks or their JSON; `text_of` reads any other kind: it returns the visible text,
+    "" for a token without any, None for no token. The figures go to `span`, which ends with the stream; without one a
+    `chat {model}` span starts now. Answers `chunks` itself when it cannot be measured.
+    """
+    with Guard("stream"):
+        return _stream(chunks, model, provider, server_address, span, text_of)
+    return chunks
+
+
+def _stream(
+    chunks: Any, model: str, provider: str, server_address: str, span: Span | None, text_of: ChunkReader | None
+) -> Any:
+    started_ns = _now_ns()
+    if span is None:
+        span = start_call(model=model, provider=provider, server_address=server_address, streamed=True)
+    meter = None
+    if model:
+        meter = decode_meter(model=model, provider=provider, server_address=server_address, side="client")
+    record = StreamRecord(span, started_ns=started_ns, request=current_request(), meter=meter, text_of=text_of)
+    return wrap(chunks, record)
+
+
+def start_call(*, model: str, provider: str, server_address: str, streamed: bool) -> Span:
+    """Start the span of a model call, seen from its client."""
+    said = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": model,
+        "gen_ai.provider.name": provider,
+        "server.address": server_address,
+    }
+    attributes = {name: value for name, value in said.items() if value}
+    return providers.tracer().start_span(
+        f"chat {model}".strip(), kind=SpanKind.CLIENT, attributes={**attributes, "gen_ai.request.stream": streamed}
+    )

@@ -1,0 +1,176 @@
+"""`init` in a real process sends real OTLP, respects the OTEL_* variables, and never holds a service up."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tailbudget import UserError, init
+from tests.instrument_support import Sink, sink
+from tests.support import free_port, wait_until
+
+ONE_REQUEST = "from tailbudget import *\ninit('svc')\nwith request('chat'): pass\n"
+DELTA, CUMULATIVE = 1, 2
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    return kept | variables
+
+
+def service(code: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run a service to its end."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=clean_environment(**variables),
+    )
+
+
+@pytest.fixture
+def collector() -> Iterator[Sink]:
+    with sink() as received:
+        yield received
+
+
+def test_a_service_that_ends_delivers_its_spans(collector: Sink) -> None:
+    done = service(ONE_REQUEST, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert collector.span_names() == ["chat"]
+    assert collector.resource()["service.name"] == "svc"
+    assert len(collector.resource()["service.instance.id"]) == 36
+    assert {h["content-encoding"] for h in collector.headers} == {"gzip"}
+    assert {h["content-type"] for h in collector.headers} == {"application/x-protobuf"}
+
+
+def test_spans_arrive_soon_after_they_end(collector: Sink) -> None:
+    code = f"from tailbudget import *\ninit('svc', endpoint={collector.url!r})\nwith request('chat'): pass\ninput()"
+    running = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, env=clean_environment())
+    try:
+        wait_until(lambda: collector.span_names() == ["chat"], timeout_s=20, what="the span")
+        delay_s = time.time() - collector.spans()[0].end_time_unix_nano * 1e-9
+        assert delay_s < 3
+        wait_until(lambda: collector.metric_named("slo.requests.ended"), timeout_s=20, what="a metric")
+    finally:
+        running.communicate(b"\n", timeout=20)
+    assert running.returncode == 0
+
+
+def test_metrics_are_deltas_unless_asked_otherwise(collector: Sink) -> None:
+    service(ONE_REQUEST, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+    started = collector.metric_named("slo.requests.started")[0].sum
+    assert started.aggregation_temporality == DELTA
+    assert [point.as_int for point in started.data_points] == [1]
+    service(
+        ONE_REQUEST,
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE="cumulative",
+    )
+    assert collector.metric_named("slo.requests.started")[-1].sum.aggregation_temporality == CUMULATIVE
+
+
+def test_the_environment_names_the_service_and_the_resource(collector: Sink) -> None:
+    service(
+        "from tailbudget import *\ninit()\nwith request('chat'): pass\n",
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_SERVICE_NAME="from-env",
+        OTEL_RESOURCE_ATTRIBUTES="cloud.region=eu-1,service.instance.id=i-1",
+    )
+    resource = collector.resource()
+    assert (resource["service.name"], resource["cloud.region"]) == ("from-env", "eu-1")
+    assert resource["service.instance.id"] == "i-1"
+
+
+@pytest.mark.parametrize(
+    "variables", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}]
+)
+def test_telemetry_can_be_switched_off(collector: Sink, variables: dict[str, str]) -> None:
+    done = service(ONE_REQUEST, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not collector.headers
+
+
+def test_a_provider_that_is_already_there_is_used_and_kept(collector: Sink) -> None:
+    code = (
+        "from opentelemetry import trace\n"
+        "from opentelemetry.sdk.trace import TracerProvider\n"
+        "from opentelemetry.sdk.trace.export import SimpleSpanProcessor\n"
+        "from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter\n"
+        "kept = InMemorySpanExporter(); mine = TracerProvider()\n"
+        "mine.add_span_processor(SimpleSpanProcessor(kept)); trace.set_tracer_provider(mine)\n"
+        + ONE_REQUEST
+        + "init('again'); assert trace.get_tracer_provider() is mine\n"
+        "assert [s.name for s in kept.get_finished_spans()] == ['chat']\n"
+    )
+    done = service(code, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not collector.traces
+
+
+def test_init_may_come_again_after_shutdown(collector: Sink) -> None:
+    code = ONE_REQUEST + "init('svc')\nshutdown()\nshutdown()\n" + ONE_REQUEST.replace("'chat'", "'later'")
+    done = service(code, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert collector.span_names() == ["chat", "later"]
+
+
+def test_a_service_without_a_collector_ends_promptly_with_one_warning() -> None:
+    # It ends 1.4 s after the first attempt: the exporter then waits two seconds before the third.
+    code = (
+        ONE_REQUEST
+        + "import time\nfor _ in range(14):\n  time.sleep(0.1)\n  with request('chat'): pass\nlast = time.monotonic()\n"
+        "import atexit; atexit._run_exitfuncs(); took = time.monotonic() - last; assert took < 1, took\n"
+    )
+    done = service(
+        code,
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}",
+        OTEL_BSP_SCHEDULE_DELAY="100",
+        OTEL_METRIC_EXPORT_INTERVAL="300",
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_a_collector_that_never_answers_does_not_hold_the_end_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        code = ONE_REQUEST + "import time\nlast = time.monotonic()\nshutdown()\nprint(time.monotonic() - last)\n"
+        done = service(code, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 5
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"OTEL_TRACES_EXPORTER": "zipkinn"}, "OTEL_TRACES_EXPORTER is 'zipkinn'"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/xml"}, "OTEL_EXPORTER_OTLP_PROTOCOL is 'http/xml'"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told_at_start(variables: dict[str, str], said: str) -> None:
+    done = service(ONE_REQUEST, **variables)
+    assert done.returncode == 1
+    assert "UserError" in done.stderr
+    assert said in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:4318", "http://", "ftp://x"])
+def test_an_endpoint_that_is_no_url_is_refused(endpoint: str) -> None:
+    with pytest.raises(UserError, match=r"endpoint is .*expected .*http://127\.0\.0\.1:4318"):
+        init("svc", endpoint=endpoint)
+
+
+def test_importing_tailbudget_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, tailbudget\n"
+        "heavy = {'openai', 'duckdb', 'torch', 'pandas', 'streamlit', 'pyarrow', 'starlette', 'uvicorn', 'requests',\n"
+        "         'click', 'opentelemetry.sdk', 'google.protobuf', 'grpc'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    assert service(code).stdout.strip() == "[]"

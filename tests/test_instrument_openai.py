@@ -1,0 +1,220 @@
+"""Calls through the real openai SDK to a real server become `chat {model}` spans, and nothing else changes."""
+
+import asyncio
+import gc
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from opentelemetry import context as otel_context
+from opentelemetry.trace import SpanKind, StatusCode
+
+from tailbudget import request
+from tailbudget.instrument import openai_sdk
+from tests.instrument_support import ModelServer, Recorded, recording, serve
+from tests.support import wait_until
+
+ASK: Any = {"model": "tiny", "messages": [{"role": "user", "content": "secret-prompt"}], "max_tokens": 32}
+
+
+@pytest.fixture
+def recorded() -> Iterator[Recorded]:
+    with recording() as recorded:
+        openai_sdk.install()
+        try:
+            yield recorded
+        finally:
+            openai_sdk.uninstall()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[ModelServer, str]]:
+    model = ModelServer(words=["Hello", " you", ". ", "Bye"])
+    with serve(model.app()) as url:
+        yield model, f"{url}/v1"
+
+
+@pytest.fixture
+def client(server: tuple[ModelServer, str]) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server[1], api_key="none", max_retries=0) as client:
+        yield client
+
+
+def traceparent_of(span: Any) -> str:
+    context = span.get_span_context()
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def test_a_plain_call_is_a_client_span(
+    recorded: Recorded, client: openai.OpenAI, server: tuple[ModelServer, str]
+) -> None:
+    answer = client.chat.completions.create(**ASK)
+    assert answer.choices[0].message.content == "Hello you. Bye"
+    span = recorded.named("chat tiny")
+    attributes = recorded.attributes("chat tiny")
+    port = int(server[1].split(":")[2].split("/")[0])
+    assert span.kind == SpanKind.CLIENT
+    assert attributes == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "tiny",
+        "gen_ai.request.max_tokens": 32,
+        "gen_ai.request.stream": False,
+        "gen_ai.response.id": "answer-1",
+        "gen_ai.response.model": "tiny-0613",
+        "gen_ai.response.finish_reasons": ("stop",),
+        "gen_ai.usage.input_tokens": 11,
+        "gen_ai.usage.output_tokens": 4,
+        "gen_ai.usage.cache_read.input_tokens": 4,
+        "server.address": "127.0.0.1",
+        "server.port": port,
+    }
+    assert server[0].headers[-1]["traceparent"] == traceparent_of(span)
+
+
+def test_a_streamed_call_has_its_clocks(recorded: Recorded, client: openai.OpenAI) -> None:
+    with request("chat"):
+        answer = client.chat.completions.create(**ASK, stream=True, stream_options={"include_usage": True})
+        assert isinstance(answer, openai.Stream)
+        assert answer.response.status_code == 200
+        words = [chunk.choices[0].delta.content or "" for chunk in answer if chunk.choices]
+    assert "".join(words) == "Hello you. Bye"
+    attributes = recorded.attributes("chat tiny")
+    assert attributes["gen_ai.request.stream"] is True
+    assert attributes["slo.stream.end"] == "complete"
+    assert attributes["slo.stream.chunks"] == 7
+    assert attributes["gen_ai.usage.output_tokens"] == 4
+    assert attributes["gen_ai.response.finish_reasons"] == ("stop",)
+    assert 0 < attributes["gen_ai.response.time_to_first_chunk"] <= attributes["slo.time_to_first_token"]
+    assert recorded.attributes("chat")["slo.usable.source"] == "sentence"
+
+
+def test_no_usage_means_no_tokens(recorded: Recorded, client: openai.OpenAI, server: tuple[ModelServer, str]) -> None:
+    server[0].usage = False
+    try:
+        list(client.chat.completions.create(**ASK, stream=True))
+    finally:
+        server[0].usage = True
+    assert not [name for name in recorded.attributes("chat tiny") if name.startswith("gen_ai.usage")]
+
+
+async def test_async_calls_are_measured_too(recorded: Recorded, server: tuple[ModelServer, str]) -> None:
+    async with openai.AsyncOpenAI(base_url=server[1], api_key="none") as client:
+        answer = await client.chat.completions.create(**ASK)
+        assert answer.id == "answer-1"
+        streamed = await client.chat.completions.create(**ASK, stream=True)
+        assert isinstance(streamed, openai.AsyncStream)
+        assert len([chunk async for chunk in streamed]) == 7
+    assert [span.name for span in recorded.spans] == ["chat tiny", "chat tiny"]
+    assert (recorded.spans[1].attributes or {})["slo.stream.end"] == "complete"
+
+
+async def test_closing_the_wrapper_closes_the_connection(recorded: Recorded) -> None:
+    model = ModelServer(words=["word "] * 1000, delay_s=0.01)
+    with serve(model.app()) as url:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
+            answer = await client.chat.completions.create(**ASK, stream=True)
+            async for chunk in answer:
+                if chunk.choices[0].delta.content:
+                    break
+            await answer.close()
+            await asyncio.to_thread(
+                wait_until, lambda: model.clients_gone == 1, timeout_s=10, what="the server to see it"
+            )
+    assert recorded.attributes("chat tiny")["slo.stream.end"] == "closed"
+
+
+def test_an_http_error_leaves_its_status_but_not_its_words(recorded: Recorded, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(**(ASK | {"model": "missing"}))
+    span = recorded.named("chat missing")
+    attributes = recorded.attributes("chat missing")
+    assert attributes["error.type"] == "openai.NotFoundError"
+    assert attributes["http.response.status_code"] == 404
+    assert span.status.status_code == StatusCode.ERROR
+    assert "secret-prompt" not in f"{span.attributes} {span.status.description} {span.events}"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_call_that_is_cancelled_is_no_error(recorded: Recorded, streamed: bool) -> None:
+    model = ModelServer(words=["word"], delay_s=1)
+    with serve(model.app()) as url:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
+
+            async def call() -> None:
+                answer: Any = await client.chat.completions.create(**ASK, stream=streamed)
+                async for _ in answer:
+                    pass
+
+            task = asyncio.create_task(call())
+            await asyncio.to_thread(wait_until, lambda: model.headers, timeout_s=10, what="the call to arrive")
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert recorded.attributes("chat tiny")["slo.stream.end"] == "cancelled"
+    assert recorded.named("chat tiny").status.status_code == StatusCode.UNSET
+
+
+def test_raw_and_streaming_responses_work_as_ever(recorded: Recorded, client: openai.OpenAI) -> None:
+    assert client.chat.completions.with_raw_response.create(**ASK).parse().id == "answer-1"
+    with client.chat.completions.with_streaming_response.create(**ASK) as response:
+        assert response.parse().id == "answer-1"
+    with client.chat.completions.stream(**ASK) as events:
+        assert events.get_final_completion().choices[0].message.content == "Hello you. Bye"
+    gc.collect()
+    assert [span.name for span in recorded.spans] == ["chat tiny"]
+
+
+@pytest.mark.parametrize("key", openai_sdk.SUPPRESSED_BY)
+def test_who_wants_no_span_gets_none(recorded: Recorded, client: openai.OpenAI, key: str) -> None:
+    token = otel_context.attach(otel_context.set_value(key, value=True))
+    client.chat.completions.create(**ASK)
+    otel_context.detach(token)
+    assert not recorded.spans
+
+
+def test_a_header_of_the_callers_own_stays(
+    recorded: Recorded, client: openai.OpenAI, server: tuple[ModelServer, str]
+) -> None:
+    client.chat.completions.create(**ASK, extra_headers={"x-mine": "1", "traceparent": f"00-{1:032x}-{2:016x}-01"})
+    assert server[0].headers[-1]["x-mine"] == "1"
+    assert server[0].headers[-1]["traceparent"] == f"00-{1:032x}-{2:016x}-01"
+
+
+def test_uninstalling_puts_the_sdk_back() -> None:
+    from openai.resources.chat.completions import AsyncCompletions, Completions
+
+    before = (Completions.create, AsyncCompletions.create)
+    openai_sdk.install()
+    openai_sdk.install()
+    assert before != (Completions.create, AsyncCompletions.create)
+    openai_sdk.uninstall()
+    assert (Completions.create, AsyncCompletions.create) == before
+
+
+@pytest.mark.parametrize(
+    ("host", "provider"),
+    [("api.openai.com", "openai"), ("x.openai.azure.com", "azure.ai.openai"), ("127.0.0.1", "openai")],
+)
+def test_the_provider_is_known_by_its_host(host: str, provider: str) -> None:
+    assert openai_sdk.provider_of(host) == provider
+
+
+def test_an_sdk_imported_after_init_is_wrapped() -> None:
+    code = (
+        "import sys, tailbudget; tailbudget.init('late'); before = list(sys.meta_path)\n"
+        "assert 'openai' not in sys.modules\n"
+        "from openai.resources.chat.completions import Completions, AsyncCompletions\n"
+        "assert len(sys.meta_path) == len(before) - 1\n"
+        "assert 'openai_sdk' in Completions.create.__code__.co_filename\n"
+        "assert 'openai_sdk' in AsyncCompletions.create.__code__.co_filename\n"
+        "import openai.resources.chat.completions as m; assert type(m.__loader__).__name__ == 'SourceFileLoader'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True,
+        env={"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
