@@ -1,0 +1,39 @@
+"""Turns one generation's tokens into the text that may be sent, and says when the answer is over."""
+
+from .scheduler import Finish, SamplingParams
+from .tokenizer import TextTokenizer
+
+
+class Answer:
+    """Text of one generation: whole characters only, nothing from a stop string on."""
+
+    def __init__(self, tokenizer: TextTokenizer, params: SamplingParams) -> None:
+        self._pieces = tokenizer.pieces()
+        self._end_ids = frozenset() if params.ignore_eos else tokenizer.end_ids
+        self._stop = params.stop
+        self._left = params.max_tokens
+        self._held = ""
+
+    def feed(self, token: int) -> tuple[str, Finish | None]:
+        """Return the text to send after `token`, maybe empty, and why the answer ends with it, if it does."""
+        self._left -= 1
+        if token in self._end_ids:
+            return self._rest(), "stop"
+        self._held += self._pieces.feed(token)
+        found = [at for at in map(self._held.find, self._stop) if at >= 0]
+        if found:
+            return self._held[: min(found)], "stop"
+        if self._left <= 0:
+            return self._rest(), "length"
+        send = len(self._held) - self._undecided()
+        text, self._held = self._held[:send], self._held[send:]
+        return text, None
+
+    def _undecided(self) -> int:
+        """Return how many held characters may be the beginning of a stop string."""
+        longest = min(len(self._held), max(map(len, self._stop), default=1) - 1)
+        return next((n for n in range(longest, 0, -1) if any(s.startswith(self._held[-n:]) for s in self._stop)), 0)
+
+    def _rest(self) -> str:
+        rest, self._held = self._held + self._pieces.flush(), ""
+        return rest

@@ -1,0 +1,116 @@
+"""The model behind the server: loaded once, then handing requests to the engine and deltas back to their readers."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from prometheus_client import CollectorRegistry
+from starlette.responses import Response
+
+from . import models
+from .engine import Delta, Engine, EngineFullError, EngineStoppedError
+from .model import Llama
+from .points import Point
+from .protocol import Asked, RequestError
+from .reply import Deltas, Reply
+from .scheduler import Generation
+from .settings import RuntimeSettings
+from .telemetry import Telemetry, live_gauges
+from .tokenizer import ChatTemplateError, TextTokenizer
+from .weights import ModelFile
+
+RETRY_S = 2
+
+
+class Runtime:
+    """The server's state: the engine once it is loaded, and who waits for which generation."""
+
+    def __init__(self, settings: RuntimeSettings, path: Path, *, address: str) -> None:
+        self.settings = settings
+        self.path = path
+        self.name = settings.served_name or (settings.model if settings.model in models.CATALOG else path.stem)
+        self.address = address
+        self.created_s = int(time.time())
+        self.registry = CollectorRegistry()
+        self.engine: Engine | None = None
+        self._tokenizer: TextTokenizer | None = None
+        self._streams: dict[Generation, Deltas] = {}
+
+    async def load(self) -> None:
+        """Load the model, warm it up and start the engine; requests are taken from then on."""
+        loop = asyncio.get_running_loop()
+
+        def emit(deltas: Sequence[Delta]) -> None:
+            loop.call_soon_threadsafe(self._deliver, deltas)
+
+        telemetry = Telemetry(model=self.name, server_address=self.address, registry=self.registry)
+
+        def build() -> tuple[Engine, TextTokenizer]:
+            torch.set_num_threads(1)
+            file = ModelFile(self.path)
+            tokenizer = TextTokenizer(file.vocabulary)
+            model = Llama(file, dtype=getattr(torch, self.settings.dtype))
+            engine = Engine(model, tokenizer=tokenizer, settings=self.settings, observer=telemetry, emit=emit)
+            engine.warm_up()
+            engine.start()
+            return engine, tokenizer
+
+        engine, self._tokenizer = await asyncio.to_thread(build)
+        live_gauges(self.registry, model=self.name, engine=engine)
+        self.engine = engine
+
+    def points(self) -> Iterable[Point]:
+        """Return the engine's state now, as metric points."""
+        if self.engine is None:
+            return
+        now_ns, instance = time.time_ns(), (("instance", self.address),)
+        yield Point("slo.engine.running", "{request}", self.engine.running, now_ns, instance)
+        yield Point("slo.engine.waiting", "{request}", self.engine.waiting, now_ns, instance)
+        yield Point("slo.engine.kv_used", "1", self.engine.kv_used, now_ns, instance)
+
+    async def close(self) -> None:
+        """End every request and the engine."""
+        if self.engine:
+            await asyncio.to_thread(self.engine.stop)
+
+    def ready(self) -> Engine:
+        """Return the engine; RequestError 503 while it loads."""
+        if self.engine is None:
+            raise RequestError(f"{self.name} is being loaded", status=503, code="loading", retry_s=RETRY_S)
+        return self.engine
+
+    async def encode(self, asked: Asked) -> Sequence[int]:
+        """Return the prompt's token ids; RequestError for a chat that the template refuses or ids out of range."""
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            raise RequestError(f"{self.name} is being loaded", status=503, code="loading", retry_s=RETRY_S)
+        if not all(0 <= token < tokenizer.size for token in asked.ids):
+            raise RequestError(f"prompt has ids outside 0 to {tokenizer.size - 1}", param="prompt")
+        if asked.ids:
+            return asked.ids
+        try:
+            # In a worker: a prompt of megabytes takes seconds, and every stream goes through this event loop.
+            if asked.chat:
+                return await asyncio.to_thread(tokenizer.encode_chat, asked.messages)
+            return await asyncio.to_thread(tokenizer.encode, asked.text)
+        except ChatTemplateError as error:
+            raise RequestError(str(error), param="messages") from error
+
+    def submit(self, generation: Generation, asked: Asked) -> Response:
+        """Queue a generation; returns the response that carries its answer. RequestError 503 when there is no room."""
+        deltas: Deltas = asyncio.Queue()
+        self._streams[generation] = deltas
+        try:
+            self.ready().submit(generation)
+        except (EngineFullError, EngineStoppedError) as error:
+            del self._streams[generation]
+            raise RequestError(str(error), status=503, code="overloaded", retry_s=RETRY_S) from error
+        return Reply(generation, asked, deltas=deltas, forget=partial(self._streams.__delitem__, generation))
+
+    def _deliver(self, deltas: Sequence[Delta]) -> None:
+        for delta in deltas:
+            if waiting := self._streams.get(delta.generation):
+                waiting.put_nowait(delta)

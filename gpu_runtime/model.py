@@ -1,0 +1,133 @@
+"""The Llama model: a ragged forward pass over decode rows and prompt chunks together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .attention import attend
+from .kernels import Linear, linear, tune
+from .kv import KVCache
+from .weights import ModelFile, Shape
+
+
+@dataclass(frozen=True)
+class Segment:
+    """New tokens of one sequence: where its KV lies, the first new position, the token ids."""
+
+    slot: int
+    start: int
+    tokens: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block; `query_key_value` and `gate_up` are stacked so that each is one product."""
+
+    attention_norm: Tensor
+    query_key_value: Linear
+    output: Linear
+    feed_norm: Tensor
+    gate_up: Linear
+    down: Linear
+
+
+class Llama:
+    """Weights in the form chosen at load; `forward` is the only way in. Not thread-safe."""
+
+    def __init__(self, file: ModelFile, *, dtype: torch.dtype) -> None:
+        self.shape: Shape = file.shape
+        self.dtype = dtype
+        self.layers = [_layer(file, index, dtype) for index in range(file.shape.layers)]
+        self._norm = file.tensor("output_norm.weight").to(dtype)
+        self._embedding = file.tensor("token_embd.weight").to(dtype)
+        untied = linear(file, ["output.weight"], dtype=dtype) if "output.weight" in file else None
+        self._head = untied or Linear.with_bytes(self._embedding)
+        self._angles = _angles(file.shape)
+        for role in (attrgetter("query_key_value"), attrgetter("output"), attrgetter("gate_up"), attrgetter("down")):
+            tune([role(layer) for layer in self.layers])
+        tune([self._head])
+
+    def cache(self, *, slots: int, context: int) -> KVCache:
+        """Return an empty cache for `slots` sequences of up to `context` tokens."""
+        return KVCache(self.shape, slots=slots, context=context, dtype=self.dtype)
+
+    @torch.inference_mode()
+    def forward(self, segments: Sequence[Segment], cache: KVCache, wanted: Sequence[int]) -> Tensor:
+        """Write the segments' keys and values; return float32 logits after the last token of the `wanted` segments."""
+        tokens = torch.tensor([token for segment in segments for token in segment.tokens])
+        spans, rows, positions = _rows(segments, cache)
+        angles = self._angles[torch.tensor(positions)].unsqueeze(1)
+        target = torch.tensor(rows)
+        history = [cache.upto(segment.slot, segment.start + len(segment.tokens)) for segment in segments]
+        hidden = self._embedding[tokens]
+        for index, layer in enumerate(self.layers):
+            query, key, value = self._project(layer, hidden, angles)
+            cache.keys[index].index_copy_(0, target, key)
+            cache.values[index].index_copy_(0, target, value)
+            mixed = [
+                attend(query[first:last], keys[index], values[index])
+                for (first, last), (keys, values) in zip(spans, history, strict=True)
+            ]
+            joined = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+            hidden = hidden + layer.output(joined.flatten(1))
+            gate, up = layer.gate_up(self._normed(hidden, layer.feed_norm)).chunk(2, dim=-1)
+            hidden = hidden + layer.down(functional.silu(gate).mul_(up))
+        last = hidden[torch.tensor([spans[index][1] - 1 for index in wanted], dtype=torch.long)]
+        return self._head(self._normed(last, self._norm)).float()
+
+    def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        return functional.rms_norm(hidden, (self.shape.hidden,), weight, self.shape.norm_eps)
+
+    def _project(self, layer: Layer, hidden: Tensor, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        shape = self.shape
+        mixed = layer.query_key_value(self._normed(hidden, layer.attention_norm)).view(len(hidden), -1, shape.head_dim)
+        turned = _rotate(mixed[:, : shape.heads + shape.kv_heads], angles)
+        return turned[:, : shape.heads], turned[:, shape.heads :], mixed[:, shape.heads + shape.kv_heads :]
+
+
+def _rows(segments: Sequence[Segment], cache: KVCache) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """Return the span of each segment in the batch, and the cache row and the position of every token."""
+    spans: list[tuple[int, int]] = []
+    rows: list[int] = []
+    positions: list[int] = []
+    for segment in segments:
+        count = len(segment.tokens)
+        spans.append((len(rows), len(rows) + count))
+        rows.extend(cache.rows(segment.slot, segment.start, count))
+        positions.extend(range(segment.start, segment.start + count))
+    return spans, rows, positions
+
+
+def _angles(shape: Shape) -> Tensor:
+    """Return e^(i position theta), complex64 [max_context, head_dim / 2]."""
+    half = torch.arange(0, shape.head_dim, 2, dtype=torch.float64) / shape.head_dim
+    turns = torch.arange(shape.max_context, dtype=torch.float64)[:, None] * shape.rope_base**-half
+    return torch.polar(torch.ones_like(turns), turns).to(torch.complex64)
+
+
+def _rotate(heads: Tensor, angles: Tensor) -> Tensor:
+    """Turn neighbouring pairs as complex numbers.
+
+    GGUF stores the query and key rows of llama files so that the pairs of RoPE are neighbours. Scores do not depend
+    on the order of the pairs, so the rows are left as they are.
+    """
+    pairs = torch.view_as_complex(heads.float().view(*heads.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * angles).flatten(-2).to(heads.dtype)
+
+
+def _layer(file: ModelFile, index: int, dtype: torch.dtype) -> Layer:
+    def matrix(*names: str) -> Linear:
+        return linear(file, [f"blk.{index}.{name}.weight" for name in names], dtype=dtype)
+
+    return Layer(
+        attention_norm=file.tensor(f"blk.{index}.attn_norm.weight").to(dtype),
+        query_key_value=matrix("attn_q", "attn_k", "attn_v"),
+        output=matrix("attn_output"),
+        feed_norm=file.tensor(f"blk.{index}.ffn_norm.weight").to(dtype),
+        gate_up=matrix("ffn_gate", "ffn_up"),
+        down=matrix("ffn_down"),
+    )

@@ -1,0 +1,90 @@
+"""Sends one answer over HTTP, whole or as server-sent events, and notices when its reader leaves."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from .engine import Delta
+from .protocol import Asked, Bodies, RequestError, event
+from .scheduler import Generation
+
+#: None: the client has left.
+Deltas = asyncio.Queue[Delta | None]
+HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+
+
+class Reply(Response):
+    """The response to one generation. However it ends, the engine learns of it and `forget` is called."""
+
+    def __init__(self, generation: Generation, asked: Asked, *, deltas: Deltas, forget: Callable[[], None]) -> None:
+        # Response.__init__ is for bodies that are known beforehand.
+        self.background = None
+        self._generation = generation
+        self._stream = asked.stream
+        self._opens_with_role = asked.chat
+        self._deltas = deltas
+        self._forget = forget
+        self._bodies = Bodies(generation, asked, created_s=int(time.time()))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watcher = asyncio.create_task(self._watch(receive))
+        try:
+            await (self._send_stream(send) if self._stream else self._send_whole(scope, receive, send))
+        finally:
+            watcher.cancel()
+            self._generation.cancelled = True  # has no effect on one that is over
+            self._forget()
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._deltas.put_nowait(None)
+
+    async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
+        text = ""
+        while (delta := await self._deltas.get()) is not None:
+            text += delta.text
+            if delta.done:
+                error = _error(self._generation)
+                response = JSONResponse(error.body, error.status) if error else JSONResponse(self._bodies.whole(text))
+                return await response(scope, receive, send)
+        return None
+
+    async def _send_stream(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        if self._opens_with_role:
+            await send(_part(self._bodies.role()))
+        over = False
+        while not over:
+            arrived = [await self._deltas.get()]
+            while not self._deltas.empty():
+                arrived.append(self._deltas.get_nowait())
+            if None in arrived:
+                return
+            deltas = [delta for delta in arrived if delta is not None]
+            over = deltas[-1].done
+            await send(_part(b"".join(map(self._chunks, deltas)), more=not over))
+
+    def _chunks(self, delta: Delta) -> bytes:
+        text = self._bodies.chunk(delta.text) if delta.text else b""
+        if not delta.done:
+            return text
+        if error := _error(self._generation):
+            return text + event(error.body)
+        return text + self._bodies.chunk("", finish=self._generation.finish) + self._bodies.closing()
+
+
+def _error(generation: Generation) -> RequestError | None:
+    """Return why an ended generation has no whole answer, None when it has."""
+    if generation.end == "complete":
+        return None
+    status = 503 if generation.end == "cancelled" else 500
+    return RequestError(generation.error or "the request was cancelled", status=status, code=generation.end)
+
+
+def _part(body: bytes, *, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": body, "more_body": more}

@@ -1,0 +1,247 @@
+"""The HTTP server: OpenAI's paths, health, metrics, control; its start and its end."""
+
+import asyncio
+import ipaddress
+import json
+import logging
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+
+import uvicorn
+from opentelemetry.propagate import extract
+from opentelemetry.sdk.resources import Resource
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+import tailbudget
+from tailbudget.instrument.errors import UserError
+
+from . import models
+from .host import Runtime
+from .nvml import GpuSampler
+from .points import PointSender, otlp_exporter
+from .protocol import RequestError, parse
+from .scheduler import Generation
+from .settings import LIMITS, RuntimeSettings, check
+
+logger = logging.getLogger("tailbudget.gpu_runtime")
+SERVICE = "tailbudget-runtime"
+MAX_BODY_BYTES = 8 << 20
+#: What streams have to end after a signal, before their connections are closed.
+GRACE_S = 5
+
+
+class Endpoints:
+    """The paths of one runtime."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions."""
+        return await self._complete(request, chat=True)
+
+    async def completions(self, request: Request) -> Response:
+        """POST /v1/completions."""
+        return await self._complete(request, chat=False)
+
+    async def _complete(self, request: Request, *, chat: bool) -> Response:
+        arrived_ns = time.perf_counter_ns()
+        engine = self._runtime.ready()
+        asked = parse(await _json(request), chat=chat)
+        if asked.model != self._runtime.name:
+            message = f"the model {asked.model!r} does not exist: this server has {self._runtime.name!r}"
+            raise RequestError(message, status=404, param="model", code="model_not_found")
+        prompt = await self._runtime.encode(asked)
+        params = asked.params(prompt_tokens=len(prompt), context=engine.context)
+        name = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
+        generation = Generation(name, prompt, params, arrived_ns, trace_context=extract(request.headers))
+        return self._runtime.submit(generation, asked)
+
+    async def models(self, _: Request) -> Response:
+        """GET /v1/models."""
+        runtime = self._runtime
+        model = {"id": runtime.name, "object": "model", "created": runtime.created_s, "owned_by": "tailbudget"}
+        return JSONResponse({"object": "list", "data": [model]})
+
+    async def health(self, _: Request) -> Response:
+        """GET /health: 503 until the model is loaded and warm."""
+        ready = self._runtime.engine is not None
+        return JSONResponse({"status": "ok" if ready else "loading"}, 200 if ready else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        """GET /metrics in Prometheus' text format."""
+        return Response(generate_latest(self._runtime.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def control(self, request: Request) -> Response:
+        """POST /control {"step_delay_ms": N}, from loopback only."""
+        if request.client is None or not ipaddress.ip_address(request.client.host).is_loopback:
+            raise RequestError("control is for loopback clients only", status=403)
+        body = await _json(request)
+        if not isinstance(body, dict) or body.keys() != {"step_delay_ms"}:
+            raise RequestError('the body is not understood: expected {"step_delay_ms": N}')
+        low, high, unit = LIMITS["step_delay_ms"]
+        try:
+            delay_ms = check("step_delay_ms", body["step_delay_ms"], low=low, high=high, unit=unit)
+        except UserError as error:
+            raise RequestError(str(error), param="step_delay_ms") from error
+        self._runtime.ready().step_delay_ms = delay_ms
+        return JSONResponse({"step_delay_ms": delay_ms})
+
+
+def application(runtime: Runtime) -> Starlette:
+    """Return the ASGI application; /control exists only where the settings say so."""
+    endpoints = Endpoints(runtime)
+    routes = [
+        Route("/v1/chat/completions", endpoints.chat, methods=["POST"]),
+        Route("/v1/completions", endpoints.completions, methods=["POST"]),
+        Route("/v1/models", endpoints.models),
+        Route("/health", endpoints.health),
+        Route("/metrics", endpoints.metrics),
+    ]
+    if runtime.settings.control:
+        routes.append(Route("/control", endpoints.control, methods=["POST"]))
+    handlers = {RequestError: _refused, HTTPException: _http_error, ClientDisconnect: _gone}
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+async def _json(request: Request) -> object:
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        # Also what keeps a web page from posting here: JSON needs a preflight, which is refused.
+        raise RequestError("the content type is not application/json", status=415)
+    body = b""
+    async for block in request.stream():
+        body += block
+        if len(body) > MAX_BODY_BYTES:
+            raise RequestError(f"the body is over {MAX_BODY_BYTES} bytes", status=413)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the body is no JSON: {error}") from error
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestError):
+        raise error
+    headers = {"retry-after": str(error.retry_s)} if error.retry_s else None
+    return JSONResponse(error.body, error.status, headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    message = f"{request.method} {request.url.path}: {error.detail if isinstance(error, HTTPException) else error}"
+    return JSONResponse(RequestError(message, status=status).body, status)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """Nobody reads this: the client left while it was sending."""
+    return Response(status_code=499)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: they end the process with the signal, before anything is closed."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class _Stop:
+    """SIGTERM and SIGINT, from before the model is loaded until the process has ended.
+
+    asyncio's handlers go with its loop, and a second Ctrl-C would then interrupt the closing with a traceback.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._wake: Callable[[], object] | None = None
+        self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+        if self._wake:
+            self._wake()
+
+    async def wait(self) -> None:
+        """Return once a signal has come."""
+        event = asyncio.Event()
+        self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, event.set)
+        if not self._asked:
+            await event.wait()
+        self._wake = None
+
+    def restore(self) -> None:
+        """Put the former handlers back; after a signal ignore further ones, since the process is ending.
+
+        Python's own end puts every handler but this one back to the default, which would end it with the signal.
+        """
+        for number, handler in self._previous.items():
+            signal.signal(number, signal.SIG_IGN if self._asked else handler)
+
+
+def serve(settings: RuntimeSettings) -> None:
+    """Serve the model until SIGTERM or SIGINT, then end streams, engine and telemetry in that order.
+
+    UserError when the model is missing or unreadable, or the port is taken. After a signal further ones have no
+    effect: the caller is expected to exit.
+    """
+    path = models.resolve(settings.model)
+    listener = _listen(settings)
+    stop = _Stop()
+    tailbudget.init(SERVICE)
+    points = PointSender(otlp_exporter(), resource=Resource.create({"service.name": SERVICE}))
+    sampler = GpuSampler(points.add)
+    try:
+        sampler.start()
+        points.start()
+        host, port = listener.getsockname()[:2]
+        asyncio.run(_serve(Runtime(settings, path, address=f"{host}:{port}"), listener, points, stop))
+    finally:
+        sampler.stop()
+        points.stop()
+        tailbudget.shutdown()
+        listener.close()
+        stop.restore()
+
+
+async def _serve(runtime: Runtime, listener: socket.socket, points: PointSender, stop: _Stop) -> None:
+    config = uvicorn.Config(
+        application(runtime),
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        await runtime.load()
+        points.sources.append(runtime.points)
+        logger.info("serving %s on http://%s", runtime.name, runtime.address)
+        await stop.wait()
+    finally:
+        await runtime.close()
+        server.should_exit = True
+        await serving
+
+
+def _listen(settings: RuntimeSettings) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((settings.host, settings.port), family=family, backlog=256)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}. Stop what uses the port, "
+            "or choose another with --port or TAILBUDGET_RUNTIME_PORT"
+        ) from error

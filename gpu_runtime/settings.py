@@ -1,0 +1,54 @@
+"""The runtime's settings, checked before anything is loaded."""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
+from tailbudget.instrument.errors import UserError
+
+Dtype = Literal["bfloat16", "float32"]
+#: Setting -> smallest and largest value, and its unit for the error.
+LIMITS: dict[str, tuple[float, float, str]] = {
+    "port": (0, 65535, "port number"),
+    "step_delay_ms": (0, 10_000, "milliseconds"),
+    "max_context": (16, 1_000_000, "tokens"),
+    "max_running": (1, 256, "requests"),
+    "max_waiting": (1, 100_000, "requests"),
+    "prefill_chunk": (1, 100_000, "tokens"),
+}
+
+
+@dataclass(frozen=True)
+class RuntimeSettings:
+    """What `serve` needs to know; UserError when a value is out of its range.
+
+    `model`: a name that `models.fetch` knows, or the path of a GGUF file. `step_delay_ms`: added to every step that
+    decodes. `control`: allows `POST /control` from loopback. The KV cache holds `max_running` x `max_context` tokens,
+    of which only what is used takes memory. `prefill_chunk`: prompt tokens a step, so that no prompt holds up the
+    running streams for longer than one chunk. `max_waiting`: beyond it a request is refused with 503.
+    """
+
+    model: str = "smollm2"
+    _: KW_ONLY
+    host: str = "127.0.0.1"
+    port: int = 8000
+    served_name: str = ""
+    dtype: Dtype = "bfloat16"
+    step_delay_ms: float = 0.0
+    control: bool = False
+    max_context: int = 4096
+    max_running: int = 8
+    max_waiting: int = 64
+    prefill_chunk: int = 128
+
+    def __post_init__(self) -> None:
+        for name, (low, high, unit) in LIMITS.items():
+            check(name, getattr(self, name), low=low, high=high, unit=unit)
+        if self.dtype not in ("bfloat16", "float32"):
+            raise UserError(f"dtype is {self.dtype!r}: expected 'bfloat16' (faster) or 'float32' (exact)")
+
+
+def check(name: str, value: object, *, low: float, high: float, unit: str) -> float:
+    """Return `value`; UserError unless it is a number between `low` and `high`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise UserError(f"{name} is {value!r}: expected {low:g} to {high:g} {unit}")
+    return value

@@ -1,0 +1,153 @@
+"""The engine batches anew at every step, keeps requests apart, and survives whatever one of them does."""
+
+import time
+
+import pytest
+
+from tailbudget.gpu_runtime.engine import EngineFullError, EngineStoppedError
+from tests.runtime_support import Notes, engine
+from tests.support import wait_until
+
+PROMPTS = [
+    "The river runs",
+    "A request waits in a queue",
+    "June",
+    "The train leaves at noon, the garden is green",
+    "é 12",
+]
+
+
+def test_a_batch_gives_each_request_what_it_gets_alone() -> None:
+    with engine() as bench:
+        alone = []
+        for prompt in PROMPTS:
+            generation = bench.submit(prompt, max_tokens=40)
+            bench.finish(generation)
+            alone.append(generation.output)
+    with engine(prefill_chunk=3) as bench:
+        together = [bench.submit(prompt, max_tokens=40) for prompt in PROMPTS]
+        for generation in together:
+            bench.finish(generation)
+    assert [generation.output for generation in together] == alone
+    assert len({tuple(output) for output in alone}) == len(PROMPTS)
+    assert max(generation.batch_peak for generation in together) > 1
+
+
+def test_a_late_request_gets_its_first_token_before_the_running_one_ends() -> None:
+    with engine(step_delay_ms=5) as bench:
+        early = bench.submit("The river", max_tokens=200)
+        wait_until(lambda: len(early.output) > 3)
+        late = bench.submit("June", max_tokens=3)
+        bench.finish(late)
+        assert early.end is None
+        early.cancelled = True
+        bench.finish(early)
+
+
+def test_a_client_that_leaves_frees_its_place_within_a_step() -> None:
+    with engine(max_running=1, step_delay_ms=20) as bench:
+        leaving = bench.submit("The river", max_tokens=400)
+        waiting = bench.submit("June", max_tokens=2)
+        wait_until(lambda: leaving.output)
+        leaving.cancelled = True
+        tokens = len(leaving.output)
+        bench.finish(leaving)
+        assert len(leaving.output) <= tokens + 1
+        assert (leaving.end, leaving.finish) == ("cancelled", None)
+        assert bench.finish(waiting)
+        assert (bench.engine.running, bench.engine.kv_used) == (0, 0.0)
+
+
+def test_a_client_that_leaves_while_waiting_is_never_computed() -> None:
+    with engine(max_running=1, step_delay_ms=5) as bench:
+        running = bench.submit("The river", max_tokens=100)
+        wait_until(lambda: running.output)
+        waiting = bench.submit("June")
+        waiting.cancelled = True
+        bench.finish(waiting)
+        assert (waiting.prefill_ns, waiting.output, running.end) == (None, [], None)
+
+
+def test_an_error_ends_its_own_request_and_no_other() -> None:
+    with engine() as bench:
+        good = bench.submit("The river", max_tokens=30)
+        bad = bench.submit([10**9], max_tokens=5)
+        also_good = bench.submit("June", max_tokens=30)
+        bench.finish(bad)
+        assert (bad.end, bad.error) == ("error", "IndexError in the engine")
+        for generation in (good, also_good, bench.submit("noon", max_tokens=3)):
+            bench.finish(generation)
+            assert generation.end == "complete"
+
+
+def test_the_step_delay_slows_decoding_and_may_change_at_any_time() -> None:
+    with engine() as bench:
+        bench.engine.step_delay_ms = 30
+        slow = bench.submit("The river", max_tokens=6)
+        bench.finish(slow)
+        assert slow.first_token_ns is not None
+        assert slow.ended_ns is not None
+        assert slow.ended_ns - slow.first_token_ns >= 5 * 30e6
+        bench.engine.step_delay_ms = 0
+        fast = bench.submit("The river", max_tokens=6)
+        bench.finish(fast)
+        assert fast.output == slow.output
+        assert fast.ended_ns is not None
+        assert fast.first_token_ns is not None
+        assert fast.ended_ns - fast.first_token_ns < 5 * 30e6
+
+
+def test_decode_time_counts_every_stream_for_every_step_with_the_delay() -> None:
+    notes = Notes()
+    with engine(notes, step_delay_ms=10) as bench:
+        both = [bench.submit(prompt, max_tokens=10) for prompt in ("The river", "June")]
+        for generation in both:
+            bench.finish(generation)
+    decode_ns = [g.ended_ns - g.first_token_ns for g in both if g.ended_ns and g.first_token_ns]
+    assert notes.tokens == 2 * 9
+    assert notes.active_ns == sum(decode_ns)
+    assert notes.streams == 0
+
+
+def test_a_full_queue_refuses() -> None:
+    with engine(max_running=1, max_waiting=2, step_delay_ms=5) as bench:
+        running = bench.submit("The river", max_tokens=400)
+        wait_until(lambda: running.output)
+        waiting = [bench.submit("June"), bench.submit("June")]
+        with pytest.raises(EngineFullError, match="runs 1 requests and queues 2"):
+            bench.submit("June")
+        for generation in (running, *waiting):
+            generation.cancelled = True
+
+
+def test_stopping_ends_what_runs_and_refuses_what_comes() -> None:
+    with engine(max_running=1, step_delay_ms=1000) as bench:
+        running, waiting = bench.submit("The river", max_tokens=400), bench.submit("June")
+        wait_until(lambda: running.output)
+        start = time.monotonic()
+        bench.engine.stop()
+        assert time.monotonic() - start < 0.9
+        assert (running.end, waiting.end) == ("cancelled", "cancelled")
+        with pytest.raises(EngineStoppedError):
+            bench.submit("noon")
+
+
+def test_a_seed_repeats_its_tokens_and_another_does_not() -> None:
+    with engine() as bench:
+        runs = [bench.submit("The", max_tokens=30, temperature=1.5, seed=seed) for seed in (1, 1, 2)]
+        for generation in runs:
+            bench.finish(generation)
+    assert runs[0].output == runs[1].output != runs[2].output
+
+
+def test_a_tiny_top_p_is_greedy() -> None:
+    with engine() as bench:
+        greedy, narrow = bench.submit("The"), bench.submit("The", temperature=1.0, top_p=1e-6, seed=3)
+        assert bench.finish(greedy) == bench.finish(narrow)
+
+
+def test_the_tiny_model_goes_on_until_max_tokens() -> None:
+    with engine() as bench:
+        generation = bench.submit("The", max_tokens=300, temperature=1.0, seed=5)
+        assert bench.finish(generation)
+        assert (len(generation.output), generation.finish) == (300, "length")

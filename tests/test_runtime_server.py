@@ -1,0 +1,264 @@
+"""The server speaks OpenAI's protocol with its own SDK, reports over OTLP, and starts and stops cleanly."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tailbudget.gpu_runtime import RuntimeSettings, serve
+from tailbudget.gpu_runtime.host import Runtime
+from tailbudget.gpu_runtime.server import application
+from tailbudget.instrument.errors import UserError
+from tests.runtime_support import RUN, Receiver, receiver, server, tiny_path
+from tests.support import free_port, wait_until
+
+ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "The river"}], "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def otlp() -> Iterator[Receiver]:
+    with receiver() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def url(otlp: Receiver) -> Iterator[str]:
+    with server(otlp.endpoint, max_context=256, max_running=2, max_waiting=2, control=True) as (base, _):
+        yield base
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30) as sdk:
+        yield sdk
+
+
+def _span(otlp: Receiver, response_id: str) -> dict[str, Any]:
+    """Return the attributes of the span of one answer, once it has arrived."""
+
+    def found() -> dict[str, Any] | None:
+        for span in otlp.spans:
+            attributes = {each.key: each.value for each in span.attributes}
+            if attributes["gen_ai.response.id"].string_value == response_id:
+                return attributes
+        return None
+
+    return wait_until(found, timeout_s=20, what=f"the span of {response_id}")
+
+
+def test_a_whole_answer_through_the_sdk(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(**ASK, max_tokens=7)
+    assert answer.choices[0].message.content
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert (answer.usage.completion_tokens, answer.model) == (7, "tiny")
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 7
+
+
+def test_a_streamed_answer_is_the_whole_one_in_pieces(client: openai.OpenAI) -> None:
+    whole = client.chat.completions.create(**ASK, max_tokens=20)
+    chunks = list(
+        client.chat.completions.create(**ASK, max_tokens=20, stream=True, stream_options={"include_usage": True})
+    )
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[0].choices[0].delta.content == ""
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage == whole.usage
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_completions_take_text_and_token_ids(client: openai.OpenAI) -> None:
+    text = client.completions.create(model="tiny", prompt="The river", temperature=0)
+    assert text.usage is not None
+    assert text.usage.completion_tokens == 16
+    chunks = client.completions.create(model="tiny", prompt=[5, 6, 7], temperature=0, max_tokens=3, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in chunks)
+
+
+def test_the_models_are_listed(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"max_tokens": 10_000}, 400, "the maximum context is 256 tokens"),
+        ({"messages": [{"role": "user", "content": "word " * 400}]}, 400, "shorten the prompt"),
+        ({"model": "gpt-4"}, 404, "this server has 'tiny'"),
+        ({"n": 2}, 400, "n is 2: this server has no n, leave it out"),
+        ({"temperature": 3}, 400, "temperature is 3: expected a number from 0 to 2"),
+        ({"messages": []}, 400, "messages is .*expected a list of messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "reads text only"),
+        ({"stop": ["a"] * 5}, 400, "up to four"),
+        ({"max_tokens": 0}, 400, "an integer from 1 on"),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(
+    client: openai.OpenAI, change: dict[str, Any], status: int, words: str
+) -> None:
+    with pytest.raises(openai.APIStatusError, match=words) as caught:
+        client.chat.completions.create(**{**ASK, **change})
+    assert caught.value.status_code == status
+    assert caught.value.type == "invalid_request_error"
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b"[" * 100_000])
+def test_a_body_that_is_no_request_is_refused(url: str, body: bytes) -> None:
+    answer = httpx.post(f"{url}/v1/completions", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_request_that_is_not_json_is_refused(url: str) -> None:
+    assert httpx.post(f"{url}/v1/completions", content=b"{}").status_code == 415
+    assert httpx.get(f"{url}/v1/completions").status_code == 405
+
+
+def test_a_full_server_says_when_to_come_back(url: str, client: openai.OpenAI) -> None:
+    httpx.post(f"{url}/control", json={"step_delay_ms": 50})
+    try:
+        streams = [client.chat.completions.create(**ASK, max_tokens=100, stream=True) for _ in range(4)]
+        with pytest.raises(openai.InternalServerError, match="runs 2 requests and queues 2") as caught:
+            client.chat.completions.create(**ASK)
+        assert caught.value.status_code == 503
+        assert int(caught.value.response.headers["retry-after"]) > 0
+        for stream in streams:
+            stream.close()
+    finally:
+        httpx.post(f"{url}/control", json={"step_delay_ms": 0})
+    wait_until(lambda: 'num_requests_running{model_name="tiny"} 0.0' in httpx.get(f"{url}/metrics").text)
+
+
+def test_a_client_that_leaves_is_cancelled_and_its_span_says_so(
+    url: str, client: openai.OpenAI, otlp: Receiver
+) -> None:
+    httpx.post(f"{url}/control", json={"step_delay_ms": 20})
+    try:
+        stream = client.chat.completions.create(**ASK, max_tokens=200, stream=True)
+        first = next(chunk for chunk in stream if chunk.choices[0].delta.content)
+        stream.close()
+        attributes = _span(otlp, first.id)
+    finally:
+        httpx.post(f"{url}/control", json={"step_delay_ms": 0})
+    assert attributes["slo.stream.end"].string_value == "cancelled"
+    assert attributes["gen_ai.usage.output_tokens"].int_value < 100
+
+
+def test_a_client_that_leaves_a_whole_answer_is_cancelled_too(url: str, otlp: Receiver) -> None:
+    httpx.post(f"{url}/control", json={"step_delay_ms": 20})
+    try:
+        before = len(otlp.spans)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/v1/chat/completions", json={**ASK, "max_tokens": 200}, timeout=0.5)
+        wait_until(lambda: len(otlp.spans) > before, timeout_s=20)
+    finally:
+        httpx.post(f"{url}/control", json={"step_delay_ms": 0})
+    ends = [each.value.string_value for each in otlp.spans[-1].attributes if each.key == "slo.stream.end"]
+    assert ends == ["cancelled"]
+
+
+def test_spans_and_live_counters_reach_the_collector(client: openai.OpenAI, otlp: Receiver) -> None:
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    headers = {"traceparent": f"00-{trace}-{parent}-01"}
+    answer = client.chat.completions.create(**ASK, max_tokens=9, extra_headers=headers)
+    _span(otlp, answer.id)
+    span = next(span for span in otlp.spans if span.trace_id.hex() == trace)
+    assert (span.parent_span_id.hex(), span.name) == (parent, "llm_request")
+    wanted = {"slo.decode.tokens", "slo.decode.active_stream_time", "slo.decode.streams", "slo.engine.kv_used"}
+    wait_until(lambda: wanted <= {name for name, _, _ in otlp.points}, timeout_s=20)
+    labels = next(labels for name, labels, _ in otlp.points if name == "slo.decode.tokens")
+    assert labels.keys() == {"model", "provider", "server.address", "side"}
+    assert (labels["model"], labels["side"]) == ("tiny", "server")
+
+
+def test_prometheus_figures_are_there(url: str, client: openai.OpenAI) -> None:
+    client.chat.completions.create(**ASK, max_tokens=2)
+    text = httpx.get(f"{url}/metrics").text
+    for name in ("num_requests_running", "generation_tokens_total", "time_to_first_token_seconds_count"):
+        assert f'tailbudget:{name}{{model_name="tiny"}}' in text
+
+
+@pytest.mark.parametrize("body", [{"step_delay_ms": -1}, {"step_delay_ms": "fast"}, {}, {"other": 1}])
+def test_control_refuses_what_it_does_not_know(url: str, body: dict[str, Any]) -> None:
+    assert httpx.post(f"{url}/control", json=body).status_code == 400
+
+
+def test_without_control_there_is_no_control_and_sigterm_ends_all_streams(otlp: Receiver) -> None:
+    with server(otlp.endpoint, step_delay_ms=50) as (base, process):
+        assert httpx.post(f"{base}/control", json={"step_delay_ms": 1}).status_code == 404
+        client = openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0)
+        stream = client.chat.completions.create(**ASK, max_tokens=1000, stream=True)
+        next(chunk for chunk in stream if chunk.choices[0].delta.content)
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(openai.APIError, match="the server is shutting down"):
+            list(stream)
+        client.close()
+        _, log = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in log
+    assert log.count("no GPU is sampled") == 1
+
+
+def test_a_second_ctrl_c_leaves_no_traceback(otlp: Receiver) -> None:
+    with server(otlp.endpoint) as (_, process):
+        process.send_signal(signal.SIGINT)
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+        _, log = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in log
+
+
+def _unloaded(client: tuple[str, int] = ("127.0.0.1", 5000)) -> httpx.AsyncClient:
+    """Return a client of a runtime whose model is not loaded yet, calling from the address `client`."""
+    runtime = Runtime(RuntimeSettings(control=True), tiny_path(), address="127.0.0.1:8000")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(application(runtime), client=client), base_url="http://test")
+
+
+async def test_a_server_that_still_loads_says_so() -> None:
+    async with _unloaded() as client:
+        assert (await client.get("/health")).status_code == 503
+        answer = await client.post("/v1/chat/completions", json=ASK)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "loading")
+        assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_control_is_for_this_machine_only() -> None:
+    async with _unloaded(("192.0.2.7", 5000)) as client:
+        assert (await client.post("/control", json={"step_delay_ms": 1})).status_code == 403
+
+
+def test_a_taken_port_is_a_clear_error() -> None:
+    port = free_port()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1:{port}"):
+            serve(RuntimeSettings(str(tiny_path()), port=port))
+
+
+def test_a_broken_model_ends_the_start_with_one_error(otlp: Receiver, tmp_path: Any) -> None:
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(tiny_path().read_bytes()[:2000])
+    settings = {"model": str(path), "port": free_port()}
+    done = subprocess.run([sys.executable, "-c", RUN, repr(settings)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "UserError" in done.stderr.splitlines()[-1]
+    assert "no readable GGUF file" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("change", [{"port": 99999}, {"step_delay_ms": -1}, {"dtype": "int3"}, {"max_running": 0}])
+def test_settings_are_checked_before_anything_is_loaded(change: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="expected"):
+        RuntimeSettings(**change)
