@@ -5,7 +5,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import duckdb
 import pyarrow as pa
@@ -15,11 +15,15 @@ DATABASE_NAME = "tailbudget.duckdb"
 
 
 class QueryError(Exception):
-    """A query that could not be answered: `str()` is the reason, `hint` what mends it (may be empty)."""
+    """A query that could not be answered: `str()` is the reason, `hint` what mends it (may be empty).
 
-    def __init__(self, reason: str, hint: str = "") -> None:
+    `unreachable` is true when nothing answered at all, so that another way to the data may be tried.
+    """
+
+    def __init__(self, reason: str, hint: str = "", *, unreachable: bool = False) -> None:
         super().__init__(reason)
         self.hint = hint
+        self.unreachable = unreachable
 
 
 class Reader(Protocol):
@@ -34,11 +38,11 @@ class ConnectionReader:
     """Reads through an open DuckDB connection; each query has a cursor of its own, so threads may share it."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     def query(self, sql: str, params: Mapping[str, object] = {}) -> pa.Table:
         """Return the rows of `sql`; raises QueryError with DuckDB's own message."""
-        cursor = self._connection.cursor()
+        cursor = self.connection.cursor()
         try:
             return cursor.sql(sql, params=dict(params)).to_arrow_table()
         except duckdb.Error as error:
@@ -71,21 +75,21 @@ class ApiReader:
 
     def query(self, sql: str, params: Mapping[str, object] = {}) -> pa.Table:
         """Return the rows of `sql`; raises QueryError when the API refuses it or does not answer."""
-        with self._post(sql, params, accept=ARROW_STREAM) as answer:
-            return pa.ipc.open_stream(answer.read()).read_all()
+        return pa.ipc.open_stream(self.fetch(sql, params)).read_all()
 
-    def _post(self, sql: str, params: Mapping[str, object], *, accept: str) -> Any:
+    def fetch(self, sql: str, params: Mapping[str, object] = {}, *, accept: str = ARROW_STREAM) -> bytes:
+        """Return the rows of `sql` as `accept` says: an Arrow stream, application/json or text/csv."""
         body = json.dumps({"sql": sql, "params": dict(params), "timeout_s": self._timeout_s}, default=str).encode()
         headers = {"Content-Type": "application/json", "Accept": accept}
         request = urllib.request.Request(f"{self.url}/v1/sql", body, headers)  # noqa: S310 - our own API
         try:
-            return urllib.request.urlopen(request, timeout=self._timeout_s + 5)  # noqa: S310
+            with urllib.request.urlopen(request, timeout=self._timeout_s + 5) as answer:  # noqa: S310
+                return bytes(answer.read())
         except urllib.error.HTTPError as error:
             raise QueryError(*_reason(error)) from error
         except OSError as error:
-            raise QueryError(
-                f"no collector answers at {self.url}: {error}", hint="start `tailbudget collector`, or name --api"
-            ) from error
+            reason = f"no collector answers at {self.url}: {error}"
+            raise QueryError(reason, "start `tailbudget collector`, or name --api", unreachable=True) from error
 
 
 def _reason(error: urllib.error.HTTPError) -> tuple[str, str]:

@@ -314,8 +314,9 @@ create table dirty (
 
 -- One row a request body that was stored, so that a repeat is acknowledged and skipped.
 create table bodies (
-    digest UBIGINT[2] not null,        -- blake2b-128 of the body
-    landed TIMESTAMPTZ not null        -- when
+    digest BLOB not null,              -- blake2b-128 of the body
+    landed TIMESTAMPTZ not null,       -- when
+    spans BIGINT not null              -- spans stored from it
 );
 
 -- One row: what this file is and how far the journal has landed.
@@ -324,3 +325,27 @@ create table meta (
     journal_segment BIGINT not null,   -- the segment that was landed last
     journal_offset BIGINT not null     -- bytes of it that are landed
 );
+
+-- The spans of one trace, children below their parent in order of their start: from trace('4bf92f3577b34da6...').
+create macro trace(id) as table
+    with recursive
+    one as materialized (from spans where trace_id = id::UUID),
+    walk as (
+        select span_id, 0 as depth, [struct_pack(start_ns, span_id)] as path
+        from one
+        where parent_span_id is null or parent_span_id not in (select span_id from one)
+        union all
+        select one.span_id, walk.depth + 1, list_append(walk.path, struct_pack(one.start_ns, one.span_id))
+        from one join walk on one.parent_span_id = walk.span_id
+        where walk.depth < 1000
+    )
+    select walk.depth, one.*
+    from one left join walk using (span_id)
+    order by walk.path nulls last, one.start_ns, one.span_id;
+
+-- One request: from req('its request_id').
+create macro req(id) as table
+    from requests where request_id = id;
+
+-- An instant so long ago: where started >= since('1h').
+create macro since(span) as now() - span::INTERVAL;

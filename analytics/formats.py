@@ -1,0 +1,203 @@
+"""Answers as JSON and CSV: one rule for the API, the command line and local files.
+
+NULL is null; integers, decimals, HUGEINT and doubles are numbers, NaN and the infinities null; instants are ISO 8601 in
+UTC with Z and microseconds; JSON columns are the values they hold; BLOB is lower-case hex, UUID text; lists are arrays,
+structs and maps objects; types without a JSON form (intervals, bits, unions) are DuckDB's text.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+import duckdb
+import orjson
+import pyarrow as pa
+
+Convert = Callable[[Any], Any]
+
+
+class TooManyRowsError(Exception):
+    """The answer has more rows than were allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The rows of a query with DuckDB's types, which Arrow does not carry whole."""
+
+    table: pa.Table
+    types: Sequence[Any]  # duckdb's DuckDBPyType, one a column
+
+    def json(self) -> bytes:
+        """Return one JSON array of objects, keys in column order."""
+        names = _unique(self.table.column_names)
+        return orjson.dumps([dict(zip(names, row, strict=True)) for row in self._rows()])
+
+    def csv(self) -> bytes:
+        """Return a header line and the rows as CSV: NULL is empty, nested values are JSON."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_unique(self.table.column_names))
+        writer.writerows([_cell(value) for value in row] for row in self._rows())
+        return text.getvalue().encode()
+
+    def arrow(self) -> bytes:
+        """Return the rows as an Arrow stream."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.table.schema) as stream:
+            stream.write_table(self.table)
+        return bytes(sink.getvalue())
+
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
+        columns = (_values(*column) for column in zip(self.table.columns, self.types, strict=True))
+        return zip(*columns, strict=True)
+
+
+def answer(
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    params: Mapping[str, object] | None = None,
+    *,
+    max_rows: int | None = None,
+) -> Answer:
+    """Return the answer of one statement; raises duckdb.Error, and TooManyRowsError before more rows are held."""
+    relation = connection.sql(sql, params=dict(params or {}))
+    if relation is None:  # a statement without rows
+        return Answer(pa.table({}), [])
+    if any(map(_has_no_form, relation.types)):
+        columns = zip(relation.columns, relation.types, strict=True)
+        relation = relation.project(", ".join(_with_form(at, *column) for at, column in enumerate(columns, 1)))
+    types = relation.types
+    reader = relation.to_arrow_reader()
+    batches: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in reader:
+        rows += batch.num_rows
+        if max_rows is not None and rows > max_rows:
+            raise TooManyRowsError(f"the answer has more than {max_rows} rows")
+        batches.append(batch)
+    return Answer(pa.Table.from_batches(batches, schema=reader.schema), types)
+
+
+#: Types that Arrow or JSON has no good form of: their text is sent.
+AS_TEXT: Final = frozenset(
+    {"interval", "bit", "time with time zone", "union", "uhugeint", "bignum", "variant", "geometry", "null"}
+)
+INSTANTS: Final = frozenset({"timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns", "timestamp with time zone"})
+EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - all instants here are UTC
+EPOCH_DAY: Final = date(1970, 1, 1)
+
+
+def _has_no_form(kind: Any) -> bool:
+    return kind.id in AS_TEXT or any(_has_no_form(child) for child in _children(kind).values())
+
+
+def _children(kind: Any) -> dict[str, Any]:
+    if kind.id not in ("list", "array", "map", "struct"):
+        return {}
+    return {name: child for name, child in kind.children if not isinstance(child, int)}  # an array has its size
+
+
+def _with_form(at: int, name: str, kind: Any) -> str:
+    text = "::VARCHAR" if _has_no_form(kind) else ""
+    return f'#{at}{text} as "{name.replace(chr(34), chr(34) * 2)}"'
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Return the names, later equal ones with a number: an object has each key once."""
+    found: dict[str, None] = {}
+    for name in names:
+        number, candidate = 0, name
+        while candidate in found:
+            number += 1
+            candidate = f"{name}_{number}"
+        found[candidate] = None
+    return list(found)
+
+
+def _values(column: pa.ChunkedArray, kind: Any) -> Iterable[object]:
+    """Return the values of a column, ready for orjson."""
+    if kind.id in INSTANTS:  # as numbers: Python's datetime does not reach as far as DuckDB's
+        micros = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
+        return map(_instant, micros.to_pylist())
+    if kind.id == "date":
+        return map(_day, column.cast(pa.int32()).to_pylist())
+    convert = _converter(kind)
+    values: list[object] = column.to_pylist()
+    return values if convert is None else (None if value is None else convert(value) for value in values)
+
+
+def _converter(kind: Any) -> Convert | None:
+    """Return what makes a value that is not null ready for orjson; None when it is so already."""
+    children = _children(kind)
+    if not children:
+        return _CONVERTERS.get("json" if str(kind) == "JSON" else kind.id)  # its id is varchar
+    inner = {name: _or_null(_converter(child)) for name, child in children.items()}
+    if kind.id == "struct":
+        return lambda value: {name: convert(value[name]) for name, convert in inner.items()}
+    if kind.id == "map":
+        key, item = inner["key"], inner["value"]
+        return lambda pairs: {_key(key(name)): item(value) for name, value in pairs}
+    item = inner["child"]
+    return lambda values: [item(value) for value in values]
+
+
+def _or_null(convert: Convert | None) -> Convert:
+    return lambda value: None if value is None else value if convert is None else convert(value)
+
+
+def _key(value: object) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _instant(micros: int | None) -> str | None:
+    if micros is None:
+        return None
+    try:
+        return (EPOCH + timedelta(microseconds=micros)).isoformat(timespec="microseconds") + "Z"
+    except OverflowError:  # infinity, or beyond the year 9999
+        return None
+
+
+def _day(days: int | None) -> str | None:
+    if days is None:
+        return None
+    try:
+        return (EPOCH_DAY + timedelta(days=days)).isoformat()
+    except OverflowError:
+        return None
+
+
+def _moment(value: datetime) -> str:
+    return value.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _number(value: Decimal) -> orjson.Fragment:
+    return orjson.Fragment(format(value, "f"))
+
+
+#: By DuckDB's type; every other type is ready as Arrow gives it. orjson writes NaN and the infinities as null.
+_CONVERTERS: Final[dict[str, Convert]] = {
+    "blob": bytes.hex,
+    "json": orjson.Fragment,
+    "hugeint": _number,
+    "decimal": _number,
+    "time": time.isoformat,
+    "date": date.isoformat,
+    **dict.fromkeys(INSTANTS, _moment),
+}
+
+
+def _cell(value: object) -> object:
+    """Return what stands in a CSV cell."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | dict | orjson.Fragment):
+        return orjson.dumps(value).decode()
+    return value

@@ -1,0 +1,43 @@
+"""What a window looks like as a whole: percentiles, heatmap, alerts, and how far assembly is behind."""
+
+from datetime import datetime
+
+import pyarrow as pa
+
+from .questions import ask
+from .reader import Reader
+from .window import Window
+
+
+def latency_summary(reader: Reader, window: Window) -> pa.Table:
+    """Return one row: n, p50_ms, p95_ms, p99_ms, budget_ms, budgets, counted, good, dropped, failed.
+
+    Percentiles are exact, over all `n` requests that are not synthetic, and null when n is 0. `budget_ms` is the
+    commonest budget of the total, `budgets` how many different ones there are. `counted` requests have a budget and
+    were not rejected; `good` of them ended ok, or with a client that left content, within it.
+    """
+    return ask(reader, "latency_summary", window.params())
+
+
+def latency_heatmap(reader: Reader, window: Window, *, bucket_s: int) -> pa.Table:
+    """Return one row a cell that holds requests.
+
+    Columns: t, t2, lo_ms, hi_ms, n, budget_ms (the commonest of the window), clock (t as UTC text), window_from,
+    window_to.
+    """
+    return ask(reader, "latency_heatmap", {**window.params(), "bucket_s": bucket_s})
+
+
+def routes(reader: Reader, *, now: datetime) -> pa.Table:
+    """Return one row a route of the last seven days, busiest first: route, n (requests)."""
+    return ask(reader, "routes", {"now": now})
+
+
+def alerts(reader: Reader, window: Window) -> pa.Table:
+    """Return one row an alert open in the window: the columns of table `alerts`, open ones (closed is null) first."""
+    return ask(reader, "alerts", window.span())
+
+
+def assembly_lag(reader: Reader, *, now: datetime) -> pa.Table:
+    """Return one row: lag_s, seconds since the longest waiting trace was ripe for assembly, null when none waits."""
+    return ask(reader, "assembly_lag", {"now": now})

@@ -1,0 +1,265 @@
+"""What a span is: the tables in `rules/` turned into the one SELECT that gives landed spans their columns.
+
+`rules.csv` says what a span is taken for (first match wins), `aliases.csv` which attributes fill a column (first
+present wins), `first_token.csv` which signals tell the first chunk and token. A new dialect is new rows.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from tailbudget.instrument.vocabulary import BUDGET_PREFIX, STAGES, STREAM_END, convert
+
+RULES: Final = Path(__file__).parent / "rules"
+#: Columns of the span itself that a condition may name; every other name is an attribute.
+OWN: Final = ("name", "kind", "scope")
+#: Names that stand for a list of values in `rules.csv`.
+LISTS: Final = {
+    "$stages": STAGES,
+    "$vector_stores": (
+        "chroma", "chromadb", "lancedb", "marqo", "milvus", "pgvector", "pinecone", "qdrant", "weaviate", "vespa",
+    ),
+}  # fmt: skip
+BUDGETS: Final = ("total", "ttft", "usable", "model", *STAGES)
+#: An SDK keeps the last 128 events of a span: with that many the first token may be among those it dropped.
+KEPT_EVENTS: Final = 128
+
+#: SQL of a value by its type in the tables; `{0}` is the attribute's column, always text.
+CASTS: Final = {
+    "text": "nullif({0}, '')",
+    "bool": "try_cast({0} as boolean)",
+    "int": "try_cast({0} as bigint)",
+    "s": "case when try_cast({0} as double) >= 0 then try_cast(round(try_cast({0} as double) * 1e9) as bigint) end",
+    "ms": "case when try_cast({0} as double) >= 0 then try_cast(round(try_cast({0} as double) * 1e6) as bigint) end",
+    "time": "nullif(greatest(epoch_ns(try_cast(trim({0}, '\"') as timestamptz)) - b.start_ns, -1), -1)",
+}
+#: SQL around an attribute that `name(attribute)` asks for in `aliases.csv`.
+FUNCTIONS: Final = {
+    "first": "case when {0} like '[%' then try(json_extract_string({0}, '$[0]')) else {0} end",
+    "model": "case when {0} like '{{%' then coalesce(try(json_extract_string({0}, '$.model')), "
+    "try(json_extract_string({0}, '$.model_name'))) end",
+    "streamed": "case when {0} like '{{%' and try(json_extract_string({0}, '$.stream')) = 'true' then 'true' end",
+    "host": "nullif(regexp_extract({0}, '^[a-z]+://([^/?#]+)', 1), '')",
+    "address": 'case when b."server.port" is null or ends_with({0}, \':\' || b."server.port") then {0} '
+    "else {0} || ':' || b.\"server.port\" end",
+}
+#: Attributes that a function above reads beside the one it is given.
+READ_BESIDE: Final = {"address": ("server.port",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of `rules.csv`."""
+
+    name: str
+    role: str
+    stage: str
+    when: str
+
+
+def rules() -> tuple[Rule, ...]:
+    """Return the rules in the order in which they are tried."""
+    return tuple(Rule(row["rule"], row["role"], row["stage"], row["when"]) for row in _rows("rules"))
+
+
+def _rows(table: str) -> Iterator[dict[str, str]]:
+    with (RULES / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _column(name: str) -> str:
+    return f"b.{_quoted(name)}"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One term of a rule: an attribute that is there, is one of some values, or is like one of some patterns."""
+
+    key: str
+    test: str = ""
+    values: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, term: str) -> "Condition":
+        """Read `key`, `key = a|b` or `key ~ pattern|pattern`; letter case does not count."""
+        for test in ("=", "~"):
+            key, found, values = term.partition(f" {test} ")
+            if found:
+                listed = LISTS.get(values.strip()) or tuple(values.strip("\r\n").split("|"))
+                return cls(key.strip(), test, tuple(value.lower() for value in listed))
+        return cls(term.strip())
+
+    def sql(self) -> str:
+        """Return the term as SQL over `batch_spans b`."""
+        column = _column(self.key)
+        if not self.test:
+            return f"{column} is not null"
+        if self.test == "=":
+            return f"lower({column}) in ({', '.join(map(_literal, self.values))})"
+        return "(" + " or ".join(f"lower({column}) like {_literal(value)}" for value in self.values) + ")"
+
+
+def _conditions(when: str) -> tuple[Condition, ...]:
+    return tuple(Condition.parse(term) for term in when.split(" & "))
+
+
+def _match() -> str:
+    """Return the one CASE that every span goes through, giving its role, stage and rule."""
+    lines = []
+    for rule in rules():
+        when = " and ".join(condition.sql() for condition in _conditions(rule.when))
+        lines.append(f"when {when} then {_recognised(rule.role, _stage(rule.stage), rule.name)}")
+    return "case " + "\n      ".join(lines) + f"\n      else {_recognised('container', 'null', 'none')} end"
+
+
+def _recognised(role: str, stage: str, rule: str) -> str:
+    return f"{{'role': {_literal(role)}, 'stage': {stage}::varchar, 'rule': {_literal(rule)}}}"
+
+
+def _stage(stage: str) -> str:
+    if not stage:
+        return "null"
+    return f"lower({_column(stage[1:-1])})" if stage.startswith("{") else _literal(stage)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of `aliases.csv`: an attribute, or a function of one."""
+
+    attribute: str
+    function: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Key":
+        """Read `attribute` or `function(attribute)`."""
+        function, found, rest = text.partition("(")
+        return cls(rest.removesuffix(")"), function) if found else cls(text)
+
+    def sql(self) -> str:
+        """Return the key's text value as SQL."""
+        column = _column(self.attribute)
+        return FUNCTIONS[self.function].format(column) if self.function else column
+
+    def attributes(self) -> tuple[str, ...]:
+        """Return the attributes that the value is made of."""
+        return (self.attribute, *READ_BESIDE.get(self.function, ()))
+
+
+def _alias(kind: str, keys: tuple[Key, ...]) -> str:
+    if kind.startswith("sum of "):
+        values = [CASTS[kind.removeprefix("sum of ")].format(key.sql()) for key in keys]
+        present = f"coalesce({', '.join(_column(key.attribute) for key in keys)}) is not null"
+        return f"case when {present} then {' + '.join(f'coalesce({value}, 0)' for value in values)} end"
+    return f"coalesce({', '.join(CASTS[kind].format(key.sql()) for key in keys)})"
+
+
+def _aliases() -> dict[str, tuple[str, tuple[Key, ...]]]:
+    return {row["column"]: (row["type"], tuple(map(Key.parse, row["keys"].split()))) for row in _rows("aliases")}
+
+
+def _signals(*counts: str) -> list[tuple[str, str]]:
+    """Return (name, SQL of its nanoseconds since the span's start) of the signals that count so, best first."""
+    return [(row["signal"], _signal(row)) for row in _rows("first_token") if row["counts"] in counts]
+
+
+def _signal(row: dict[str, str]) -> str:
+    if row["type"] == "event":
+        value = f"nullif(greatest(e.{_quoted(row['signal'])} - b.start_ns, -1), -1)"
+    else:
+        value = CASTS[row["type"]].format(_column(row["signal"]))
+    if not row["unless"]:
+        return value
+    return f"case when not coalesce({_conditions(row['unless'])[0].sql()}, false) then {value} end"
+
+
+def _first_of(signals: list[tuple[str, str]]) -> str:
+    return f"coalesce({', '.join(sql for _, sql in signals)})"
+
+
+def _name_of(signals: list[tuple[str, str]]) -> str:
+    return f"case {' '.join(f'when {sql} is not null then {_literal(name)}' for name, sql in signals)} end"
+
+
+def _events() -> str:
+    """Return a SELECT of one row a span that has events: its exception and when each signal event came first."""
+    names = [row["signal"] for row in _rows("first_token") if row["type"] == "event"]
+    first = (
+        f"case when count(*) < {KEPT_EVENTS} then min(t_ns) filter (where name = {_literal(name)}) end {_quoted(name)}"
+        for name in names
+    )
+    exception = (
+        """arg_max(try(json_extract_string(attrs, '$."exception.type"')), t_ns) filter (where name = 'exception')"""
+    )
+    return f"select trace_id, span_id, {exception} as exception, {', '.join(first)} from batch_events group by all"  # noqa: S608 - from our own tables
+
+
+def _budgets() -> str:
+    present = f"coalesce({', '.join(_column(BUDGET_PREFIX + name) for name in BUDGETS)}) is not null"
+    entries = ", ".join(
+        f"({_literal(name)}, try_cast({_column(BUDGET_PREFIX + name)} as double) * {convert(1, 's', 'ms')})"
+        for name in BUDGETS
+    )
+    return f"case when {present} then map_from_entries(list_filter([{entries}], lambda entry: isfinite(entry[2]))) end"
+
+
+def _canonical() -> Iterator[tuple[str, str]]:
+    """Yield (column, SQL) of each column that attributes fill, in the order of the table `spans`."""
+    token, chunk = _signals("token", "chunk"), _signals("chunk")
+    special = {
+        "stream": f"coalesce({{0}}, case when b.{_quoted(STREAM_END)} is not null or {_first_of(chunk)} is not null "
+        'or e."First Token Stream Event" is not null then true end)',
+        "error": "coalesce({0}, e.exception)",
+    }
+    aliases = {column: _alias(*row) for column, row in _aliases().items()}
+    streamed = f"({aliases['stream']}) is not false"  # a call that does not stream has no first token
+    for column, sql in aliases.items():
+        if column == "provider":
+            yield "budgets", _budgets()
+        if column == "usable_ns":
+            yield "ttfc_ns", f"case when {streamed} then {_first_of(chunk)} end"
+            yield "ttft_ns", f"case when {streamed} then {_first_of(token)} end"
+            yield "ttft_source", f"case when {streamed} then {_name_of(token)} end"
+        yield column, special[column].format(sql) if column in special else sql
+
+
+@cache
+def span_select() -> str:
+    """Return a SELECT over `batch_spans` and `batch_events` that yields the columns of the table `spans`, in order."""
+    canonical = ",\n    ".join(f"{sql} as {column}" for column, sql in _canonical())
+    return f"""select
+    b.trace_id::uuid as trace_id, b.span_id, b.parent_span_id, b.name, b.kind,
+    make_timestamptz(b.start_ns // 1000) as started, b.start_ns, b.end_ns, b.end_ns - b.start_ns as duration_ns,
+    b.service, b.scope, b.status, b.status_message, b.resource_id,
+    b.hit.role as role, b.hit.stage as stage, b.hit.rule as rule,
+    {canonical},
+    b.attrs::json as attrs
+from (select b.*, {_match()} as hit from batch_spans b) b
+left join ({_events()}) e using (trace_id, span_id)"""  # noqa: S608 - from our own tables
+
+
+def _promoted() -> Iterator[str]:
+    for rule in rules():
+        yield from (condition.key for condition in _conditions(rule.when))
+    for _, keys in _aliases().values():
+        for key in keys:
+            yield from key.attributes()
+    for row in _rows("first_token"):
+        if row["type"] != "event":
+            yield row["signal"]
+        yield from (condition.key for condition in _conditions(row["unless"]) if row["unless"])
+    yield from (BUDGET_PREFIX + name for name in BUDGETS)
+
+
+#: Attributes that the decoder puts into text columns of `batch_spans`, named like the attribute.
+PROMOTED: Final[tuple[str, ...]] = tuple(sorted(set(_promoted()) - set(OWN)))

@@ -1,0 +1,13 @@
+-- One row a request of a window, slowest first, at most $rows of them.
+select
+    request_id,
+    started,
+    route,
+    outcome,
+    total_ms
+from requests
+where started >= $from_ts::timestamptz
+    and started < $to_ts::timestamptz
+    and ($route::varchar is null or route = $route)
+order by total_ms desc, request_id
+limit $rows;

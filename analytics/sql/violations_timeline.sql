@@ -1,0 +1,23 @@
+-- One row a bucket of time and blamed stage that has violations; 'none' where no stage stands out.
+with shown as (
+    select
+        time_bucket(to_seconds($bucket_s), violations.started) as t,
+        coalesce(violations.over_stage, 'none') as stage
+    from violations
+    join requests using (request_id, trace_id)
+    where violations.started >= $from_ts::timestamptz
+        and violations.started < $to_ts::timestamptz
+        and ($route::varchar is null or violations.route = $route)
+        and not requests.synthetic
+)
+select
+    t,
+    t + to_seconds($bucket_s) as t2,
+    stage,
+    count(*) as n,
+    strftime(t at time zone 'UTC', '%H:%M:%S') as clock,
+    $from_ts::timestamptz as window_from,
+    $to_ts::timestamptz as window_to
+from shown
+group by t, stage
+order by t, stage;

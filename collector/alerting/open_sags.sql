@@ -1,0 +1,4 @@
+-- One row a sag alert that is open.
+select alert_id, rule as series, opened
+from alerts
+where kind = 'sag' and closed is null

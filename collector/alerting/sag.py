@@ -1,0 +1,99 @@
+"""The sag alert: the detector run over the recent bins, its alarms kept as rows of `alerts`."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from tailbudget.analytics.reader import ConnectionReader
+from tailbudget.analytics.sag import SagSettings, alarms
+
+#: A bin is judged this long after its end: senders export every 5 s, landing takes less than one more. What comes later
+#: changes a bin's tokens and stream-seconds alike, so its rate hardly moves.
+GRACE_S: Final = 6
+BIN_S: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class AlertChange:
+    """One alert that was opened, or closed where `closed` is not null."""
+
+    alert_id: str
+    series: str
+    opened: datetime
+    closed: datetime | None
+
+
+@cache
+def _sql(name: str) -> str:
+    return (Path(__file__).parent / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def update_sag_alerts(
+    connection: duckdb.DuckDBPyConnection, *, now: datetime, settings: SagSettings
+) -> list[AlertChange]:
+    """Judge the bins that ended GRACE_S before `now` or earlier; return the alerts that this opened or closed.
+
+    A series has at most one open alert. While it is open its value, severity and summary follow the worst seen so far;
+    it closes when its rate is back, or when the series has had no bin for as long as the detector looks back.
+    """
+    found = _alarms(connection, now=now, settings=settings)
+    open_now = {str(row["series"]): row for row in _rows(connection, _sql("open_sags"))}
+    changes = [_close(connection, row, found.get(series), now=now) for series, row in open_now.items()]
+    for series, alarm in found.items():
+        if alarm["closed"] is None:
+            changes.append(_open(connection, alarm, open_now.get(series), settings=settings))
+    return [change for change in changes if change is not None]
+
+
+def _alarms(
+    connection: duckdb.DuckDBPyConnection, *, now: datetime, settings: SagSettings
+) -> dict[str, dict[str, Any]]:
+    """Return the last alarm of each series that has one."""
+    since = (now - timedelta(seconds=settings.horizon_s)).replace(minute=0, second=0, microsecond=0)
+    until = now - timedelta(seconds=GRACE_S + BIN_S) + timedelta(microseconds=1)
+    table = alarms(ConnectionReader(connection), settings=settings, since=since, until=until)
+    return {str(row["series"]): row for row in table.to_pylist()}
+
+
+def _close(
+    connection: duckdb.DuckDBPyConnection, row: dict[str, Any], alarm: dict[str, Any] | None, *, now: datetime
+) -> AlertChange | None:
+    if alarm is not None and alarm["closed"] is None:
+        return None
+    ended = alarm["closed"] if alarm is not None and alarm["closed"] > row["opened"] else now
+    connection.execute(_sql("close_sag"), {"alert_id": row["alert_id"], "closed": ended})
+    return AlertChange(str(row["alert_id"]), str(row["series"]), row["opened"], ended)
+
+
+def _open(
+    connection: duckdb.DuckDBPyConnection, alarm: dict[str, Any], row: dict[str, Any] | None, *, settings: SagSettings
+) -> AlertChange | None:
+    series, opened = str(alarm["series"]), row["opened"] if row else alarm["opened"]
+    alert_id = f"sag|{series}|{opened:%Y-%m-%dT%H:%M:%SZ}"
+    connection.execute(
+        _sql("open_sag"),
+        {
+            "alert_id": alert_id,
+            "series": series,
+            "severity": alarm["severity"],
+            "opened": opened,
+            "value": alarm["slowdown"],
+            "threshold": math.exp(settings.threshold),
+            "cause": alarm["cause"],
+        },
+    )
+    return None if row else AlertChange(alert_id, series, opened, None)
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
+    cursor = connection.cursor()
+    try:
+        rows: list[dict[str, Any]] = cursor.sql(query).to_arrow_table().to_pylist()
+        return rows
+    finally:
+        cursor.close()

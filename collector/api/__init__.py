@@ -1,0 +1,1 @@
+"""The read API: SQL over HTTP, health and the collector's own metrics."""

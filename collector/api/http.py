@@ -1,0 +1,200 @@
+"""The read API as a raw ASGI application: POST /v1/sql, /metrics, /healthz, /readyz."""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import duckdb
+
+from tailbudget.analytics.formats import Answer, TooManyRowsError
+from tailbudget.analytics.reader import ARROW_STREAM
+
+from ..asgi import (
+    JSON,
+    TEXT,
+    BodyTooLargeError,
+    ClientGoneError,
+    Receive,
+    Scope,
+    Send,
+    headers,
+    read_body,
+    respond,
+    respond_json,
+)
+from ..counters import Counters
+from .guard import RefusedSqlError
+from .queries import LONGEST_S, MAX_ROWS, TIMEOUT_S, BusyError, Queries, Query, TimedOutError
+
+log: Final = logging.getLogger(__name__)
+
+CSV: Final = "text/csv"
+PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
+#: DuckDB draws the place under the line: in JSON `position` tells it.
+DRAWING: Final = re.compile(r"\n*LINE \d+:.*", re.DOTALL)
+MAX_BODY_BYTES: Final = 4 * 1024 * 1024
+FORMATS: Final[dict[str, Callable[[Answer], bytes]]] = {
+    ARROW_STREAM: Answer.arrow,
+    JSON: Answer.json,
+    CSV: Answer.csv,
+}
+#: What can be wrong with a query: the status, and what mends it.
+FAULTS: Final[dict[type[Exception], tuple[int, str]]] = {
+    RefusedSqlError: (400, ""),
+    TooManyRowsError: (400, f"add a limit, or ask for more with max_rows (default {MAX_ROWS})"),
+    TimedOutError: (408, f"narrow the time, or ask for longer with timeout_s (at most {LONGEST_S:g})"),
+    BusyError: (503, "try again"),
+    duckdb.Error: (400, ""),
+    BodyTooLargeError: (413, f"at most {MAX_BODY_BYTES} bytes of JSON"),
+}
+
+
+class BadRequestError(Exception):
+    """A request body that is not what /v1/sql expects."""
+
+
+class ApiApp:
+    """Answers by path; `ready()` says whether OTLP is accepted, `hosts` which names a Host header may have."""
+
+    def __init__(
+        self, queries: Queries, *, counters: Counters, ready: Callable[[], bool], hosts: frozenset[str] | None
+    ) -> None:
+        self._queries = queries
+        self._counters = counters
+        self._ready = ready
+        self._hosts = hosts
+        self._routes: Final = {
+            "/v1/sql": ("POST", self._sql),
+            "/metrics": ("GET", self._metrics),
+            "/healthz": ("GET", self._healthz),
+            "/readyz": ("GET", self._readyz),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        host = _host(headers(scope).get(b"host", b"").decode("latin-1"))
+        if self._hosts is not None and host not in self._hosts:
+            # A page on the internet whose name was made to point here must not read what a browser may reach.
+            await _refuse(send, 403, f"Host {host!r} is not a name of this collector", "allowed_hosts adds names")
+            return
+        route = self._routes.get(scope["path"])
+        if route is None:
+            await _refuse(send, 404, f"no {scope['path']!r} here", f"expected one of {', '.join(self._routes)}")
+            return
+        method, answer = route
+        if scope["method"] not in (method, "HEAD" if method == "GET" else method):
+            await _refuse(send, 405, f"{scope['method']} {scope['path']}", f"expected {method}", {"allow": method})
+            return
+        await answer(scope, receive, send)
+
+    async def _metrics(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await respond(send, 200, self._counters.exposition(), content_type=PROMETHEUS)
+
+    async def _healthz(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await respond(send, 200, b"ok\n", content_type=TEXT)
+
+    async def _readyz(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        ready = self._ready()
+        await respond(send, 200 if ready else 503, b"ready\n" if ready else b"starting\n", content_type=TEXT)
+
+    async def _sql(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fields = headers(scope)
+        try:
+            media, write = _format(fields.get(b"accept", b"").decode("latin-1"))
+            body = await read_body(receive, declared=fields.get(b"content-length"), limit=MAX_BODY_BYTES)
+            query = _query(body)
+            gone = asyncio.Event()
+            watch = asyncio.create_task(_watch(receive, gone))
+            try:
+                answer = await self._queries.run(query, gone=gone)
+            finally:
+                watch.cancel()
+            await respond(send, 200, await asyncio.to_thread(write, answer), content_type=media)
+        except ClientGoneError:
+            return
+        except BadRequestError as error:
+            await _refuse(send, 400, str(error), "expected {sql, params, timeout_s, max_rows}")
+        except tuple(FAULTS) as error:
+            await _refuse_query(send, error)
+        except Exception as error:
+            log.exception("a query failed")
+            await _refuse(send, 500, f"internal fault: {error}", "")
+
+
+def _host(field: str) -> str:
+    """Return the name in a Host header, without port and brackets."""
+    name = field.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0]
+
+
+def _format(accept: str) -> tuple[str, Callable[[Answer], bytes]]:
+    """Return the first format of the Accept header that we have; Arrow when it names none or anything."""
+    wanted = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    for media in wanted:
+        if media in FORMATS:
+            return media, FORMATS[media]
+    if accept and "*/*" not in wanted and "application/*" not in wanted:
+        raise BadRequestError(f"Accept {accept!r}: expected one of {', '.join(FORMATS)}")
+    return ARROW_STREAM, FORMATS[ARROW_STREAM]
+
+
+def _query(body: bytes) -> Query:
+    try:
+        fields = json.loads(body)
+    except ValueError as error:
+        raise BadRequestError(f"the body is not JSON: {error}") from error
+    if not isinstance(fields, dict) or not isinstance(fields.get("sql"), str):
+        raise BadRequestError("the body has no text `sql`")
+    unknown = fields.keys() - {"sql", "params", "timeout_s", "max_rows"}
+    if unknown:
+        raise BadRequestError(f"unknown field {min(unknown)!r}")
+    params = fields.get("params") or {}
+    if not isinstance(params, Mapping):
+        raise BadRequestError(f"params is {params!r}: expected an object of names and values")
+    return Query(
+        sql=fields["sql"],
+        params=params,
+        timeout_s=_number(fields, "timeout_s", TIMEOUT_S, LONGEST_S),
+        max_rows=int(_number(fields, "max_rows", MAX_ROWS, 100 * MAX_ROWS)),
+    )
+
+
+def _number(fields: Mapping[str, Any], name: str, default: float, most: float) -> float:
+    value = fields.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+        raise BadRequestError(f"{name} is {value!r}: expected a number above 0, at most {most:g}")
+    return value
+
+
+async def _watch(receive: Receive, gone: asyncio.Event) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    gone.set()
+
+
+async def _refuse_query(send: Send, error: Exception) -> None:
+    status, hint = next(answer for kind, answer in FAULTS.items() if isinstance(error, kind))
+    reason, _, more = str(error).partition("\n")
+    hint = hint or getattr(error, "hint", "") or DRAWING.sub("", more).strip()
+    extra = {"retry-after": "5"} if status == 503 else None
+    await _refuse(send, status, reason, hint, extra, position=getattr(error, "position", None))
+
+
+async def _refuse(
+    send: Send,
+    status: int,
+    error: str,
+    hint: str,
+    extra: Mapping[str, str] | None = None,
+    *,
+    position: int | None = None,
+) -> None:
+    await respond_json(send, status, {"error": error, "hint": hint or None, "position": position}, extra=extra)

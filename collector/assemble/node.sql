@@ -1,0 +1,87 @@
+-- One row a span to place, the latest version where a span was stored twice, numbered by ids so that no tie depends on
+-- arrival: i, p (its parent, 0 for a root), m (row of member, null for a stand-in), s and e (nanoseconds).
+create or replace temp table node as
+with latest as (
+    select
+        trace_id, span_id, arg_max(rowid, (end_ns, start_ns, name)) as m
+    from member
+    group by trace_id, span_id
+),
+known as (
+    select
+        latest.trace_id, latest.span_id, latest.m, member.kind, member.service, member.role, member.stage, member.rule,
+        nullif(member.parent_span_id, member.span_id) as parent_span_id,
+        member.request is not null as marked,
+        member.response_id,
+        least(greatest(member.start_ns, 0), 4000000000000000000) as s,  -- two of them still add up within BIGINT
+        least(greatest(member.end_ns, member.start_ns, 0), 4000000000000000000) as e
+    from latest
+    join member on member.rowid = latest.m
+),
+standin as (  -- of a parent that never came and has several children
+    select
+        child.trace_id, child.parent_span_id as span_id, null::bigint as m, 'UNSPECIFIED' as kind, min(child.service) as service,
+        'container' as role, null as stage, 'missing parent' as rule, null::ubigint as parent_span_id, false as marked,
+        null as response_id, min(child.s) as s, max(child.e) as e
+    from known as child
+    anti join known as parent on parent.trace_id = child.trace_id and parent.span_id = child.parent_span_id
+    where child.parent_span_id is not null
+    group by child.trace_id, child.parent_span_id
+    having count(*) > 1
+),
+placed as (
+    select *, row_number() over (order by trace_id, span_id) as i
+    from (select * from known union all by name select * from standin)
+),
+linked as (
+    select placed.*, coalesce(parent.i, 0) as p
+    from placed
+    left join placed as parent on parent.trace_id = placed.trace_id and parent.span_id = placed.parent_span_id
+),
+served as (  -- an HTTP client span ends at the response's headers: it lasts as long as what it called
+    select client.i, max(server.e) as e
+    from linked as client
+    join linked as server on server.p = client.i and server.s between client.s and client.e
+    where client.role = 'network' and server.kind = 'SERVER'
+    group by client.i
+),
+answered as (  -- the call that an engine's span answers, by response id
+    select
+        engine.i,
+        arg_max(call.i, (call.trace_id = engine.trace_id, call.s, call.i)) as call
+    from linked as engine
+    join linked as call on call.response_id = engine.response_id and call.s <= engine.e and call.e >= engine.s
+    where engine.role = 'engine' and call.role = 'call'
+    group by engine.i
+),
+chosen as (  -- what counts as a request in a trace
+    select
+        trace_id,
+        case
+            when bool_or(marked) then 'slo'
+            when bool_or(kind in ('SERVER', 'CONSUMER') and role in ('container', 'stage', 'call')) then 'server'
+            else 'root'
+        end as root_kind
+    from linked
+    group by trace_id
+)
+select
+    linked.i, linked.p, linked.m, linked.trace_id, linked.span_id, linked.service, linked.role, linked.kind,
+    linked.s, greatest(linked.e, coalesce(served.e, linked.e)) as e,
+    answered.call as answers,
+    case when starts_with(linked.rule, 'slo.stage') then linked.stage end as own,
+    case
+        when starts_with(linked.rule, 'slo.stage') then null
+        when linked.rule = 'guard' then 'guard'  -- prompt or post, once the request's first call is known
+        else linked.stage
+    end as stage,
+    chosen.root_kind,
+    answered.call is null and case chosen.root_kind
+        when 'slo' then linked.marked
+        when 'server' then linked.kind in ('SERVER', 'CONSUMER') and linked.role in ('container', 'stage', 'call')
+        else linked.p = 0
+    end as candidate
+from linked
+join chosen on chosen.trace_id = linked.trace_id
+left join served on served.i = linked.i
+left join answered on answered.i = linked.i

@@ -1,0 +1,53 @@
+-- One row a stretch of a request's critical path, none longer than the gap between two children: i (the span that owns
+-- it), a and b (nanoseconds). Walking back from the end of a span, the child that finished last is on the path, then the
+-- one that finished last before that one began, and so on; of two that end together the one that began first counts.
+create or replace temp table path as
+with recursive kid as (
+    select
+        i, up, cs, ce,
+        coalesce(lag(cs) over (partition by up order by ce desc, cs, i) >= ce, true) as fits
+    from walk
+    where kept and up is not null
+),
+clash as (
+    select
+        up,
+        list_reduce(
+            list({'cs': cs, 'ce': ce, 'i': i, 'on_path': []::bigint[]} order by ce desc, cs, i),
+            lambda later, x: case
+                when x.ce <= later.cs
+                then {'cs': x.cs, 'ce': x.ce, 'i': x.i, 'on_path': list_append(later.on_path, x.i)}
+                else later
+            end,
+            {'cs': 9223372036854775807, 'ce': 0::bigint, 'i': 0::bigint, 'on_path': []::bigint[]}
+        ).on_path as on_path
+    from kid
+    where up in (select up from kid where not fits)
+    group by up
+),
+off as (
+    select kid.i
+    from kid
+    join clash on clash.up = kid.up
+    where not list_contains(clash.on_path, kid.i)
+    union all
+    select kid.i
+    from off
+    join kid on kid.up = off.i
+),
+on_path as (
+    select i, up, cs, ce from walk where kept and i not in (select i from off)
+),
+mark as (
+    select up as i, cs, ce, false as last from on_path where up is not null
+    union all
+    select i, ce, ce, true from on_path
+),
+gap as (
+    select i, lag(ce) over (partition by i order by cs, ce, last) as a, cs as b
+    from mark
+)
+select gap.i, coalesce(gap.a, on_path.cs) as a, gap.b
+from gap
+join on_path on on_path.i = gap.i
+where gap.b > coalesce(gap.a, on_path.cs)

@@ -1,0 +1,147 @@
+"""The parts of one collector, built in the order in which they need each other and closed in the reverse."""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+
+from tailbudget.instrument.errors import UserError
+from tailbudget.instrument.vocabulary import convert
+
+from .alerting import update_sag_alerts
+from .api.queries import Queries
+from .assemble import Assembler
+from .assemble.assembler import TRACES
+from .counters import Counters
+from .journal.record import path_of, read
+from .journal.recover import recover
+from .journal.writer import Journal, Limits, Position
+from .land.database import open_database
+from .land.lander import Chore, Entry, Lander
+from .land.landing import Landing, landing_sql
+from .land.seen import Keys
+from .receive.batches import CONTENT_DROPPED, Batches
+from .receive.intake import Intake, decode
+from .settings import CollectorSettings
+
+log: Final = logging.getLogger(__name__)
+
+JOURNAL: Final = "journal"
+ASSEMBLE_EVERY_S: Final = 2.0
+ALERT_EVERY_S: Final = 5.0
+FORGET_EVERY_S: Final = 3600.0
+LAND_WITHIN_S: Final = 5.0
+
+
+class Collector:
+    """Everything behind the two servers. Raises UserError when the data folder cannot be used."""
+
+    def __init__(self, settings: CollectorSettings) -> None:
+        self._settings = settings
+        self._folder = settings.data / JOURNAL
+        self.counters = Counters()
+        self._connection = open_database(settings.data, memory_limit=settings.memory_limit)
+        try:
+            known = self._body_keys()
+            backlog, segment = self._recover(known)
+            landing = Landing(self._connection)
+        except BaseException:
+            self._connection.close()
+            raise
+        self.queries = Queries(self._connection.cursor())
+        self._journal = Journal(
+            self._folder,
+            segment=segment,
+            limits=_limits(settings),
+            unlanded=sum(entry.nbytes for entry in backlog),
+        )
+        self.counters.journal.set_function(lambda: self._journal.unlanded_bytes)
+        self._lander = Lander(
+            landing,
+            load=self._load,
+            landed=lambda upto, nbytes: self._journal.landed(upto, nbytes=nbytes),
+            counters=self.counters,
+            chores=self._chores(),
+            queue_bytes=settings.queue_bytes,
+            backlog=backlog,
+        )
+        self.intake = Intake(
+            journal=self._journal,
+            lander=self._lander,
+            counters=self.counters,
+            content=settings.content,
+            known=np.concatenate([known, _keys([entry.digest for entry in backlog])]),
+        )
+        self._journal.start()
+        self._lander.start()
+
+    def close(self) -> None:
+        """Land what was acknowledged, at most for a few seconds, and close the data file; the rest stays journaled."""
+        self.intake.close()
+        self._journal.close()
+        if self._lander.close(within_s=LAND_WITHIN_S):
+            self._journal.discard()
+        self.queries.close()
+        self._connection.close()
+
+    def _chores(self) -> Sequence[Chore]:
+        connection = self._connection
+        assembler = Assembler(connection)
+        return [
+            Chore("assembly", ASSEMBLE_EVERY_S, lambda now: assembler.tick(now).traces >= TRACES),
+            Chore(
+                "sag alerts",
+                ALERT_EVERY_S,
+                lambda now: update_sag_alerts(connection, now=now, settings=self._settings.sag),
+            ),
+            Chore(
+                "forgetting bodies",
+                FORGET_EVERY_S,
+                lambda now: connection.execute(landing_sql("forget_bodies"), {"now": now}).fetchall(),
+            ),
+        ]
+
+    def _body_keys(self) -> Keys:
+        now = {"now": datetime.now(UTC)}
+        digests = self._connection.cursor().sql(landing_sql("body_keys"), params=now).to_arrow_table()["digest"]
+        return _keys(digests.to_pylist())
+
+    def _recover(self, known: Keys) -> tuple[list[Entry], int]:
+        """Return what has to land, each body once, and the segment at which writing goes on."""
+        ((segment, offset),) = self._connection.execute("select journal_segment, journal_offset from meta").fetchall()
+        try:
+            recovered = recover(self._folder, landed=Position(segment, offset))
+        except OSError as error:
+            raise UserError(
+                f"the journal in {self._folder} cannot be used ({error.strerror}): mend it, or name another --data"
+            ) from error
+        seen = set(known.tolist())
+        entries: list[Entry] = []
+        for left in recovered.records:
+            key = int.from_bytes(left.digest[:8], "big")
+            if key not in seen:
+                seen.add(key)
+                arrived_s = convert(left.arrived_ns, "ns", "s")
+                entries.append(Entry(start=left.start, end=left.end, digest=left.digest, arrived_s=arrived_s))
+        if entries:
+            log.info("%d bodies of an earlier run are landing", len(entries))
+        return entries, recovered.next_segment
+
+    def _load(self, entry: Entry) -> Batches:
+        record = read(path_of(self._folder, entry.start.segment), start=entry.start.offset)
+        batches = decode(record.signal, record.body(), content=self._settings.content)
+        if record.content_dropped:  # before it was journaled: whose it was is told by the first resource
+            batches.health[batches.resources["service"][0].as_py(), CONTENT_DROPPED] += record.content_dropped
+        return batches
+
+
+def _limits(settings: CollectorSettings) -> Limits:
+    return Limits(
+        journal_bytes=settings.journal_bytes, segment_bytes=settings.segment_bytes, free_bytes=settings.free_bytes
+    )
+
+
+def _keys(digests: Sequence[bytes]) -> Keys:
+    return np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2)[:, 0].astype(np.uint64)

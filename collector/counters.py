@@ -1,0 +1,69 @@
+"""The collector's own metrics, as `/metrics` shows them."""
+
+import threading
+from collections import Counter as Counts
+from typing import Final
+
+import prometheus_client as prometheus
+
+
+class Counters:
+    """Counts what happened to every span, point and body, for `/metrics` and, by minute, for `ingest_health`."""
+
+    def __init__(self) -> None:
+        self.registry: Final = prometheus.CollectorRegistry()
+        registry = self.registry
+        self.bodies = prometheus.Counter(
+            "tailbudget_bodies", "Request bodies by answer", ["signal", "status"], registry=registry
+        )
+        self.received = prometheus.Counter(
+            "tailbudget_received_bytes", "Bytes received, before unpacking", ["signal"], registry=registry
+        )
+        self.items = prometheus.Counter(
+            "tailbudget_items",
+            "Spans, points, attributes and records by what became of them",
+            ["signal", "reason"],
+            registry=registry,
+        )
+        self.failures = prometheus.Counter(
+            "tailbudget_failures", "Work of the lander that raised", ["work"], registry=registry
+        )
+        self.work_s = prometheus.Histogram(
+            "tailbudget_work_seconds",
+            "Duration of one transaction by kind of work",
+            ["work"],
+            buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+            registry=registry,
+        )
+        self.lag_s = prometheus.Gauge(
+            "tailbudget_landing_lag_seconds", "Age of the oldest body that waits to land", registry=registry
+        )
+        self.queue = prometheus.Gauge("tailbudget_queue_bodies", "Bodies that wait to land", registry=registry)
+        self.journal = prometheus.Gauge("tailbudget_journal_bytes", "Acknowledged, not landed", registry=registry)
+        self._lock = threading.Lock()
+        self._unstored: Counts[tuple[str | None, str, str]] = Counts()
+
+    def dropped(self, signal: str, reason: str, n: int = 1, *, service: str | None = None) -> None:
+        """Count what will not land: `take_unstored` hands it to the next transaction."""
+        with self._lock:
+            self._unstored[service, signal, reason] += n
+
+    def take_unstored(self) -> Counts[tuple[str | None, str, str]]:
+        """Return what was counted since the last call; it must be given back when it could not be stored."""
+        with self._lock:
+            taken, self._unstored = self._unstored, Counts()
+        return taken
+
+    def give_back(self, taken: Counts[tuple[str | None, str, str]]) -> None:
+        """Take back what could not be stored."""
+        with self._lock:
+            self._unstored += taken
+
+    def stored(self, counted: Counts[tuple[str | None, str, str]]) -> None:
+        """Count what landed, with what became of the rest."""
+        for (_, signal, reason), n in counted.items():
+            self.items.labels(signal, reason).inc(n)
+
+    def exposition(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return prometheus.generate_latest(self.registry)

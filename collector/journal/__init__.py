@@ -1,0 +1,1 @@
+"""What was acknowledged and has not landed yet, on disk."""

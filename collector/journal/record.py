@@ -1,0 +1,110 @@
+"""The format of journal segments: a magic line, then records, each with its length and checksum.
+
+A record is a header of 38 bytes (crc32, payload length, signal, encoding, digest of the body, arrival in unix
+nanoseconds, attributes taken out, all little-endian) and the payload: the request body as sent, or without its content
+where it had any, so that no content reaches the disk.
+The checksum covers all that follows it, so a record that was half written is known and everything behind it is cut.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from ..unpack import gunzip
+
+Signal = Literal["traces", "metrics"]
+Encoding = Literal["identity", "gzip"]
+
+MAGIC: Final = b"tailbudget journal 1\n"
+SUFFIX: Final = ".journal"
+HEADER: Final = struct.Struct("<IIBB16sQI")
+SIGNALS: Final[tuple[Signal, ...]] = get_args(Signal)
+ENCODINGS: Final[tuple[Encoding, ...]] = get_args(Encoding)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One acknowledged body."""
+
+    signal: Signal
+    encoding: Encoding
+    digest: bytes  # blake2b-128 of the body that was received
+    arrived_ns: int
+    content_dropped: int = 0  # attributes that the payload lacks
+    payload: bytes
+
+    def pack(self) -> bytes:
+        """Return the record as it stands in a segment."""
+        signal, encoding = SIGNALS.index(self.signal), ENCODINGS.index(self.encoding)
+        head = HEADER.pack(0, len(self.payload), signal, encoding, self.digest, self.arrived_ns, self.content_dropped)
+        crc = zlib.crc32(self.payload, zlib.crc32(head[4:]))
+        return crc.to_bytes(4, "little") + head[4:] + self.payload
+
+    def body(self) -> bytes:
+        """Return the unpacked payload."""
+        return gunzip(self.payload) if self.encoding == "gzip" else self.payload
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A whole record of a segment: where it stands, what identifies it and when it came."""
+
+    start: int
+    end: int
+    digest: bytes
+    arrived_ns: int
+
+
+def path_of(folder: Path, segment: int) -> Path:
+    """Return the file of a segment."""
+    return folder / f"{segment:010d}{SUFFIX}"
+
+
+def segments(folder: Path) -> list[int]:
+    """Return the numbers of the segments in the folder, oldest first."""
+    return sorted(int(path.stem) for path in folder.glob(f"*{SUFFIX}") if path.stem.isdigit())
+
+
+def scan(path: Path, *, offset: int = 0) -> Iterator[Found]:
+    """Yield the whole records from `offset` on; ends at the first one that is torn or damaged."""
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            return
+        start = max(offset, len(MAGIC))
+        file.seek(start)
+        while (record := _read(file.read(HEADER.size), file.read)) is not None:
+            end = start + HEADER.size + len(record.payload)
+            yield Found(start, end, record.digest, record.arrived_ns)
+            start = end
+
+
+def read(path: Path, *, start: int) -> Record:
+    """Return the record that begins at `start`. Raises ValueError when none does, OSError when it cannot be read."""
+    with path.open("rb") as file:
+        file.seek(start)
+        record = _read(file.read(HEADER.size), file.read)
+    if record is None:
+        raise ValueError(f"no whole record at byte {start} of {path}")
+    return record
+
+
+def _read(head: bytes, read_more: Callable[[int], bytes]) -> Record | None:
+    if len(head) < HEADER.size:
+        return None
+    crc, length, signal, encoding, digest, arrived_ns, content_dropped = HEADER.unpack(head)
+    if signal >= len(SIGNALS) or encoding >= len(ENCODINGS):
+        return None
+    payload = read_more(length)
+    if len(payload) < length or zlib.crc32(payload, zlib.crc32(head[4:])) != crc:
+        return None
+    return Record(
+        signal=SIGNALS[signal],
+        encoding=ENCODINGS[encoding],
+        digest=digest,
+        arrived_ns=arrived_ns,
+        content_dropped=content_dropped,
+        payload=payload,
+    )

@@ -1,0 +1,192 @@
+"""Appends records to segments and acknowledges them once they are on disk."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from .record import MAGIC, Record, path_of, segments
+
+log: Final = logging.getLogger(__name__)
+
+
+class JournalRefusedError(Exception):
+    """The journal cannot take a record now: `str()` says why; sending it again later may work."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A place in the journal: a byte of a segment."""
+
+    segment: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the journal may use, in bytes."""
+
+    journal_bytes: int  # not landed yet
+    segment_bytes: int  # a file, after which the next begins
+    free_bytes: int  # left to others on the disk
+
+
+#: Called in the writer's thread once the record is on disk (with its start and end) or refused.
+Written = Callable[[Position, Position], None]
+Refused = Callable[[JournalRefusedError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    packed: bytes
+    written: Written
+    refused: Refused
+
+
+class Journal:
+    """The open end of the journal; one thread writes, one fdatasync serves all records that wait for it.
+
+    `unlanded` bytes are left from an earlier run in segments before `segment`, the first one that is written.
+    """
+
+    def __init__(self, folder: Path, *, segment: int, limits: Limits, unlanded: int = 0) -> None:
+        self._folder = folder
+        self._limits = limits
+        self._segment = segment
+        self._file: int | None = None
+        self._offset = 0
+        self._lock = threading.Condition()
+        self._waiting: list[_Waiting] = []
+        self._closing = False
+        self._unlanded = unlanded
+        self._thread = threading.Thread(target=self._run, name="journal")
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    @property
+    def unlanded_bytes(self) -> int:
+        """Bytes that were acknowledged and have not landed."""
+        return self._unlanded
+
+    def append(self, record: Record, *, written: Written, refused: Refused) -> None:
+        """Write the record; exactly one of the two is called, in the order of appending, from another thread."""
+        with self._lock:
+            if self._closing:
+                refused(JournalRefusedError("the collector is shutting down"))
+                return
+            self._waiting.append(_Waiting(record.pack(), written, refused))
+            self._lock.notify()
+
+    def landed(self, upto: Position, *, nbytes: int) -> None:
+        """Forget `nbytes` that landed and delete the segments that end before or at `upto`."""
+        with self._lock:
+            self._unlanded -= nbytes
+            open_segment = self._segment
+        for segment in segments(self._folder):
+            if segment < upto.segment and segment < open_segment:
+                path_of(self._folder, segment).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Write what waits, then end the thread."""
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
+        self._thread.join()
+
+    def discard(self) -> None:
+        """Delete all segments: to be called when everything has landed and the journal is closed."""
+        for segment in segments(self._folder):
+            path_of(self._folder, segment).unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while not self._waiting and not self._closing:
+                    self._lock.wait()
+                group, self._waiting = self._waiting, []
+            if not group:
+                break
+            self._write_group(group)
+        if self._file is not None:
+            os.close(self._file)
+
+    def _write_group(self, group: Sequence[_Waiting]) -> None:
+        data = b"".join(item.packed for item in group)
+        try:
+            self._make_room(len(data))
+            start = self._append(data)
+        except JournalRefusedError as error:
+            _refuse(group, error)
+            return
+        except OSError as error:
+            log.error("the journal cannot be written: %s", error)
+            self._give_up_segment()
+            _refuse(group, JournalRefusedError(f"the journal cannot be written: {error.strerror}"))
+            return
+        for item in group:
+            end = replace(start, offset=start.offset + len(item.packed))
+            item.written(start, end)
+            start = end
+
+    def _make_room(self, nbytes: int) -> None:
+        if self._unlanded + nbytes > self._limits.journal_bytes:
+            raise JournalRefusedError(f"{self._unlanded} bytes wait to land, more than {self._limits.journal_bytes}")
+        disk = os.statvfs(self._folder)
+        if disk.f_bavail * disk.f_frsize < self._limits.free_bytes + nbytes:
+            raise JournalRefusedError(
+                f"less than {self._limits.free_bytes} bytes are free on the disk of the data folder"
+            )
+
+    def _append(self, data: bytes) -> Position:
+        """Write and sync `data`, return where it starts."""
+        if self._file is not None and self._offset >= self._limits.segment_bytes:
+            os.close(self._file)
+            self._file = None
+            with self._lock:
+                self._segment += 1
+        if self._file is None:
+            self._open()
+        assert self._file is not None
+        start = self._offset
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+        os.fdatasync(self._file)
+        self._offset = start + len(data)
+        with self._lock:
+            self._unlanded += len(data)
+        return Position(self._segment, start)
+
+    def _open(self) -> None:
+        path = path_of(self._folder, self._segment)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._offset = 0
+        self._offset = os.write(self._file, MAGIC)
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _give_up_segment(self) -> None:
+        """Cut what was refused and go on in a new segment: after a failed sync a file's state is not known."""
+        if self._file is None:
+            return
+        with suppress(OSError):
+            os.ftruncate(self._file, self._offset)
+        with suppress(OSError):
+            os.close(self._file)
+        self._file = None
+        with self._lock:
+            self._segment += 1
+
+
+def _refuse(group: Sequence[_Waiting], error: JournalRefusedError) -> None:
+    for item in group:
+        item.refused(error)

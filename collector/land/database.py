@@ -1,0 +1,86 @@
+"""Opens the data file with the settings that hold for every connection of the process."""
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from tailbudget.analytics.reader import DATABASE_NAME
+from tailbudget.instrument.errors import UserError
+
+from .schema import create_or_check
+
+#: Written in a format that the newest packaged duckdb shell (1.5.6) reads; by default only 2.0 could.
+STORAGE_VERSION: Final = "v1.5.0"
+#: 64 MB keeps the worst commit at 0.27 s.
+WAL_AUTOCHECKPOINT: Final = "64MB"
+#: A start with less would end at the first transaction.
+START_BYTES: Final = 4_000_000
+#: In this order: what follows the lock is refused.
+SETTINGS: Final = ("set timezone = 'UTC'", "set enable_external_access = false", "set lock_configuration = true")
+
+
+def open_database(data: Path, *, memory_limit: str = "128MB", threads: int = 2) -> duckdb.DuckDBPyConnection:
+    """Return the connection that owns the data file of the folder, tables created.
+
+    SQL on it and on its cursors reaches no other file, and no statement can change that. Raises UserError when the
+    file is newer than this program, belongs to another process or cannot be opened.
+    """
+    path = data / DATABASE_NAME
+    _check_folder(data)
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "storage_compatibility_version": STORAGE_VERSION,
+        "wal_autocheckpoint": WAL_AUTOCHECKPOINT,
+        "memory_limit": memory_limit,
+        "temp_directory": str(data / "tmp"),
+        "threads": str(threads),
+        "python_enable_replacements": "false",
+    }
+    try:
+        connection = duckdb.connect(str(path), config=settings)
+    except duckdb.Error as error:
+        raise UserError(_reason(path, error)) from error
+    try:
+        create_or_check(connection, name=str(path))
+        for statement in (
+            "set timezone = 'UTC'",
+            "set enable_external_access = false",
+            "set lock_configuration = true",
+        ):
+            connection.execute(statement)
+    except duckdb.Error as error:
+        connection.close()
+        raise UserError(_reason(path, error)) from error
+    except UserError:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_folder(data: Path) -> None:
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk = os.statvfs(data)
+    except OSError as error:
+        raise UserError(
+            f"the data folder {data} cannot be made or read ({error.strerror}): name another with --data"
+        ) from error
+    free = disk.f_bavail * disk.f_frsize
+    if free < START_BYTES:
+        raise UserError(
+            f"the disk of {data} has {free} bytes free, at least {START_BYTES} are needed: "
+            "free some, or name another folder with --data"
+        )
+
+
+def _reason(path: Path, error: duckdb.Error) -> str:
+    text = str(error).splitlines()[0]
+    if "lock" in text.lower():
+        owner = re.search(r"PID (\d+)", str(error))
+        who = f"the process {owner[1]}" if owner else "another process"
+        return f"{path} is open in {who}: end it, or name another folder with --data"
+    if "version" in text.lower():
+        return f"{path} was written by a newer DuckDB: install the tailbudget that wrote it, or name another --data"
+    return f"{path} cannot be opened ({text}): mend it, or name another folder with --data"

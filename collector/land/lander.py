@@ -1,0 +1,260 @@
+"""The one thread that owns the data file: lands what was acknowledged, then lets assembly and alerts run."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+import duckdb
+
+from ..counters import Counters
+from ..journal.writer import Position
+from ..receive.batches import Batches
+from ..receive.decode import BadBodyError
+from .landing import Body, Landing
+
+log: Final = logging.getLogger(__name__)
+
+#: A transaction at this many rows, or this long after its first body.
+MAX_ROWS: Final = 65_536
+EVERY_S: Final = 0.2
+#: A landing costs 30-40 ms however small: it waits ten times as long as the last one took, but no longer than this.
+AT_MOST_EVERY_S: Final = 1.0
+RETRY_S: Final = 1.0
+#: Counts are stored with the next bodies, or this late without any; a kill loses as much of them, and no span.
+COUNTS_EVERY_S: Final = 5.0
+#: A chore that takes over 10 % of its period runs this seldom.
+SLOW_CHORE_EVERY_S: Final = 5.0
+#: What is wrong with the machine rather than with a body: the same bodies are tried again.
+ENVIRONMENT: Final = (
+    duckdb.IOException,
+    duckdb.OutOfMemoryException,
+    duckdb.TransactionException,
+    duckdb.FatalException,
+    duckdb.InternalException,
+    OSError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An acknowledged body: where it stands in the journal and, unless memory was short, what it decodes to."""
+
+    start: Position
+    end: Position
+    digest: bytes
+    arrived_s: float
+    batches: Batches | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the journal."""
+        return self.end.offset - self.start.offset
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Memory that its batches hold."""
+        return 0 if self.batches is None else self.batches.nbytes
+
+
+@dataclass(slots=True)
+class Chore:
+    """Work that the thread does every `every_s` between landings; what it raises is logged and counted.
+
+    `run` returns True when it left some of its work: then it goes on after the next landing.
+    """
+
+    name: str
+    every_s: float
+    run: Callable[[datetime], object]
+    due_s: float = 0.0  # monotonic
+
+
+class Lander:
+    """Lands entries in the order in which they were put; `close` lands what waits and ends the thread.
+
+    `load` reads and decodes an entry whose batches were not kept; `landed` is told what need not be kept any more.
+    """
+
+    def __init__(
+        self,
+        landing: Landing,
+        *,
+        load: Callable[[Entry], Batches],
+        landed: Callable[[Position, int], None],
+        counters: Counters,
+        chores: Sequence[Chore] = (),
+        queue_bytes: int,
+        backlog: Sequence[Entry] = (),
+    ) -> None:
+        self._landing = landing
+        self._load = load
+        self._landed = landed
+        self._counters = counters
+        self._chores = (Chore("counts", COUNTS_EVERY_S, lambda _: self._store_counts()), *chores)
+        self._queue_bytes = queue_bytes
+        self._lock = threading.Condition()
+        self._queue: deque[Entry] = deque(backlog)
+        self._decoded_bytes = 0
+        self._close_by_s: float | None = None  # monotonic
+        self._pause_s = EVERY_S  # before the next transaction: more bodies come meanwhile, and it costs the same
+        self._singly = 0  # bodies to land one by one, after a transaction that failed
+        self._thread = threading.Thread(target=self._run, name="lander")
+        counters.queue.set_function(lambda: len(self._queue))
+        counters.lag_s.set_function(self._lag_s)
+
+    def start(self) -> None:
+        """Begin to land."""
+        self._thread.start()
+
+    @property
+    def full(self) -> bool:
+        """Whether what waits holds as much memory as it may: batches of further entries are let go."""
+        return self._decoded_bytes > self._queue_bytes
+
+    def put(self, entry: Entry) -> None:
+        """Take an acknowledged body; its batches are let go when the queue holds too much already."""
+        with self._lock:
+            if self.full:
+                entry = replace(entry, batches=None)
+            self._decoded_bytes += entry.decoded_bytes
+            self._queue.append(entry)
+            if len(self._queue) == 1:
+                self._lock.notify()
+
+    def close(self, *, within_s: float) -> bool:
+        """Land what waits, for at most `within_s` and one transaction, and end the thread; return whether all landed.
+
+        What did not land is in the journal.
+        """
+        with self._lock:
+            self._close_by_s = time.monotonic() + within_s
+            self._lock.notify()
+        self._thread.join()
+        return not self._queue
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._queue and self._close_by_s is None:
+                    self._lock.wait(self._idle_s())
+                elif self._pause_s:
+                    self._lock.wait_for(lambda: self._close_by_s is not None, timeout=self._pause_s)
+                waiting, closing = bool(self._queue), self._close_by_s
+            if closing is not None and (not waiting or time.monotonic() > closing):
+                self._store_counts()
+                return
+            if waiting:
+                self._land_some()
+            if closing is None:
+                self._do_chores()
+
+    def _lag_s(self) -> float:
+        try:
+            return time.time() - self._queue[0].arrived_s
+        except IndexError:
+            return 0.0
+
+    def _idle_s(self) -> float:
+        due_s = min((chore.due_s for chore in self._chores), default=time.monotonic() + 1.0)
+        return max(due_s - time.monotonic(), 0.0)
+
+    def _land_some(self) -> None:
+        """Land one transaction; bodies leave the queue once they are stored, or known not to be storable."""
+        entries, bodies = self._next_bodies()
+        unstored = self._counters.take_unstored()
+        started = time.monotonic()
+        try:
+            counted = self._landing.land(bodies, position=entries[-1].end, health=unstored)
+        except ENVIRONMENT as error:
+            self._counters.give_back(unstored)
+            self._failed(error)
+            self._pause_s = RETRY_S
+            return
+        except Exception as error:  # noqa: BLE001 - whatever one body does to it, the thread lives on
+            self._counters.give_back(unstored)
+            self._failed(error)
+            self._isolate(entries, error)
+            return
+        took_s = time.monotonic() - started
+        self._pause_s = min(max(EVERY_S, 10 * took_s), AT_MOST_EVERY_S)
+        self._counters.work_s.labels("landing").observe(took_s)
+        self._counters.stored(counted)
+        self._leave(entries)
+
+    def _store_counts(self) -> None:
+        """Store what was counted of bodies that never came to land."""
+        unstored = self._counters.take_unstored()
+        if not unstored:
+            return
+        try:
+            self._counters.stored(self._landing.land([], health=unstored))
+        except Exception as error:  # noqa: BLE001 - as in _land_some
+            self._counters.give_back(unstored)
+            self._failed(error)
+
+    def _next_bodies(self) -> tuple[list[Entry], list[Body]]:
+        """Return the entries of the next transaction, and what of them can be decoded."""
+        entries: list[Entry] = []
+        bodies: list[Body] = []
+        rows = 0
+        limit = 1 if self._singly else MAX_ROWS
+        for entry in list(self._queue):
+            if rows >= limit:
+                break
+            entries.append(entry)
+            batches = entry.batches or self._reload(entry)
+            if batches is not None:
+                bodies.append(Body(digest=entry.digest, batches=batches))
+                rows += max(batches.rows, 1)
+        return entries, bodies
+
+    def _reload(self, entry: Entry) -> Batches | None:
+        try:
+            return self._load(entry)
+        except (BadBodyError, ValueError, FileNotFoundError) as error:
+            log.error("a journaled body cannot be read back: %s", error)
+            self._counters.dropped("journal", "unreadable")
+            return None
+
+    def _isolate(self, entries: Sequence[Entry], error: Exception) -> None:
+        """Land the bodies of a failed transaction one by one; one that fails alone is dropped, counted and logged."""
+        self._pause_s = 0.0
+        if self._singly:
+            log.error("a body that does not fit the tables was dropped: %s", error)
+            self._counters.dropped("journal", "unlandable")
+            self._leave(entries)
+        else:
+            self._singly = len(entries)
+
+    def _leave(self, entries: Sequence[Entry]) -> None:
+        with self._lock:
+            for entry in entries:
+                self._queue.popleft()
+                self._decoded_bytes -= entry.decoded_bytes
+        self._singly = max(self._singly - len(entries), 0)
+        self._landed(entries[-1].end, sum(entry.nbytes for entry in entries))
+
+    def _failed(self, error: Exception) -> None:
+        self._counters.failures.labels("landing").inc()
+        log.error("a transaction failed: %s", str(error).splitlines()[0])
+
+    def _do_chores(self) -> None:
+        for chore in self._chores:
+            started = time.monotonic()
+            if started < chore.due_s:
+                continue
+            unfinished = False
+            try:
+                with self._counters.work_s.labels(chore.name).time():
+                    unfinished = chore.run(datetime.now(UTC)) is True
+            except Exception:
+                log.exception("%s failed; landing goes on", chore.name)
+                self._counters.failures.labels(chore.name).inc()
+            took_s = time.monotonic() - started
+            pause_s = chore.every_s if took_s <= chore.every_s / 10 else max(SLOW_CHORE_EVERY_S, chore.every_s)
+            chore.due_s = started if unfinished else started + pause_s

@@ -1,0 +1,227 @@
+"""One transaction of decoded bodies into the tables."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tailbudget.analytics.recognise import span_select
+from tailbudget.instrument.vocabulary import GPU_METRICS
+
+from ..journal.writer import Position
+from ..receive.batches import Batches, MetricBatches, SpanBatches
+from .rates import NAMES, DecodeRates, Last
+from .seen import Keys, RecentKeys
+
+SQL: Final = Path(__file__).parent / "sql"
+#: A span is inserted once within this time, whatever body brings it; later repeats are left to assembly.
+SPANS_KEPT_S: Final = 3600.0
+SPANS_KEPT: Final = 50_000_000  # 400 MB of keys
+
+#: (service, signal, reason) -> spans, points, attributes or records
+Health = Counter[tuple[str | None, str, str]]
+HEALTH: Final = pa.schema(
+    [("service", pa.string()), ("signal", pa.string()), ("reason", pa.string()), ("n", pa.int64())]
+)
+BODIES: Final = pa.schema([("digest", pa.binary()), ("spans", pa.int64())])
+#: Metric names and the columns of `gpu` that they fill, side by side.
+GPU_COLUMNS: Final = {"names": list(GPU_METRICS), "columns": list(GPU_METRICS.values())}
+
+
+@cache
+def landing_sql(name: str) -> str:
+    return (SQL / f"{name}.sql").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """A decoded request body and the digest by which a repeat is known."""
+
+    digest: bytes
+    batches: Batches
+
+
+class Landing:
+    """Lands bodies through the connection that owns the data file; used by one thread."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._spans = RecentKeys(keep_s=SPANS_KEPT_S, limit=SPANS_KEPT)
+        self._rates = DecodeRates(self._last_stored)
+        since = datetime.now(UTC) - timedelta(seconds=SPANS_KEPT_S)
+        self._spans.add(connection.execute(landing_sql("recent_span_keys"), {"since": since}).fetchnumpy()["key"])
+        resources = connection.execute("select resource_id from resources").fetchnumpy()["resource_id"]
+        self._resources: set[int] = set(resources.tolist())
+
+    def land(
+        self,
+        bodies: Sequence[Body],
+        *,
+        now: datetime | None = None,
+        position: Position | None = None,
+        health: Health | None = None,
+    ) -> Health:
+        """Write the bodies in one transaction and return what it counted; `now` is when they arrived.
+
+        Spans that landed within the last hour are left out. Raises duckdb.Error with nothing written and nothing
+        remembered, so that the same bodies can be landed again.
+        """
+        arrived = {"now": now or datetime.now(UTC)}
+        counted = Counter(health or {})
+        traces = [(body, body.batches) for body in bodies if isinstance(body.batches, SpanBatches)]
+        metrics = [body.batches for body in bodies if isinstance(body.batches, MetricBatches)]
+        with self._transaction():
+            kept, keys = self._unseen([batches for _, batches in traces])
+            self._land_resources([body.batches for body in bodies])
+            if kept:
+                self._land_spans(kept, arrived)
+            if metrics:
+                self._land_metrics(metrics)
+            _count(counted, "traces", kept)
+            _count(counted, "metrics", metrics)
+            self._land_health(counted, arrived)
+            spans = {id(body): batches.spans.num_rows for (body, _), batches in zip(traces, kept, strict=True)}
+            self._land_bodies([(body.digest, spans.get(id(body), 0)) for body in bodies], arrived)
+            if position is not None:
+                self._connection.execute(
+                    "update meta set journal_segment = $1, journal_offset = $2", [position.segment, position.offset]
+                )
+        self._spans.add(keys)
+        self._rates.keep()
+        self._resources.update(_ids(bodies))
+        return counted
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("begin")
+        try:
+            yield
+            self._connection.execute("commit")
+        except BaseException:
+            with suppress(duckdb.Error):  # a commit that failed has ended the transaction
+                self._connection.execute("rollback")
+            raise
+
+    @contextmanager
+    def _batch(self, **tables: pa.Table) -> Iterator[None]:
+        """Give SQL the tables under their names with the prefix `batch_`; after an error the rollback takes them."""
+        for name, table in tables.items():
+            self._connection.register(f"batch_{name}", table)
+        yield
+        for name in tables:
+            self._connection.unregister(f"batch_{name}")
+
+    def _unseen(self, batches: Sequence[SpanBatches]) -> tuple[list[SpanBatches], Keys]:
+        """Return the batches without spans that landed before, and the keys of the rest."""
+        if not batches:
+            return [], np.array([], np.uint64)
+        with self._batch(spans=pa.concat_tables(part.spans.select(["trace_id", "span_id"]) for part in batches)):
+            keys = np.asarray(self._connection.execute(landing_sql("span_keys")).fetchnumpy()["key"], np.uint64)
+        repeated = self._spans.known(keys)
+        first = np.zeros(len(keys), np.bool_)
+        first[np.unique(keys, return_index=True)[1]] = True
+        repeated |= ~first
+        ends = np.cumsum([part.spans.num_rows for part in batches])
+        kept = [
+            _without(part, gone) if gone.any() else part
+            for part, gone in zip(batches, np.split(repeated, ends[:-1]), strict=True)
+        ]
+        return kept, keys[~repeated]
+
+    def _land_resources(self, batches: Sequence[Batches]) -> None:
+        new = pa.concat_tables(part.resources for part in batches) if batches else None
+        if new is None or self._resources.issuperset(new["resource_id"].to_pylist()):
+            return
+        with self._batch(resources=new):
+            self._connection.execute(landing_sql("resources"))
+
+    def _land_spans(self, batches: Sequence[SpanBatches], arrived: dict[str, datetime]) -> None:
+        tables = {
+            name: pa.concat_tables(getattr(part, name) for part in batches) for name in ("spans", "events", "links")
+        }
+        with self._batch(**tables):
+            if tables["spans"].num_rows:
+                self._connection.execute(f"insert into spans by name {span_select()}")
+                self._connection.execute(landing_sql("dirty"), arrived)
+            for name in ("events", "links"):
+                if tables[name].num_rows:
+                    self._connection.execute(landing_sql(name))
+
+    def _land_metrics(self, batches: Sequence[MetricBatches]) -> None:
+        points = pa.concat_tables(part.metrics for part in batches)
+        resources = pa.concat_tables(part.resources for part in batches)
+        rates = self._rates.bins(_with_instance(_named(points, NAMES), resources))
+        gpu = _named(points, GPU_METRICS)
+        with self._batch(metrics=points):
+            self._connection.execute(landing_sql("metrics"))
+        if gpu.num_rows:
+            with self._batch(metrics=gpu, resources=resources):
+                self._connection.execute(landing_sql("gpu"), GPU_COLUMNS)
+        if rates.num_rows:
+            with self._batch(decode_rate=rates):
+                self._connection.execute(landing_sql("decode_rate"))
+
+    def _land_health(self, counted: Health, arrived: dict[str, datetime]) -> None:
+        rows = [
+            {"service": service, "signal": signal, "reason": reason, "n": n}
+            for (service, signal, reason), n in counted.items()
+        ]
+        if rows:
+            with self._batch(health=pa.Table.from_pylist(rows, schema=HEALTH)):
+                self._connection.execute(landing_sql("health"), arrived)
+
+    def _land_bodies(self, rows: Sequence[tuple[bytes, int]], arrived: dict[str, datetime]) -> None:
+        digests, spans = [row[0] for row in rows], [row[1] for row in rows]
+        with self._batch(bodies=pa.table([digests, spans], schema=BODIES)):
+            self._connection.execute(landing_sql("bodies"), arrived)
+
+    def _last_stored(self, counter: tuple[str, int, str]) -> Last | None:
+        rows = self._connection.execute(landing_sql("last_point"), counter).fetchall()
+        return Last(*rows[0]) if rows else None
+
+
+def _without(batches: SpanBatches, gone: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> SpanBatches:
+    """Return the batches without the spans marked `gone`, their events and their links."""
+    spans = batches.spans.filter(pa.array(~gone))
+    kept = set(zip(spans["trace_id"].to_pylist(), spans["span_id"].to_pylist(), strict=True))
+    tables = {}
+    for name in ("events", "links"):
+        table = getattr(batches, name)
+        ids = zip(table["trace_id"].to_pylist(), table["span_id"].to_pylist(), strict=True)
+        tables[name] = table.filter(pa.array([key in kept for key in ids], pa.bool_()))
+    health = batches.health.copy()
+    services = Counter(batches.spans.filter(pa.array(gone))["service"].to_pylist())
+    for service, n in services.items():
+        health[service, "accepted"] -= n
+        health[service, "duplicate"] += n
+    return replace(batches, spans=spans, health=health, **tables)
+
+
+def _count(counted: Health, signal: str, batches: Sequence[Batches]) -> None:
+    for part in batches:
+        for (service, reason), n in part.health.items():
+            if n:
+                counted[service, signal, reason] += n
+
+
+def _ids(bodies: Sequence[Body]) -> Iterator[int]:
+    for body in bodies:
+        yield from body.batches.resources["resource_id"].to_pylist()
+
+
+def _named(points: pa.Table, names: Sequence[str] | dict[str, str]) -> pa.Table:
+    return points.filter(pc.is_in(points["name"], value_set=pa.array(list(names), pa.string())))
+
+
+def _with_instance(points: pa.Table, resources: pa.Table) -> list[dict[str, object]]:
+    instances = dict(zip(resources["resource_id"].to_pylist(), resources["instance"].to_pylist(), strict=True))
+    return [point | {"instance": instances.get(point["resource_id"])} for point in points.to_pylist()]

@@ -1,0 +1,10 @@
+-- One row a trace touched by this batch.
+insert into dirty by name
+select trace_id::UUID as trace_id,
+       $now::TIMESTAMPTZ as since,
+       $now::TIMESTAMPTZ as last_arrival,
+       bool_or(parent_span_id is null) as root_seen
+from batch_spans
+group by all
+on conflict do update set last_arrival = excluded.last_arrival,
+                          root_seen = dirty.root_seen or excluded.root_seen

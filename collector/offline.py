@@ -1,0 +1,65 @@
+"""Opens a data folder that no collector has open, counting in what its journal holds and no table yet."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from tailbudget.analytics.reader import DATABASE_NAME, FileReader
+
+from .assemble import Assembler
+from .journal.record import Record, path_of, read, scan, segments
+from .land.database import open_database
+from .land.landing import Body, Landing
+from .receive.decode import BadBodyError
+from .receive.intake import decode
+
+#: Nothing arrives any more: traces whose root never came are assembled too.
+PATIENCE: Final = timedelta(minutes=1)
+JOURNAL: Final = "journal"
+
+
+@contextmanager
+def open_offline(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give the database of the folder, opened read-only; with a journal behind it, a copy into which that has landed.
+
+    Raises QueryError without a database, or while a collector has it open.
+    """
+    reader = FileReader(data)
+    records = list(_unlanded(data / JOURNAL, reader))
+    if not records:
+        yield reader.connection
+        return
+    with tempfile.TemporaryDirectory(prefix="tailbudget-") as folder:
+        for file in data.glob(f"{DATABASE_NAME}*"):
+            shutil.copy(file, folder)
+        with open_database(Path(folder)) as connection:
+            known = {row[0] for row in connection.execute("select digest from bodies").fetchall()}
+            Landing(connection).land(
+                [body for record in records if record.digest not in known for body in _body(record)]
+            )
+            Assembler(connection).tick(datetime.now(UTC) + PATIENCE)
+            yield connection
+
+
+def _unlanded(journal: Path, reader: FileReader) -> Iterator[Record]:
+    """Yield what the journal holds behind the position that has landed."""
+    (landed,) = reader.query("select journal_segment, journal_offset from meta").to_pylist()
+    for segment in segments(journal) if journal.is_dir() else ():
+        offset = landed["journal_offset"] if segment == landed["journal_segment"] else 0
+        if segment >= landed["journal_segment"]:
+            path = path_of(journal, segment)
+            yield from (read(path, start=found.start) for found in scan(path, offset=offset))
+
+
+def _body(record: Record) -> Iterator[Body]:
+    try:
+        batches = decode(record.signal, record.body(), content="keep")  # content was taken out before it was journaled
+    except BadBodyError:
+        return
+    yield Body(digest=record.digest, batches=batches)

@@ -1,0 +1,1 @@
+"""From bytes on the wire to Arrow batches: OTLP/HTTP, unpacking, decoding, the content rule."""

@@ -1,0 +1,97 @@
+"""Attributes of one body: content taken out, promoted keys into columns of their own, everything as JSON."""
+
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, Final
+
+import orjson
+import pyarrow as pa
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+from .batches import CONTENT_DROPPED, Health
+from .content import EVENT_RULES, KEY_RULES, Content
+from .values import Json, column_text, plain
+
+Column = list[str | None]
+#: (resource_id, service, instance, version, region, attrs)
+ResourceRow = tuple[int, str | None, str | None, str | None, str | None, str]
+
+RESOURCE_COLUMNS: Final = ("service.name", "service.instance.id", "service.version", "cloud.region")
+
+
+class Attributes:
+    """Reads the attributes of one body and remembers what was taken out of it."""
+
+    def __init__(self, *, content: Content) -> None:
+        self._content_keys = KEY_RULES[content]
+        self._content_events = EVENT_RULES[content]
+        self.health: Health = Counter()
+        self.resources: dict[int, ResourceRow] = {}
+        self.service: str | None = None  # of the resource read last
+        self.scrubbed = False  # content was deleted from the message
+
+    def resource(self, resource: Resource) -> int:
+        """Remember the resource and return its id, the 64-bit blake2b of its canonical JSON."""
+        attrs = self.take(resource.attributes)
+        text = orjson.dumps(attrs, option=orjson.OPT_SORT_KEYS)
+        resource_id = int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+        service, instance, version, region = (column_text(attrs.get(key)) for key in RESOURCE_COLUMNS)
+        self.service = service
+        self.resources[resource_id] = (resource_id, service, instance, version, region, text.decode())
+        return resource_id
+
+    def take(self, pairs: Any) -> dict[str, Json]:
+        """Return the pairs that are no content; what is content is deleted from the message."""
+        kept: dict[str, Json] = {}
+        dropped: list[int] = []
+        content_keys = self._content_keys
+        for index, pair in enumerate(pairs):
+            key = pair.key
+            if content_keys[key]:
+                dropped.append(index)
+            else:
+                value = pair.value
+                kept[key] = value.string_value or plain(value)
+        if dropped:
+            self._drop(pairs, dropped)
+        return kept
+
+    def take_event(self, name: str, pairs: Any) -> dict[str, Json]:
+        """Return the attributes of an event: none when the event is known to carry content."""
+        if pairs and self._content_events[name]:
+            self._drop(pairs, range(len(pairs)))
+            return {}
+        return self.take(pairs)
+
+    def count(self, reason: str, n: int = 1) -> None:
+        """Count spans, points or links of the resource read last."""
+        self.health[self.service, reason] += n
+
+    def _drop(self, pairs: Any, indices: Sequence[int]) -> None:
+        self.scrubbed = True
+        self.count(CONTENT_DROPPED, len(indices))
+        for index in reversed(indices):
+            del pairs[index]
+
+
+class Promoted:
+    """One text column a promoted key, null where a span lacks it."""
+
+    def __init__(self, keys: Sequence[str], *, rows: int) -> None:
+        self._keys = frozenset(keys)
+        self._rows = rows
+        self._columns: dict[str, Column] = {}
+
+    def write(self, attrs: dict[str, Json], *, row: int) -> None:
+        """Put the promoted keys of one span into row `row`."""
+        for key in attrs.keys() & self._keys:
+            column = self._columns.get(key)
+            if column is None:
+                column = self._columns[key] = [None] * self._rows
+            value = attrs[key]
+            column[row] = value if type(value) is str else column_text(value)
+
+    def arrow(self, *, rows: int) -> dict[str, pa.Array]:
+        """Return the first `rows` rows of the columns that hold anything."""
+        return {key: pa.array(column[:rows], pa.string()) for key, column in self._columns.items()}

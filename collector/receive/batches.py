@@ -1,0 +1,145 @@
+"""The Arrow schema of what the decoder hands to landing, and the value objects that carry it."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Final
+
+import pyarrow as pa
+
+#: The promoted keys follow as one nullable string column each, named like the key.
+SPANS: Final = pa.schema(
+    [
+        pa.field("trace_id", pa.string(), nullable=False),  # 32 lower-case hex digits
+        pa.field("span_id", pa.uint64(), nullable=False),  # big-endian value of the 8 bytes
+        pa.field("parent_span_id", pa.uint64()),  # null at a root
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("start_ns", pa.int64(), nullable=False),
+        pa.field("end_ns", pa.int64(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("status_message", pa.string()),  # null when empty
+        pa.field("service", pa.string()),
+        pa.field("scope", pa.string()),
+        pa.field("resource_id", pa.uint64(), nullable=False),
+        pa.field("attrs", pa.string(), nullable=False),  # JSON text
+    ]
+)
+EVENTS: Final = pa.schema(
+    [
+        pa.field("trace_id", pa.string(), nullable=False),
+        pa.field("span_id", pa.uint64(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("t_ns", pa.int64(), nullable=False),
+        pa.field("attrs", pa.string(), nullable=False),
+    ]
+)
+LINKS: Final = pa.schema(
+    [
+        pa.field("trace_id", pa.string(), nullable=False),
+        pa.field("span_id", pa.uint64(), nullable=False),
+        pa.field("linked_trace_id", pa.string(), nullable=False),
+        pa.field("linked_span_id", pa.uint64(), nullable=False),
+        pa.field("attrs", pa.string(), nullable=False),
+    ]
+)
+RESOURCES: Final = pa.schema(
+    [
+        pa.field("resource_id", pa.uint64(), nullable=False),
+        pa.field("service", pa.string()),
+        pa.field("instance", pa.string()),
+        pa.field("version", pa.string()),
+        pa.field("region", pa.string()),
+        pa.field("attrs", pa.string(), nullable=False),
+    ]
+)
+METRICS: Final = pa.schema(
+    [
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # gauge, sum, histogram, exponential_histogram, summary
+        pa.field("unit", pa.string()),
+        pa.field("temporality", pa.string()),  # delta, cumulative or null
+        pa.field("monotonic", pa.bool_()),
+        pa.field("start_ns", pa.int64()),  # null when the sender gave none
+        pa.field("t_ns", pa.int64(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("n", pa.uint64()),
+        pa.field("total", pa.float64()),
+        pa.field("bounds", pa.list_(pa.float64())),
+        pa.field("counts", pa.list_(pa.uint64())),
+        pa.field("resource_id", pa.uint64(), nullable=False),
+        pa.field("scope", pa.string()),
+        pa.field("attrs", pa.string(), nullable=False),
+    ]
+)
+
+CONTENT_DROPPED: Final = "content_dropped"
+#: (service, reason) -> how many spans, points or attributes.
+Health = Counter[tuple[str | None, str]]
+
+
+@cache
+def spans_schema(promoted: tuple[str, ...]) -> pa.Schema:
+    """Return SPANS with one string column a promoted key."""
+    return pa.schema([*SPANS, *(pa.field(key, pa.string()) for key in promoted)])
+
+
+def table(rows: Iterable[tuple[object, ...]], schema: pa.Schema) -> pa.Table:
+    """Return rows, each in the order of the schema, as a table."""
+    columns = tuple(zip(*rows, strict=True)) or tuple(() for _ in schema)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanBatches:
+    """One trace body, decoded."""
+
+    spans: pa.Table
+    events: pa.Table
+    links: pa.Table
+    resources: pa.Table
+    rejected: int  # spans whose trace or span id is not valid
+    health: Health = field(default_factory=Counter)
+    scrubbed: bytes | None = None  # the body without its content, null when it had none
+
+    @property
+    def rows(self) -> int:
+        """Rows that landing will write."""
+        return int(self.spans.num_rows + self.events.num_rows + self.links.num_rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the batches hold."""
+        return int(self.spans.nbytes + self.events.nbytes + self.links.nbytes + self.resources.nbytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricBatches:
+    """One metrics body, decoded."""
+
+    metrics: pa.Table
+    resources: pa.Table
+    rejected: int = 0
+    health: Health = field(default_factory=Counter)
+    scrubbed: bytes | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows that landing will write."""
+        return int(self.metrics.num_rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the batches hold."""
+        return int(self.metrics.nbytes + self.resources.nbytes)
+
+
+Batches = SpanBatches | MetricBatches
+
+
+def content_dropped(batches: Batches) -> int:
+    """Return how many attributes were taken out."""
+    return sum(n for (_, reason), n in batches.health.items() if reason == CONTENT_DROPPED)

@@ -1,0 +1,76 @@
+"""OTLP protobuf bodies to Arrow batches, in Python over protobuf's upb classes."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from .attributes import Attributes
+from .batches import EVENTS, LINKS, METRICS, RESOURCES, MetricBatches, SpanBatches, spans_schema, table
+from .content import Content
+from .points import PointReader
+from .spans import SpanReader
+
+M = TypeVar("M", bound=Message)
+
+
+class BadBodyError(Exception):
+    """The body is no protobuf message of the signal that its path names."""
+
+
+def decode_traces(body: bytes, *, promoted: Sequence[str] = (), content: Content = "drop") -> SpanBatches:
+    """Return the spans of an ExportTraceServiceRequest, with one more column a promoted key.
+
+    Spans without a valid id are left out and counted in `rejected`; a span that the body repeats is taken once.
+    Raises BadBodyError.
+    """
+    message = _parse(ExportTraceServiceRequest(), body)
+    attributes = Attributes(content=content)
+    reader = SpanReader(attributes, promoted=promoted, rows=_count_spans(message))
+    for resource_spans in message.resource_spans:
+        reader.read(resource_spans)
+    return SpanBatches(
+        spans=reader.spans(spans_schema(tuple(promoted))),
+        events=table(reader.events, EVENTS),
+        links=table(reader.links, LINKS),
+        resources=table(attributes.resources.values(), RESOURCES),
+        rejected=reader.rejected,
+        health=attributes.health,
+        scrubbed=message.SerializeToString() if attributes.scrubbed else None,
+    )
+
+
+def decode_metrics(body: bytes, *, content: Content = "drop") -> MetricBatches:
+    """Return the points of an ExportMetricsServiceRequest. Raises BadBodyError."""
+    message = _parse(ExportMetricsServiceRequest(), body)
+    attributes = Attributes(content=content)
+    reader = PointReader(attributes)
+    for resource_metrics in message.resource_metrics:
+        reader.read(resource_metrics)
+    return MetricBatches(
+        metrics=table(reader.points, METRICS),
+        resources=table(attributes.resources.values(), RESOURCES),
+        health=attributes.health,
+        scrubbed=message.SerializeToString() if attributes.scrubbed else None,
+    )
+
+
+def count_log_records(body: bytes) -> int:
+    """Return how many records an ExportLogsServiceRequest holds. Raises BadBodyError."""
+    message = _parse(ExportLogsServiceRequest(), body)
+    return sum(len(scope.log_records) for resource in message.resource_logs for scope in resource.scope_logs)
+
+
+def _parse(message: M, body: bytes) -> M:
+    try:
+        message.ParseFromString(body)
+    except DecodeError as error:
+        raise BadBodyError(f"{len(body)} bytes are not an {message.DESCRIPTOR.name}: {error}") from error
+    return message
+
+
+def _count_spans(message: ExportTraceServiceRequest) -> int:
+    return sum(len(scope.spans) for resource in message.resource_spans for scope in resource.scope_spans)

@@ -1,0 +1,90 @@
+"""Metric points as rows of the Arrow batch."""
+
+from typing import Any, Final
+
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, ResourceMetrics
+
+from .attributes import Attributes
+from .spans import MAX_NS
+from .values import json_text
+
+TEMPORALITIES: Final = (None, "delta", "cumulative")
+
+
+class PointReader:
+    """Collects the points of one body as rows in the order of METRICS."""
+
+    def __init__(self, attributes: Attributes) -> None:
+        self._attributes = attributes
+        self.points: list[tuple[object, ...]] = []
+
+    def read(self, group: ResourceMetrics) -> None:
+        """Take the points of one resource."""
+        resource_id = self._attributes.resource(group.resource)
+        for scope_metrics in group.scope_metrics:
+            scope = scope_metrics.scope.name or None
+            for metric in scope_metrics.metrics:
+                self._take(metric, resource_id, scope)
+
+    def _take(self, metric: Metric, resource_id: int, scope: str | None) -> None:
+        kind = metric.WhichOneof("data")
+        if kind is None:
+            return
+        data = getattr(metric, kind)
+        number = getattr(data, "aggregation_temporality", 0)
+        temporality = TEMPORALITIES[number] if 0 <= number < len(TEMPORALITIES) else None
+        head = (metric.name, kind, metric.unit or None, temporality, data.is_monotonic if kind == "sum" else None)
+        for point in data.data_points:
+            attrs = json_text(self._attributes.take(point.attributes))
+            times = (_ns(point.start_time_unix_nano), min(point.time_unix_nano, MAX_NS))
+            self.points.append((*head, *times, *_VALUES[kind](point), resource_id, scope, attrs))
+        self._attributes.count("accepted", len(data.data_points))
+
+
+def _ns(value: int) -> int | None:
+    return min(value, MAX_NS) if value else None
+
+
+def _number(point: Any) -> tuple[object, ...]:
+    kind = point.WhichOneof("value")
+    return (None if kind is None else float(getattr(point, kind)), None, None, None, None)
+
+
+def _histogram(point: Any) -> tuple[object, ...]:
+    return (None, point.count, _sum(point), list(point.explicit_bounds), list(point.bucket_counts))
+
+
+def _exponential(point: Any) -> tuple[object, ...]:
+    """Buckets as explicit ones: bound i is base ** (offset + i) with base 2 ** 2 ** -scale, negatives mirrored."""
+    base = 2.0**2.0**-point.scale
+    negative, positive = point.negative, point.positive
+    low = [-_power(base, negative.offset + i) for i in range(len(negative.bucket_counts), -1, -1)]
+    high = [_power(base, positive.offset + i) for i in range(len(positive.bucket_counts) + 1)]
+    bounds = [*(low if negative.bucket_counts else ()), *(high if positive.bucket_counts else ())]
+    counts = [*reversed(negative.bucket_counts), point.zero_count, *positive.bucket_counts]
+    return (None, point.count, _sum(point), bounds, counts)
+
+
+def _power(base: float, exponent: int) -> float:
+    try:
+        return float(base**exponent)
+    except OverflowError:
+        return float("inf")
+
+
+def _summary(point: Any) -> tuple[object, ...]:
+    """Quantiles in `bounds`; their values have no column."""
+    return (None, point.count, point.sum, [item.quantile for item in point.quantile_values], None)
+
+
+def _sum(point: Any) -> float | None:
+    return float(point.sum) if point.HasField("sum") else None
+
+
+_VALUES: Final = {
+    "gauge": _number,
+    "sum": _number,
+    "histogram": _histogram,
+    "exponential_histogram": _exponential,
+    "summary": _summary,
+}

@@ -1,0 +1,41 @@
+"""Gzip that unpacks only as much as it may."""
+
+from typing import Final
+
+from isal import isal_zlib
+
+#: 16 for gzip's header, 15 for the largest window.
+GZIP: Final = 31
+#: No request body is larger; gzip packs at most 1,032 to 1.
+NO_LIMIT: Final = 1 << 40
+
+
+class TooLargeError(Exception):
+    """The data unpack to more than the limit."""
+
+
+class BadGzipError(Exception):
+    """The data are no gzip, or end early."""
+
+
+def gunzip(data: bytes, *, limit: int = NO_LIMIT) -> bytes:
+    """Return the unpacked data, of all members one after the other.
+
+    At most `limit` bytes and one are ever unpacked. Raises TooLargeError beyond it, BadGzipError for bad data.
+    """
+    parts: list[bytes] = []
+    left = limit + 1
+    while data:
+        member = isal_zlib.decompressobj(GZIP)
+        try:
+            part: bytes = member.decompress(data, left)
+        except isal_zlib.error as error:  # type: ignore[misc]  # its stub declares an instance, it is a class
+            raise BadGzipError(str(error)) from error
+        parts.append(part)
+        left -= len(part)
+        if left <= 0:
+            raise TooLargeError(f"more than {limit} bytes when unpacked")
+        if not member.eof:
+            raise BadGzipError("ends early")
+        data = member.unused_data
+    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,262 @@
+"""The read API answers SELECTs in three formats and nothing else, within limits."""
+
+import csv
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection
+
+import pyarrow as pa
+import pytest
+
+from tailbudget.analytics.reader import ARROW_STREAM, ApiReader, QueryError
+
+from .collector_support import Collector, collector, send, trace_body
+from .support import wait_until
+
+SLOW = "select count(*) from range(100000000) a, range(100000) b"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    with collector(tmp_path_factory.mktemp("api") / "data") as found:
+        assert found.post("/v1/traces", trace_body(3, seed=31, attributes={"k": [1, "a"]}))[0] == 200
+        wait_until(lambda: found.value("select count(*) from spans") == 3)
+        yield found
+
+
+HOSTILE = [
+    "",
+    ";",
+    "select 1; select 2",
+    "create table x (a int)",
+    "insert into spans select * from spans",
+    "delete from spans",
+    "update meta set schema_version = 9",
+    "drop table spans",
+    "alter table spans add column x int",
+    "truncate spans",
+    "attach '/tmp/x.db' as x",
+    "detach tailbudget",
+    "copy spans to '/tmp/x.csv'",
+    "copy (select 1) to '/tmp/x.csv'",
+    "export database '/tmp/x'",
+    "import database '/tmp/x'",
+    "install httpfs",
+    "load httpfs",
+    "set memory_limit = '10GB'",
+    "reset memory_limit",
+    "pragma database_list",
+    "call pragma_database_list()",
+    "checkpoint",
+    "vacuum",
+    "begin",
+    "commit",
+    "rollback",
+    "prepare p as select 1",
+    "use memory",
+    "comment on table spans is 'x'",
+    "explain analyze delete from spans",
+    "explain copy spans to '/tmp/x.csv'",
+    "with x as (select 1) delete from spans",
+    "select * from '/etc/passwd'",
+    "from '/etc/passwd'",
+    "select * from 'journal/0000000001.journal'",
+    "from read_text('/etc/passwd')",
+    "from READ_BLOB('/etc/passwd')",
+    "from read_csv('/etc/passwd')",
+    "from read_parquet('x.parquet')",
+    "from read_json('x.json')",
+    "from sniff_csv('/etc/passwd')",
+    "from parquet_metadata('x')",
+    "from glob('*')",
+    "select (select count(*) from glob('/*'))",
+    "with t as materialized (from glob('/*')) from t",
+    "select * from spans where exists (from read_text('/etc/passwd'))",
+    "from query('select 1')",
+    "from query_table('spans')",
+    "from duckdb_settings()",
+    "from duckdb_secrets()",
+    "from force_checkpoint()",
+    "from enable_logging()",
+    "explain select * from glob('*')",
+    "explain analyze select * from read_text('/etc/passwd')",
+    "describe select * from glob('*')",
+    "summarize (from glob('*'))",
+    "select getenv('HOME')",
+    "select nextval('s')",
+    "select setseed(0.5)",
+    "select write_log('x')",
+    "select " + "(" * 20_000 + "1" + ")" * 20_000,
+    "select " + "1+" * 20_000 + "1",
+    "select " + "[" * 2_000 + "]" * 2_000,
+]
+
+
+@pytest.mark.parametrize("sql", HOSTILE)
+def test_what_is_no_single_read_of_tables_is_refused(running: Collector, sql: str) -> None:
+    status, body = running.ask(sql)
+    assert status == 400, body
+    assert set(json.loads(body)) == {"error", "hint", "position"}
+
+
+def test_after_all_of_that_the_tables_are_as_they_were(running: Collector) -> None:
+    for sql in HOSTILE:
+        running.ask(sql)
+    assert running.value("select count(*) from spans") == 3
+    assert running.value("select schema_version from meta") == 1
+    assert running.rows("select table_name from duckdb_tables() where table_name = 'x'") == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select 1",
+        "  -- a comment\n select 1;",
+        "from spans",
+        "with a as (select 1 x) select * from a",
+        "values (1)",
+        "describe spans",
+        "show tables",
+        "summarize spans",
+        "explain select 1",
+        "explain analyze select count(*) from spans",
+        "table spans",
+        "from trace('4bf92f3577b34da6a3ce929d0e0e4736')",
+        "from req('x')",
+        "select since('1h')",
+        "select * from range(3)",
+        "select unnest([1, 2])",
+        "select list_transform([1], lambda x: x + 1)",
+        "select 'delete from spans; drop table spans'",
+        "pivot (select 1 a, 2 b) on a in (1) using sum(b)",
+    ],
+)
+def test_everything_that_reads_tables_is_answered(running: Collector, sql: str) -> None:
+    for accept in (ARROW_STREAM, "application/json", "text/csv"):
+        status, body = running.ask(sql, accept=accept)
+        assert status == 200, body
+
+
+def test_json_is_one_array_of_objects_with_values_by_type(running: Collector) -> None:
+    sql = """select 1 as b, 'x' as a, null as n, 1.5::double as d, 'nan'::double as nan, 12.30::decimal(9,2) as dec,
+        timestamptz '2026-01-02 03:04:05.678+01' as t, timestamp '2026-01-02 03:04:05' as naive,
+        '{"k": [1, {"z": 2.0}]}'::json as j, '\\xAB\\x01'::blob as bytes,
+        '4bf92f35-77b3-4da6-a3ce-929d0e0e4736'::uuid as u, sum(9007199254740993::bigint) as huge,
+        170141183460469231731687303715884105727::hugeint as largest, [1, null] as l, {'p': now() is null} as s,
+        map {'m': '\\xFF'::blob} as m, true as yes, date '2026-01-02' as day, 18446744073709551615::ubigint as ub,
+        interval 90 minute as iv, ['{"q": 1}'::json] as jl"""
+    status, body = running.ask(sql)
+    assert status == 200
+    text = body.decode()
+    assert '"dec":12.30' in text
+    assert '"largest":170141183460469231731687303715884105727' in text
+    (row,) = json.loads(text)
+    assert list(row)[:3] == ["b", "a", "n"]
+    assert row == {
+        "b": 1, "a": "x", "n": None, "d": 1.5, "nan": None, "dec": 12.3,
+        "t": "2026-01-02T02:04:05.678000Z", "naive": "2026-01-02T03:04:05.000000Z",
+        "j": {"k": [1, {"z": 2.0}]}, "bytes": "ab01", "u": "4bf92f35-77b3-4da6-a3ce-929d0e0e4736",
+        "huge": 9007199254740993, "largest": 170141183460469231731687303715884105727, "l": [1, None],
+        "s": {"p": False}, "m": {"m": "ff"}, "yes": True, "day": "2026-01-02", "ub": 18446744073709551615,
+        "iv": "01:30:00", "jl": [{"q": 1}],
+    }  # fmt: skip
+
+
+def test_an_empty_answer_is_an_empty_array_and_a_header_line(running: Collector) -> None:
+    assert running.ask("select 1 as a, 2 as b where false")[1] == b"[]"
+    assert running.ask("select 1 as a, 2 as b where false", accept="text/csv")[1] == b"a,b\n"
+
+
+def test_csv_quotes_what_needs_it(running: Collector) -> None:
+    _, body = running.ask("""select 'a"b,c\nd' as x, null as y, [1] as z""", accept="text/csv")
+    assert list(csv.reader(io.StringIO(body.decode()))) == [["x", "y", "z"], ['a"b,c\nd', "", "[1]"]]
+
+
+def test_arrow_is_the_default_and_params_are_bound(running: Collector) -> None:
+    reader = ApiReader(f"http://127.0.0.1:{running.api_port}")
+    table = reader.query("select name, attrs from spans where name = $name", {"name": "work"})
+    assert table.column_names == ["name", "attrs"]
+    assert json.loads(table["attrs"][0].as_py()) == {"k": [1, "a"]}
+    status, body = running.ask("select 1 as a", accept="*/*")
+    assert (status, pa.ipc.open_stream(body).read_all().to_pylist()) == (200, [{"a": 1}])
+    with pytest.raises(QueryError, match="nowhere"):
+        reader.query("from nowhere")
+
+
+def test_an_error_says_where_and_what_may_be_meant(running: Collector) -> None:
+    _, body = running.ask("select nam from spans")
+    answer = json.loads(body)
+    assert '"nam" not found' in answer["error"]
+    assert '"name"' in answer["hint"]
+    _, body = running.ask("select 1 frm spans where")
+    assert json.loads(body)["position"] is not None
+
+
+def test_more_rows_than_allowed_are_an_error_not_a_cut_answer(running: Collector) -> None:
+    assert len(running.rows("select range r from range(1000000)")) == 1_000_000
+    status, body = running.ask("from range(1000001)")
+    assert (status, "max_rows" in json.loads(body)["hint"]) == (400, True)
+    assert running.ask("from range(11)", max_rows=10)[0] == 400
+    assert running.ask("from range(1000001)", accept=ARROW_STREAM, max_rows=2_000_000)[0] == 200
+
+
+def test_a_slow_query_is_stopped_at_its_timeout(running: Collector) -> None:
+    started = time.monotonic()
+    status, _ = running.ask(SLOW, timeout_s=0.3)
+    assert status == 408
+    assert time.monotonic() - started < 5
+
+
+def test_a_third_query_waits_and_is_told_to_come_again(running: Collector) -> None:
+    threads = [threading.Thread(target=running.ask, args=(SLOW,), kwargs={"timeout_s": 8}) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)  # both have their slot
+    assert running.ask("select 1")[0] == 503
+    for thread in threads:
+        thread.join()
+    assert running.value("select 1") == 1
+
+
+def test_a_query_whose_client_left_is_stopped(running: Collector) -> None:
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            send_and_leave(running.api_port)
+    wait_until(lambda: running.ask("select 1")[0] == 200, timeout_s=20)
+
+
+def send_and_leave(port: int) -> None:
+    connection = HTTPConnection("127.0.0.1", port, timeout=0.5)
+    try:
+        connection.request("POST", "/v1/sql", json.dumps({"sql": SLOW, "timeout_s": 600}))
+        connection.getresponse()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b'{"sql": 1}', b'{"sql": "select 1", "timeout_s": -1}', b'{"sql": "select 1", "max_rows": "x"}',
+     b'{"sql": "select 1", "more": 1}', b'{"sql": "select 1", "params": [1]}', b"\xff"],
+)  # fmt: skip
+def test_a_request_of_another_shape_is_refused(running: Collector, body: bytes) -> None:
+    status, _, answer = send(running.api_port, "POST", "/v1/sql", body, {})
+    assert (status, "error" in json.loads(answer)) == (400, True)
+
+
+def test_a_page_that_points_its_own_name_here_is_refused(running: Collector) -> None:
+    for host in ("evil.example", "evil.example:4320", ""):
+        assert running.get("/metrics", Host=host)[0] == 403
+    for host in ("localhost", f"127.0.0.1:{running.api_port}", "LOCALHOST:1", "[::1]:4320"):
+        assert running.get("/healthz", Host=host)[0] == 200
+
+
+def test_paths_and_methods(running: Collector) -> None:
+    assert running.get("/healthz") == (200, b"ok\n")
+    assert running.get("/readyz")[0] == 200
+    assert running.get("/nothing")[0] == 404
+    assert running.get("/v1/sql")[0] == 405
+    assert b"tailbudget_items_total" in running.get("/metrics")[1]

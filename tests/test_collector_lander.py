@@ -1,0 +1,166 @@
+"""The lander lives on, whatever a body, a chore or the machine does to it."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from tailbudget.analytics.recognise import PROMOTED
+from tailbudget.collector.counters import Counters
+from tailbudget.collector.journal.writer import Position
+from tailbudget.collector.land.database import open_database
+from tailbudget.collector.land.lander import Chore, Entry, Lander
+from tailbudget.collector.land.landing import Landing
+from tailbudget.collector.receive.batches import SpanBatches
+from tailbudget.collector.receive.decode import BadBodyError, decode_traces
+
+from .collector_support import trace_request
+from .support import wait_until
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    found = open_database(tmp_path)
+    yield found
+    found.close()
+
+
+def batches(seed: int, spans: int = 2) -> SpanBatches:
+    return decode_traces(trace_request(spans, seed=seed).SerializeToString(), promoted=PROMOTED)
+
+
+def entry(number: int, found: SpanBatches | None) -> Entry:
+    start, end = Position(1, number * 10), Position(1, number * 10 + 10)
+    return Entry(start=start, end=end, digest=number.to_bytes(16, "big"), arrived_s=0.0, batches=found)
+
+
+@contextmanager
+def lander(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    counters: Counters | None = None,
+    load: Callable[[Entry], SpanBatches] = lambda entry: batches(entry.start.offset),
+    landed: Callable[[Position, int], None] = lambda upto, nbytes: None,
+    chores: Sequence[Chore] = (),
+    backlog: Sequence[Entry] = (),
+    queue_bytes: int = 10**9,
+) -> Iterator[Lander]:
+    running = Lander(
+        Landing(connection),
+        load=load,
+        landed=landed,
+        counters=counters or Counters(),
+        chores=chores,
+        queue_bytes=queue_bytes,
+        backlog=backlog,
+    )
+    running.start()
+    yield running
+    assert running.close(within_s=20)
+
+
+def stored(connection: duckdb.DuckDBPyConnection) -> int:
+    return int(connection.cursor().execute("select count(*) from spans").fetchall()[0][0])
+
+
+def test_what_was_put_lands_and_the_journal_is_told(connection: duckdb.DuckDBPyConnection) -> None:
+    told: list[tuple[Position, int]] = []
+    with lander(connection, landed=lambda upto, nbytes: told.append((upto, nbytes))) as running:
+        for number in range(5):
+            running.put(entry(number, batches(number)))
+        wait_until(lambda: stored(connection) == 10)
+    assert told[-1][0] == Position(1, 50)
+    assert sum(nbytes for _, nbytes in told) == 50
+
+
+def test_closing_lands_what_waits(connection: duckdb.DuckDBPyConnection) -> None:
+    with lander(connection) as running:
+        for number in range(50):
+            running.put(entry(number, batches(number)))
+    assert stored(connection) == 100
+
+
+def test_a_body_that_does_not_fit_the_tables_is_dropped_alone_and_counted(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    bad = batches(7)
+    at = bad.spans.schema.get_field_index("attrs")
+    bad = replace(bad, spans=bad.spans.set_column(at, bad.spans.schema.field(at), pa.array(["{no json"] * 2)))
+    counters = Counters()
+    with lander(connection, counters=counters) as running:
+        for number in range(6):
+            running.put(entry(number, bad if number == 3 else batches(number + 100)))
+        wait_until(lambda: stored(connection) == 10)
+    counted = connection.execute("select n from ingest_health where reason = 'unlandable'").fetchall()
+    assert counted == [(1,)]
+
+
+def test_entries_beyond_the_queue_are_read_back(connection: duckdb.DuckDBPyConnection) -> None:
+    loaded: list[Entry] = []
+
+    def load(found: Entry) -> SpanBatches:
+        loaded.append(found)
+        return batches(found.start.offset)
+
+    with lander(connection, load=load, queue_bytes=1) as running:
+        for number in range(20):
+            running.put(entry(number, batches(number * 10)))
+        wait_until(lambda: stored(connection) == 40)
+    assert loaded
+
+
+def test_a_backlog_lands_first_and_an_entry_that_cannot_be_read_is_counted(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    def load(found: Entry) -> SpanBatches:
+        if found.start.offset == 10:
+            raise BadBodyError("damaged")
+        return batches(found.start.offset)
+
+    counters = Counters()
+    with lander(connection, load=load, counters=counters, backlog=[entry(number, None) for number in range(3)]):
+        wait_until(lambda: stored(connection) == 4)
+    assert connection.execute("select n from ingest_health where reason = 'unreadable'").fetchall() == [(1,)]
+
+
+def test_a_chore_that_raises_is_counted_and_landing_goes_on(connection: duckdb.DuckDBPyConnection) -> None:
+    runs = threading.Semaphore(0)
+
+    def broken(now: datetime) -> None:
+        runs.release()
+        raise ValueError(f"broken at {now}")
+
+    counters = Counters()
+    with lander(connection, counters=counters, chores=[Chore("broken", 0.5, broken)]) as running:
+        assert runs.acquire(timeout=10)
+        running.put(entry(1, batches(1)))
+        wait_until(lambda: stored(connection) == 2)
+        assert runs.acquire(timeout=10)
+    assert b'tailbudget_failures_total{work="broken"}' in counters.exposition()
+
+
+def test_a_chore_that_left_work_goes_on_at_once(connection: duckdb.DuckDBPyConnection) -> None:
+    left = [True] * 5 + [False]
+    done = threading.Event()
+
+    def one(_: datetime) -> bool:
+        more = left.pop(0)
+        if not left:
+            done.set()
+        return more
+
+    with lander(connection, chores=[Chore("long", 3600.0, one)]):
+        assert done.wait(10)
+
+
+def test_counts_without_bodies_are_stored_at_the_end(connection: duckdb.DuckDBPyConnection) -> None:
+    counters = Counters()
+    with lander(connection, counters=counters):
+        counters.dropped("logs", "signal_not_stored", 4)
+    assert connection.execute("select signal, n from ingest_health").fetchall() == [("logs", 4)]

@@ -1,0 +1,155 @@
+"""A span of any known dialect lands with its role, its stage and its canonical columns."""
+
+import pytest
+
+from tailbudget.analytics.recognise import PROMOTED, rules, span_select
+
+from .spans import Row, Span, database, event_table, land, one, rows, span_table
+
+HTTP = {"http.request.method": "POST"}
+
+
+def landed(name: str = "x", *, kind: str = "INTERNAL", scope: str = "s", **more: object) -> Row:
+    attrs = more.get("attrs", {})
+    events = more.get("events", ())
+    assert isinstance(attrs, dict)
+    assert isinstance(events, tuple)
+    connection = database()
+    land(connection, [Span(name, 10, 510, 7, kind=kind, scope=scope, attrs=attrs, events=events)])
+    return one(connection, "select * from spans")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "attrs", "role", "stage"),
+    [
+        ("retrieval docs", "CLIENT", {"slo.stage": "retrieval"}, "stage", "retrieval"),
+        ("chat m", "CLIENT", {"slo.stage": "prompt", "gen_ai.operation.name": "chat"}, "call", "prompt"),
+        ("x", "INTERNAL", {"slo.stage": "nonsense"}, "container", None),
+        ("POST /chat", "SERVER", {"slo.request": "/chat", **HTTP}, "container", None),
+        ("chat m", "CLIENT", {"gen_ai.operation.name": "chat", **HTTP}, "call", None),
+        ("embeddings m", "CLIENT", {"gen_ai.operation.name": "embeddings"}, "stage", "retrieval"),
+        ("execute_tool t", "INTERNAL", {"gen_ai.operation.name": "execute_tool"}, "stage", "tools"),
+        ("invoke_agent a", "INTERNAL", {"gen_ai.operation.name": "invoke_agent"}, "container", None),
+        ("x", "INTERNAL", {"gen_ai.operation.name": "unheard_of", "gen_ai.request.model": "m"}, "call", None),
+        ("llm_request", "SERVER", {"gen_ai.latency.e2e": 1.5}, "engine", None),
+        ("ChatOpenAI", "INTERNAL", {"openinference.span.kind": "LLM"}, "call", None),
+        ("r", "INTERNAL", {"openinference.span.kind": "RETRIEVER"}, "stage", "retrieval"),
+        ("p", "INTERNAL", {"openinference.span.kind": "PROMPT"}, "stage", "prompt"),
+        ("t", "INTERNAL", {"openinference.span.kind": "TOOL"}, "stage", "tools"),
+        ("c", "INTERNAL", {"openinference.span.kind": "CHAIN"}, "container", None),
+        ("x._prepare_chat_with_tools", "INTERNAL", {"openinference.span.kind": "LLM"}, "ignored", None),
+        ("raw_gen_ai_request", "INTERNAL", {"gen_ai.request.model": "m"}, "ignored", None),
+        ("t.tool", "INTERNAL", {"traceloop.span.kind": "tool"}, "stage", "tools"),
+        ("t.task", "INTERNAL", {"traceloop.span.kind": "task"}, "container", None),
+        ("s", "INTERNAL", {"logfire.span_type": "log", "gen_ai.request.model": "m"}, "tail", None),
+        ("f", "INTERNAL", {"gen_ai.tool.name": "f"}, "stage", "tools"),
+        ("chroma.query", "INTERNAL", {"db.system": "chroma", "db.operation": "query"}, "stage", "retrieval"),
+        ("chroma.add", "INTERNAL", {"db.system": "chroma", "db.operation": "add"}, "container", None),
+        ("qdrant.query_points", "CLIENT", {"db.system": "Qdrant"}, "stage", "retrieval"),
+        ("select", "CLIENT", {"db.system": "postgresql"}, "container", None),
+        ("POST", "CLIENT", HTTP, "network", None),
+        ("POST", "CLIENT", {"http.method": "POST"}, "network", None),
+        ("POST /x", "SERVER", HTTP, "container", None),
+        ("POST /x http send", "INTERNAL", {"asgi.event.type": "http.response.body"}, "ignored", None),
+        ("x", "INTERNAL", {"llm.model_name": "m"}, "call", None),
+        ("x", "INTERNAL", {}, "container", None),
+    ],
+)
+def test_what_a_span_is_taken_for(name: str, kind: str, attrs: dict[str, object], role: str, stage: str | None) -> None:
+    row = landed(name, kind=kind, attrs=attrs)
+    assert (row["role"], row["stage"]) == (role, stage)
+    assert row["rule"] in {rule.name for rule in rules()} | {"none"}
+
+
+def test_tokens_model_and_provider_come_from_the_first_alias_that_is_there() -> None:
+    row = landed(
+        attrs={"gen_ai.usage.prompt_tokens": 57, "llm.usage.prompt_tokens": 1, "llm.token_count.completion": 24}
+    )
+    assert (row["input_tokens"], row["output_tokens"], row["cached_tokens"]) == (57, 24, None)
+    row = landed(attrs={"gen_ai.request.model": "m", "gen_ai.response.model": "m-2026", "gen_ai.system": "openai"})
+    assert (row["model"], row["provider"]) == ("m-2026", "openai")
+    assert landed(attrs={"llm.invocation_parameters": '{"model": "inner"}'})["model"] == "inner"
+    assert landed(attrs={"llm.invocation_parameters": "{not json"})["model"] is None
+
+
+def test_budgets_are_milliseconds_by_name_and_null_without_any() -> None:
+    row = landed(attrs={"slo.budget.total": 4.0, "slo.budget.retrieval": 0.3, "slo.budget.ttft": "soon"})
+    assert dict(row["budgets"]) == {"total": 4000.0, "retrieval": 300.0}
+    assert landed(attrs={})["budgets"] is None
+
+
+@pytest.mark.parametrize(
+    ("attrs", "events", "ttft_ms", "source"),
+    [
+        (
+            {"slo.time_to_first_token": 0.2, "gen_ai.response.time_to_first_chunk": 0.1},
+            (),
+            200,
+            "slo.time_to_first_token",
+        ),
+        ({"gen_ai.response.time_to_first_chunk": 0.1}, (), 100, "gen_ai.response.time_to_first_chunk"),
+        ({"gen_ai.response.time_to_first_chunk": 0.1, "slo.stream.end": "closed"}, (), None, None),
+        ({}, (("First Token Stream Event", 140, {}),), 130, "First Token Stream Event"),
+        ({}, (("gen_ai.content.completion.chunk", 60, {}),) * 5, 50, "gen_ai.content.completion.chunk"),
+        ({}, (("gen_ai.content.completion.chunk", 60, {}),) * 128, None, None),
+        ({"ai.response.msToFirstChunk": 80}, (), 80, "ai.response.msToFirstChunk"),
+        ({"slo.time_to_first_token": 0.2, "gen_ai.request.stream": False}, (), None, None),
+        ({"slo.time_to_first_token": -1}, (), None, None),
+        ({"slo.time_to_first_token": "NaN"}, (), None, None),
+    ],
+)
+def test_the_first_token_comes_from_the_best_signal_that_is_there(
+    attrs: dict[str, object],
+    events: tuple[tuple[str, float, dict[str, object]], ...],
+    ttft_ms: float | None,
+    source: str | None,
+) -> None:
+    row = landed(attrs=attrs, events=events)
+    assert (row["ttft_ns"], row["ttft_source"]) == (ttft_ms and ttft_ms * 1_000_000, source)
+
+
+def test_the_first_token_that_openlit_counts_from_the_headers_is_not_believed() -> None:
+    attrs = {"gen_ai.server.time_to_first_token": 0.003}
+    assert landed(scope="openlit.instrumentation.openai", attrs=attrs)["ttft_ns"] is None
+    assert landed(scope="else", attrs=attrs)["ttft_ns"] == 3_000_000
+
+
+def test_connecting_is_the_sum_of_its_parts_and_never_the_wait_for_headers() -> None:
+    row = landed(attrs={"slo.net.dns": 0.01, "slo.net.connect": 0.02, "slo.net.wait_headers": 5.0})
+    assert row["connect_ns"] == 30_000_000
+    assert landed(attrs={"slo.net.wait_headers": 5.0})["connect_ns"] is None
+
+
+def test_where_a_span_went_is_its_address_with_its_port() -> None:
+    assert landed(attrs={"server.address": "h", "server.port": 8000})["server_address"] == "h:8000"
+    assert landed(attrs={"server.address": "h:8000", "server.port": 8000})["server_address"] == "h:8000"
+    assert landed(attrs={"url.full": "https://api.example/v1/x?y"})["peer"] == "api.example"
+
+
+def test_an_exception_event_names_the_error_where_no_attribute_does() -> None:
+    events = (("exception", 20, {"exception.type": "CancelledError"}),)
+    assert landed(events=events)["error"] == "CancelledError"
+    assert landed(attrs={"error.type": "timeout"}, events=events)["error"] == "timeout"
+
+
+def test_values_of_the_wrong_type_are_null_not_an_error() -> None:
+    attrs = {"gen_ai.usage.input_tokens": "many", "slo.net.attempts": [1], "gen_ai.response.finish_reasons": "[oops"}
+    row = landed(attrs={**attrs, "slo.synthetic": "True"})
+    assert (row["input_tokens"], row["attempts"], row["finish_reason"], row["synthetic"]) == (None, None, None, True)
+
+
+def test_the_select_yields_the_columns_of_the_table_in_its_order() -> None:
+    connection = database()
+    connection.register("batch_spans", span_table([]))
+    connection.register("batch_events", event_table([]))
+    connection.execute(f"create table selected as {span_select()}")
+    columns = {
+        name: [row["column_name"] for row in rows(connection, f"describe {name}")] for name in ("spans", "selected")
+    }
+    assert columns["selected"] == columns["spans"]
+
+
+def test_promoted_keys_are_attributes_named_once() -> None:
+    assert len(set(PROMOTED)) == len(PROMOTED)
+    assert {"slo.stage", "gen_ai.usage.input_tokens", "slo.budget.total"} <= set(PROMOTED)
+    assert not {"name", "kind", "scope"} & set(PROMOTED)

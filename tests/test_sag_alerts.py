@@ -1,0 +1,105 @@
+"""The alert timer opens and closes rows of `alerts` as the bins come in."""
+
+from datetime import datetime, timedelta
+
+import duckdb
+import pyarrow as pa
+
+from tailbudget.collector.alerting import GRACE_S, AlertChange, update_sag_alerts
+
+from .spans import database, one, rows
+from .test_sag_detector import DEMO, T0, Bin, bins_of, steady
+
+SERIES = "smollm2|tailbudget|127.0.0.1:8000|server|token"
+
+
+def demo_bins() -> list[Bin]:
+    """Return nine minutes of a demo whose decode is throttled from 270 to 360 s."""
+
+    def throttled(n: int, streams: float) -> float:
+        return steady(n, streams) * (2.5 if 27 <= n < 36 else 1)
+
+    return bins_of(1, 54, streams=lambda n: 1.0, token_s=throttled, series=SERIES)
+
+
+def store(connection: duckdb.DuckDBPyConnection, bins: list[Bin]) -> None:
+    connection.register("given", pa.Table.from_pylist(bins))
+    connection.execute(
+        """insert into decode_rate
+           select t, series, part[1], part[2], part[3], part[4], part[5], tokens, active_stream_s, streams
+           from (select *, string_split(series, '|') as part from given)"""
+    )
+    connection.unregister("given")
+
+
+def run(connection: duckdb.DuckDBPyConnection, *, until_s: float) -> list[AlertChange]:
+    """Let the bins come in one by one with a timer of 5 s; return everything that opened or closed."""
+    pending, changes = demo_bins(), []
+    for tick in range(0, int(until_s), 5):
+        now = T0 + timedelta(seconds=tick)
+        arrived = [one for one in pending if ended(one) <= now]
+        pending = [one for one in pending if ended(one) > now]
+        if arrived:
+            store(connection, arrived)
+        changes += update_sag_alerts(connection, now=now, settings=DEMO)
+    return changes
+
+
+def ended(given: Bin) -> datetime:
+    start = given["t"]
+    assert isinstance(start, datetime)
+    return start + timedelta(seconds=10)
+
+
+def test_a_sag_opens_one_alert_and_closes_it_when_it_is_over() -> None:
+    connection = database()
+    opened, closed = run(connection, until_s=540)
+    assert (opened.series, opened.closed) == (SERIES, None)
+    assert 270 < (opened.opened - T0).total_seconds() <= 310
+    assert closed.alert_id == opened.alert_id
+    assert closed.closed is not None
+    assert 360 < (closed.closed - T0).total_seconds() < 440
+    row = one(connection, "select kind, rule, model, provider, instance, severity, closed is null as still from alerts")
+    assert row == {
+        "kind": "sag", "rule": SERIES, "model": "smollm2", "provider": "tailbudget", "instance": "127.0.0.1:8000",
+        "severity": "page", "still": False,
+    }  # fmt: skip
+
+
+def test_the_summary_is_a_sentence_for_a_person() -> None:
+    connection = database()
+    run(connection, until_s=340)
+    row = one(connection, "select summary, value, threshold, opened from alerts")
+    since = row["opened"].strftime("%H:%M:%S")
+    start = (
+        f"smollm2 on 127.0.0.1:8000 (server): tokens come {row['value']:.1f}x slower than expected since {since} UTC"
+    )
+    assert row["summary"].startswith(start)
+    assert row["value"] > row["threshold"] > 1
+
+
+def test_a_bin_is_judged_only_when_its_senders_have_had_time_to_report_it() -> None:
+    connection = database()
+    store(connection, demo_bins()[:31])  # four throttled bins, the last ends at 310 s
+    early = T0 + timedelta(seconds=280 + GRACE_S - 1)
+    assert update_sag_alerts(connection, now=early, settings=DEMO) == []
+    (change,) = update_sag_alerts(connection, now=T0 + timedelta(seconds=310 + GRACE_S), settings=DEMO)
+    assert (change.opened - T0).total_seconds() <= 310
+
+
+def test_running_it_again_changes_nothing() -> None:
+    connection = database()
+    store(connection, demo_bins()[:32])
+    now = T0 + timedelta(seconds=330)
+    assert len(update_sag_alerts(connection, now=now, settings=DEMO)) == 1
+    before = rows(connection, "select * from alerts")
+    assert update_sag_alerts(connection, now=now, settings=DEMO) == []
+    assert rows(connection, "select * from alerts") == before
+
+
+def test_a_series_that_falls_silent_does_not_stay_open_for_ever() -> None:
+    connection = database()
+    store(connection, demo_bins()[:32])
+    update_sag_alerts(connection, now=T0 + timedelta(seconds=330), settings=DEMO)
+    (change,) = update_sag_alerts(connection, now=T0 + timedelta(days=1), settings=DEMO)
+    assert change.closed == T0 + timedelta(days=1)
