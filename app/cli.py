@@ -1,7 +1,10 @@
 """The commands and their options; the work is done by the part that each one names."""
 
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -9,11 +12,133 @@ from tailbudget.instrument.errors import UserError
 
 from . import config
 
+DATA_HELP = "Folder of the database and the journal."
+
+
+def _port(name: str, default: int, what: str, *, variable: str) -> Callable[..., Any]:
+    return click.option(
+        f"--{name}", default=default, type=click.IntRange(1, 65535), envvar=f"TAILBUDGET_{variable}_PORT", help=what
+    )
+
+
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), default=".tailbudget", envvar="TAILBUDGET_DATA", help=DATA_HELP
+)
+host_option = click.option("--host", default="127.0.0.1", envvar="TAILBUDGET_HOST", help="Address to listen on.")
+sag_option = click.option(
+    "--sag",
+    default="5,3600,300,300,15",
+    envvar="TAILBUDGET_SAG",
+    help="Sag detector: stream-seconds a bucket, baseline, gap and window in seconds, fewest buckets.",
+)
+api_option = click.option(
+    "--api", default="http://127.0.0.1:4320", envvar="TAILBUDGET_API", help="Read API of the collector."
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110})
 @click.version_option(package_name="tailbudget")
 def cli() -> None:
     """Where every millisecond of an LLM request went, and whether it was within budget."""
+
+
+@cli.command()
+@click.option("--demo", is_flag=True, help="Also start a demo service and traffic, with two incidents on a timeline.")
+@click.option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="Model of the runtime: a name or a path.")
+@data_option
+def up(*, demo: bool, model: str, data: Path) -> None:
+    """Start collector, runtime and dashboard in one terminal; Ctrl-C stops all of it.
+
+    Example: tailbudget up --demo
+    """
+    from .up import up as start
+
+    start(demo=demo, model=model, data=data)
+
+
+@cli.command()
+@data_option
+@_port("http", 4318, "Port of OTLP/HTTP.", variable="HTTP")
+@_port("api", 4320, "Port of the read API, /metrics, /healthz and /readyz.", variable="API")
+@host_option
+@sag_option
+def collector(*, data: Path, http: int, api: int, host: str, sag: str) -> None:
+    """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
+
+    Example: tailbudget collector --data ./telemetry
+    """
+    from tailbudget.analytics.sag import SagSettings
+    from tailbudget.collector import serve
+    from tailbudget.collector.settings import CollectorSettings
+
+    _log()
+    serve(CollectorSettings(data=data, host=host, http_port=http, api_port=api, sag=SagSettings.parse(sag)))
+
+
+@cli.command()
+@api_option
+@_port("port", 8501, "Port of the dashboard.", variable="APP")
+@host_option
+def app(*, api: str, port: int, host: str) -> None:
+    """Serve the dashboard over a collector's read API.
+
+    Example: tailbudget app --api http://127.0.0.1:4320
+    """
+    from .dashboard import serve
+
+    serve(api=api, host=host, port=port)
+
+
+@cli.command()
+@click.option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="A fetched model's name, or a GGUF file.")
+@_port("port", 8000, "Port of the OpenAI-compatible server.", variable="RUNTIME")
+@host_option
+@click.option("--step-delay", type=float, default=0.0, metavar="MS", help="Slow every engine step by so many ms.")
+@click.option("--control", is_flag=True, help="Let loopback clients change the step delay while it runs.")
+def runtime(*, model: str, port: int, host: str, step_delay: float, control: bool) -> None:
+    """Serve a small model on an OpenAI-compatible port, with queue, prefill and decode timed.
+
+    Example: tailbudget runtime --model smollm2
+    """
+    from tailbudget.gpu_runtime import serve
+    from tailbudget.gpu_runtime.settings import RuntimeSettings
+
+    _log()
+    serve(RuntimeSettings(model=model, host=host, port=port, step_delay_ms=step_delay, control=control))
+
+
+@cli.group()
+def model() -> None:
+    """Models of the bundled runtime."""
+
+
+@model.command()
+@click.argument("name")
+def fetch(name: str) -> None:
+    """Download a model once and check it.
+
+    Example: tailbudget model fetch smollm2
+    """
+    from tailbudget.gpu_runtime.models import fetch as download
+
+    click.echo(download(name))
+
+
+@cli.command()
+@click.argument("query")
+@click.option("--json", "form", flag_value="json", help="One JSON array of objects.")
+@click.option("--csv", "form", flag_value="csv", help="CSV with a header line.")
+@click.option("--table", "form", flag_value="table", default="table", help="A table for people.")
+@click.option("--api", default=None, envvar="TAILBUDGET_API", help="Read API  [default: http://127.0.0.1:4320]")
+@click.option("--data", type=click.Path(path_type=Path), default=None, help="Read this folder, not the API.")
+def sql(*, query: str, form: str, api: str | None, data: Path | None) -> None:
+    """Ask the running collector, or a data folder, one SQL question.
+
+    Example: tailbudget sql "select route, quantile_cont(total_ms, 0.95), count(*) from requests group by all"
+    """
+    from .sql import answer
+
+    click.echo(answer(query, form=form, api=api, data=data), nl=False)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -34,6 +159,10 @@ def run(arguments: Sequence[str]) -> int:
     except QueryError as error:
         return _fail(str(error) if not error.hint else f"{error}\n{error.hint}")
     return 0
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def _fail(text: str) -> int:

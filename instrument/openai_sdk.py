@@ -147,6 +147,7 @@ class _Call:
             model=self._model, provider=self._provider, server_address=self._address, streamed=self._streamed
         )
         self._span.set_attribute("server.port", url.port or (443 if url.scheme == "https" else 80))
+        self._instance = f"{self._address}:{url.port}" if url.port else self._address
         _describe(self._span, arguments)
         self._context = _context_of(self._span)
         carrier: dict[str, str] = {}
@@ -172,7 +173,7 @@ class _Call:
         return answer
 
     def _meter(self) -> DecodeMeter:
-        return decode_meter(model=self._model, provider=self._provider, server_address=self._address, side="client")
+        return decode_meter(model=self._model, provider=self._provider, server_address=self._instance, side="client")
 
     @guard
     def fail(self, error: BaseException) -> None:

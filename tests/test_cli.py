@@ -2,15 +2,18 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 
+from tailbudget.app import config
 from tailbudget.app.cli import cli, run
+from tailbudget.instrument.errors import UserError
 
 
 def _commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
-    found = {}
+    found: dict[str, click.Command] = {}
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             found |= _commands(command, f"{prefix}{name} ")
@@ -44,3 +47,16 @@ def test_the_command_starts_as_a_console_script() -> None:
 def test_an_unknown_command_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["dashbord"]) == 2
     assert "No such command 'dashbord'" in capsys.readouterr().err
+
+
+def test_an_unknown_key_in_the_settings_file_names_the_known_ones(tmp_path: Path) -> None:
+    file = tmp_path / "tailbudget.toml"
+    file.write_text("[collector]\nhtpp = 4318\n")
+    with pytest.raises(UserError, match=r"unknown key 'htpp' in \[collector\].*http"):
+        config.defaults(cli, file)
+
+
+def test_a_settings_file_gives_a_command_its_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "tailbudget.toml"
+    file.write_text("[collector]\nhttp = 5318\n")
+    assert config.defaults(cli, file) == {"collector": {"http": 5318}}

@@ -1,0 +1,86 @@
+"""Starts the Streamlit pages on one address, and ends them when the process is told to."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+from tailbudget.analytics.sag import SagSettings
+from tailbudget.instrument.errors import UserError
+
+FOLDER = Path(__file__).parent
+SCRIPT = FOLDER / "pages" / "script" / "tailbudget_pages.py"
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+CONFIG = FOLDER / "theme" / "config.toml"
+
+
+def serve(*, api: str, host: str, port: int) -> None:
+    """Serve the dashboard over the collector's read API at `api` until SIGTERM or SIGINT.
+
+    Must be called in the main thread. The pages read TAILBUDGET_API, which is set here, and TAILBUDGET_SAG. Raises
+    UserError when `host` and `port` cannot be listened on, TAILBUDGET_SAG is none, or the `app` extra is not installed.
+    """
+    for number in SIGNALS:
+        signal.signal(number, _leave)  # until the loop runs, which takes Streamlit's import a second
+    _check_free(host, port)
+    SagSettings.parse(os.environ.get("TAILBUDGET_SAG", ""))
+    os.environ["TAILBUDGET_API"] = api
+    try:
+        from streamlit.web import bootstrap
+    except ModuleNotFoundError as error:
+        raise UserError(f"the dashboard needs {error.name!r}: pip install 'tailbudget[app]'") from error
+    bootstrap.load_config_options({**settings(), "server.address": host, "server.port": port})
+    asyncio.run(_run())
+
+
+async def _run() -> None:
+    """Run Streamlit's server until a signal: `bootstrap.run` hears none while it starts, and dies of it loudly."""
+    from streamlit.web import bootstrap
+    from streamlit.web.server import Server
+
+    stop = asyncio.Event()
+    for number in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = Server(str(SCRIPT), is_hello=False)
+    await server.start()
+    bootstrap.prepare_streamlit_environment(server.main_script_path)
+    stopped = asyncio.ensure_future(server.stopped)
+    told = asyncio.create_task(stop.wait())
+    await asyncio.wait([stopped, told], return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    server.stop()
+    await stopped
+
+
+def settings(path: Path = CONFIG) -> dict[str, object]:
+    """Return the options of a Streamlit `config.toml`, flat: `{"theme.base": "dark", ...}`."""
+    return _flat(tomllib.loads(path.read_text(encoding="utf-8")))
+
+
+def _flat(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
+    sys.exit(0)
+
+
+def _check_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"the dashboard cannot listen on {host}:{port}: {error.strerror}: "
+                "expected a free port: name another with --port or TAILBUDGET_APP_PORT"
+            ) from error

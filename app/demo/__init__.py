@@ -1,0 +1,1 @@
+"""The demo: a RAG assistant over the texts of the installed Python packages, and the traffic that exercises it."""

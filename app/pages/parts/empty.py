@@ -1,0 +1,25 @@
+"""What a page says when it has nothing to show: why, and what to do next."""
+
+import os
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import streamlit as st
+
+from tailbudget.analytics import overview
+
+from . import controls
+from .answers import answer, api
+
+
+def no_request() -> None:
+    """Say that no request was received at all, or none in the chosen range and route."""
+    if not answer(overview.routes, now=datetime.now(UTC).replace(minute=0, second=0, microsecond=0)).num_rows:
+        endpoint = f"http://{urlsplit(api()).hostname}:{os.environ.get('TAILBUDGET_HTTP_PORT', '4318')}"
+        st.info(f"No request yet: point `OTEL_EXPORTER_OTLP_ENDPOINT` at `{endpoint}`.")
+        return
+    route = controls.window().route
+    st.info(
+        f"No request{f' of {route}' if route else ''} in the last {controls.chosen_range().words}: "
+        "choose a longer range above" + (", or all routes" if route else "") + "."
+    )

@@ -1,0 +1,38 @@
+"""Runs the body of a page again every few seconds, and says in words what keeps it from answering."""
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from tailbudget.analytics import overview
+from tailbudget.analytics.reader import QueryError
+
+from . import controls
+from .answers import REFRESH_S, answer
+
+#: Assembly every 2 s and landing every 200 ms are normal; beyond this the page is older than it looks.
+LAG_S = 10
+
+
+def live(body: Callable[[], None]) -> None:
+    """Run `body` now and, while the page is live, every REFRESH_S seconds; a QueryError becomes a message."""
+
+    def run() -> None:
+        once(body)
+
+    st.fragment(run, run_every=REFRESH_S if controls.is_live() else None)()
+
+
+def once(body: Callable[[], None]) -> None:
+    """Run `body` after a line about the collector's lag, if there is one; a QueryError becomes a message."""
+    try:
+        _lag()
+        body()
+    except QueryError as error:
+        st.error(f"{error}" + (f" ({error.hint})" if error.hint else ""))
+
+
+def _lag() -> None:
+    lag_s = answer(overview.assembly_lag, now=controls.window().to_ts)["lag_s"][0].as_py()
+    if lag_s is not None and lag_s > LAG_S:
+        st.warning(f"The collector is {lag_s:.0f} s behind: newer requests are received but not shown yet.")

@@ -1,0 +1,59 @@
+"""The series of the token rate, one at a time, with a heading that names it and its n."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tailbudget.analytics.sag import SagSettings
+
+from .words import plain
+
+#: Series shown on one page, the busiest first; more would be drawn too slowly to read live.
+MOST = 6
+
+
+class Series(NamedTuple):
+    """A heading in Markdown, and the rows of one series."""
+
+    heading: str
+    rows: pa.Table
+
+
+def split_by(rows: pa.Table, column: str) -> Iterator[pa.Table]:
+    """Yield the rows of each value of `column`."""
+    for value in pc.unique(rows[column]).to_pylist():
+        yield rows.filter(pc.equal(rows[column], value))
+
+
+def split(rates: pa.Table) -> list[Series]:
+    """Return the busiest series of an answer of `token_rate`: those in tokens first, then by stream-seconds."""
+    parts = sorted(split_by(rates, "series"), key=_place)
+    return [Series(_heading(part), part) for part in parts[:MOST]]
+
+
+def _place(rows: pa.Table) -> tuple[bool, float]:
+    return rows["unit"][0].as_py() != "token", -sum(rows["active_stream_s"].to_pylist())
+
+
+def _heading(rows: pa.Table) -> str:
+    first = rows.slice(0, 1).to_pylist()[0]
+    tokens, active_s = sum(rows["tokens"].to_pylist()), sum(rows["active_stream_s"].to_pylist())
+    where = f"{first['provider'] or 'unknown provider'} at {first['instance'] or 'unknown address'}"
+    return (
+        f"**{plain(str(first['model'] or 'unknown model'))}** · {plain(where)}, seen by the {first['side']} · "
+        f"**{tokens / active_s:.1f} {first['unit']}s** a second and stream · "
+        f"n {tokens:,.0f} {first['unit']}s in {active_s:,.0f} stream-seconds"
+    )
+
+
+def detector(settings: SagSettings) -> str:
+    """Return the detector's settings in one sentence."""
+    return (
+        f"Sag detector: buckets of {settings.bucket_stream_s:g} stream-seconds; the expected rate is from the "
+        f"{settings.baseline_s:g} s that ended {settings.gap_s:g} s before, with {settings.min_buckets:g} buckets or "
+        f"more; alarm when over {settings.window_s:g} s a token surely takes {settings.threshold:g} e-folds "
+        f"({math.expm1(settings.threshold):.0%}) longer than that."
+    )

@@ -1,0 +1,57 @@
+"""Figures and rows in words: durations with a unit, shares, whose fault a violation is."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+#: Stands where there is no figure.
+NOTHING = "—"
+#: Durations from which the next larger unit reads better.
+SECOND_MS = 1000.0
+MINUTE_MS = 60_000.0
+
+
+def duration(ms: float | None) -> str:
+    """Return `4.2 ms`, `812 ms`, `4.21 s` or `2 min 5 s`; a dash for None."""
+    if ms is None:
+        return NOTHING
+    if ms < SECOND_MS - 0.5:
+        return f"{ms:.1f} ms" if ms < 10 else f"{ms:.0f} ms"
+    if ms < MINUTE_MS:
+        return f"{ms / SECOND_MS:.2f}".rstrip("0").rstrip(".") + " s"
+    minutes, seconds = divmod(round(ms / SECOND_MS), 60)
+    return f"{minutes} min {seconds} s"
+
+
+def share(part: float, whole: float) -> str:
+    """Return `97.3 %`, a dash when `whole` is 0; never 100 % while something is missing."""
+    if not whole:
+        return NOTHING
+    percent = 100 * part / whole
+    return f"{min(percent, 99.9) if part < whole else percent:.1f} %".replace("100.0", "100")
+
+
+def count(n: int, noun: str) -> str:
+    """Return `1 request`, `1,204 requests`."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def clock(instant: datetime) -> str:
+    """Return `12:03:05 UTC`."""
+    return f"{instant.astimezone(UTC):%H:%M:%S} UTC"
+
+
+def plain(text: str) -> str:
+    """Return `text` so that Streamlit's Markdown shows it as it is."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!$~:|<>])", r"\\\1", text)
+
+
+def fault(row: Mapping[str, Any]) -> str:
+    """Return whose fault a violation is, in one sentence, from a row of `violations`."""
+    stage, over, budget = row["over_stage"], duration(row["over_ms"]), duration(row["budget_ms"])
+    if stage and row["over_by"] != "baseline":
+        took = duration((row["budget_ms"] or 0) + (row["over_ms"] or 0))
+        return f"{stage} took {took}, {over} over its budget of {budget}"
+    total = f"all of it took {duration(row['total_ms'])}, {over} over the budget of {budget}"
+    return f"{total}; {stage} was furthest above its usual time" if stage else f"{total}; no stage stands out"

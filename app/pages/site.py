@@ -1,0 +1,22 @@
+"""What every visit runs: the navigation, the controls that all pages share, then the page."""
+
+import streamlit as st
+
+from . import overview, token_rate, trace, violations
+from .parts import controls
+
+
+def run() -> None:
+    """Draw the page that the address names."""
+    st.set_page_config(page_title="tailbudget", layout="wide")
+    page = st.navigation(
+        [
+            st.Page(overview.page, title="Overview", default=True),
+            st.Page(violations.page, title="Violations", url_path="violations"),
+            st.Page(token_rate.page, title="Token rate", url_path="token-rate"),
+            st.Page(trace.page, title="Trace", url_path="trace"),
+        ],
+        position="top",
+    )
+    controls.show(page.title)
+    page.run()

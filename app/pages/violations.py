@@ -1,0 +1,45 @@
+"""Which requests went over a budget, and which stage is to blame?"""
+
+from urllib.parse import quote
+
+import pyarrow as pa
+import streamlit as st
+
+from tailbudget.analytics import overview, violations
+
+from .parts import charts, controls, empty, refresh, tables, words
+from .parts.answers import answer
+
+
+def page() -> None:
+    """Draw the page, again every few seconds while it is live."""
+    refresh.live(_body)
+
+
+def _body() -> None:
+    window, chosen = controls.window(), controls.chosen_range()
+    n = answer(overview.latency_summary, window).to_pylist()[0]["n"]
+    if not n:
+        empty.no_request()
+        return
+    blamed = answer(violations.violations_by_stage, window).to_pylist()
+    total = sum(row["n"] for row in blamed)
+    if not total:
+        st.success(f"No request over a budget in the last {chosen.words} (n {n:,}).")
+        return
+    worst = blamed[0]
+    st.markdown(
+        f"**{words.share(total, n)}** of requests over a budget ({total:,} of n {n:,}); **{worst['stage']}** is to "
+        f"blame for {worst['n']:,} of them, {words.duration(worst['over_p50_ms'])} over at the median."
+    )
+    st.caption(f"Violations by time and blamed stage · n {total:,} · to {words.clock(window.to_ts)}")
+    charts.draw("violations_timeline", answer(violations.violations_timeline, window, bucket_s=chosen.bucket_s))
+    shown = answer(violations.violations, window)
+    st.caption(f"The newest {shown.num_rows:,} of {total:,}, times in UTC · a request's id opens its trace")
+    tables.violations(_linked(shown))
+
+
+def _linked(shown: pa.Table) -> pa.Table:
+    rows = shown.to_pylist()
+    links = [f"/trace?request={quote(str(row['request_id']), safe='')}" for row in rows]
+    return shown.append_column("trace", [links]).append_column("why", [[words.fault(row) for row in rows]])

@@ -1,0 +1,201 @@
+"""In Chromium each page draws its pictures, without a console error and without a request off loopback."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import duckdb
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
+
+from .local_api import local_api
+from .seed import Seeded, empty, seed
+from .support import free_port, wait_until
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = (
+    "--no-sandbox --headless --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
+DONE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
+PICTURE = '[data-testid="stVegaLiteChart"] svg'
+#: What a picture draws: shapes and texts that are neither its axes nor its legend.
+MARKS = "g.role-mark path, g.role-mark line, g.role-mark text, g.role-mark rect"
+#: Streamlit finds where it is mounted by asking below the page's own path first.
+PROBE = re.compile(r"/_stcore/(health|host-config)$")
+
+
+@contextmanager
+def _dashboard(api: str) -> Iterator[str]:
+    port = free_port()
+    code = f"from tailbudget.app.dashboard import serve; serve(api={api!r}, host='127.0.0.1', port={port})"
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TAILBUDGET_SAG": "1,240,30,30,15"})
+    try:
+        wait_until(lambda: _answers(f"http://127.0.0.1:{port}/_stcore/health"), what="the dashboard")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[duckdb.DuckDBPyConnection, Seeded]]:
+    connection = empty(Path(tmp_path_factory.mktemp("data")))
+    yield connection, seed(connection, ended=datetime.now(UTC) - timedelta(seconds=5), minutes=13, gpu=True)
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def address(database: tuple[duckdb.DuckDBPyConnection, Seeded]) -> Iterator[str]:
+    with local_api(database[0]) as api, _dashboard(api) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        needed = f"needs Chromium at {str(CHROMIUM)!r}: apt-get install --no-install-recommends chromium"
+        if os.environ.get("TAILBUDGET_REQUIRE_BROWSER") == "1":
+            pytest.fail(needed)
+        pytest.skip(needed)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS.split())
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """One open page, with what it complained about and whom it asked."""
+
+    def __init__(self, browser: Browser, size: str = "desktop") -> None:
+        width, height = SIZES[size]
+        self.page: Page = browser.new_page(viewport={"width": width, "height": height})
+        self.errors: list[str] = []
+        self.elsewhere: list[str] = []
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self._request(request.url))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and not PROBE.search(message.location["url"]):
+            self.errors.append(message.text)
+
+    def _request(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1":
+            self.elsewhere.append(url)
+
+    def open(self, url: str) -> None:
+        self.page.goto(url)
+        self.done()
+
+    def done(self) -> None:
+        self.page.wait_for_selector(DONE, timeout=60_000)
+
+    def pictures(self, n: int) -> Locator:
+        """Wait until `n` pictures have drawn marks, and return them."""
+        pictures = self.page.locator(PICTURE)
+        drawn = pictures.filter(has=self.page.locator(MARKS))
+        wait_until(lambda: drawn.count() >= n, what=f"{n} pictures")
+        return pictures
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("path", "n"), [("", 3), ("violations", 1), ("token-rate", 3), ("trace", 1)])
+def test_a_page_draws_its_pictures_and_asks_nobody_else(
+    browser: Browser, address: str, path: str, n: int, size: str
+) -> None:
+    visit = Visit(browser, size)
+    visit.open(f"{address}/{path}?live=false")
+    pictures = visit.pictures(n)
+    assert pictures.count() == n
+    for place in range(n):
+        box = pictures.nth(place).bounding_box()
+        assert box is not None
+        assert box["height"] > 80
+        assert box["x"] + box["width"] <= SIZES[size][0], "wider than the screen"
+    assert visit.page.locator('[data-testid="stException"]').count() == 0
+    assert (visit.errors, visit.elsewhere) == ([], [])
+    visit.page.close()
+
+
+def test_the_heatmap_has_a_cell_for_each_row_and_its_budget_line(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/?live=false")
+    heatmap = visit.pictures(3).nth(0)
+    assert heatmap.locator("g.mark-rect path").count() > 60
+    assert heatmap.get_by_text("budget 4 s").count() == 1
+    visit.page.close()
+
+
+def test_all_nine_stages_are_drawn_with_their_n(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/?live=false")
+    bullets = visit.pictures(3).nth(1)
+    stages = bullets.locator("g.role-axis-label text").all_text_contents()
+    assert [text for text in stages if text.isalpha()] == [
+        "network", "queue", "retrieval", "prompt", "prefill", "decode", "tools", "post", "other",
+    ]  # fmt: skip
+    assert len(re.findall(r"\bn \d", " ".join(bullets.locator("g.mark-text text").all_text_contents()))) == 9
+    visit.page.close()
+
+
+def test_range_and_route_stay_while_one_goes_from_page_to_page(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/?range=1h&route=%2Fchat&live=false")
+    visit.pictures(3)
+    visit.page.get_by_role("link", name="Violations").click()
+    visit.page.wait_for_function("location.pathname == '/violations' && location.search.includes('range=1h')")
+    visit.pictures(1)
+    assert "route=%2Fchat" in visit.page.url
+    assert visit.errors == []
+    visit.page.close()
+
+
+def test_a_link_opens_the_trace_of_that_request_and_keeps_naming_it(
+    browser: Browser, address: str, database: tuple[duckdb.DuckDBPyConnection, Seeded]
+) -> None:
+    over = next(row for row in database[1].rows["violations"] if row["over_stage"] == "retrieval")
+    visit = Visit(browser)
+    visit.open(f"{address}/trace?request={over['request_id']}")
+    visit.pictures(1)
+    assert visit.page.locator(".cards").get_by_text("retrieval", exact=True).count() == 1
+    assert f"request={over['request_id']}" in visit.page.url
+    visit.page.close()
+
+
+def test_a_live_page_shows_a_new_request_by_itself_and_a_paused_one_does_not(
+    browser: Browser, address: str, database: tuple[duckdb.DuckDBPyConnection, Seeded]
+) -> None:
+    live, paused = Visit(browser), Visit(browser)
+    live.open(f"{address}/?range=1h")
+    paused.open(f"{address}/?range=1h&live=false")
+    label = ".cards .label"
+    before = live.page.locator(label).first.inner_text()
+    assert paused.page.locator(label).first.inner_text() == before
+    database[0].cursor().execute(
+        "insert into requests by name select * replace (request_id || '-again' as request_id, now() as started) "
+        "from requests where not synthetic limit 25"
+    )
+    wait_until(lambda: live.page.locator(label).first.inner_text() != before, what="the new requests")
+    assert paused.page.locator(label).first.inner_text() == before
+    assert live.errors == []
+    live.page.close()
+    paused.page.close()

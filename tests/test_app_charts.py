@@ -1,0 +1,106 @@
+"""Chart files and the questions behind them agree: every chart is drawn, its fields exist, stages keep their order."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tailbudget.analytics import overview, stages, token_rate, traces, violations
+from tailbudget.analytics.reader import ConnectionReader
+from tailbudget.analytics.sag import SagSettings
+from tailbudget.analytics.window import Window
+from tailbudget.app.pages.parts import charts
+from tailbudget.instrument.vocabulary import STAGES
+
+from .seed import SCHEMA
+from .test_questions_latency import WINDOW
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = sorted(path.name.removesuffix(".vl.json") for path in charts.FOLDER.glob("*.vl.json"))
+
+
+def _columns(window: Window) -> dict[str, set[str]]:
+    connection = duckdb.connect()
+    connection.execute(SCHEMA.read_text(encoding="utf-8"))
+    reader = ConnectionReader(connection)
+    tables = {
+        "heatmap": overview.latency_heatmap(reader, window, bucket_s=20),
+        "stage_bullets": stages.stage_percentiles(reader, window),
+        "blamed_stages": violations.violations_by_stage(reader, window),
+        "violations_timeline": violations.violations_timeline(reader, window, bucket_s=20),
+        "token_rate": token_rate.token_rate(reader, window, bucket_s=20, settings=SagSettings()),
+        "gpu_clock": token_rate.gpu_clock(reader, window, bucket_s=20),
+        "waterfall": traces.request_spans(reader, "req-1", trace_id="4bf92f3577b34da6a3ce929d0e0e4736"),
+    }
+    return {name: set(table.column_names) for name, table in tables.items()}
+
+
+def _values(node: object, key: str) -> Iterator[object]:
+    """Yield every value under `key`, at any depth."""
+    if isinstance(node, dict):
+        yield from ([node[key]] if key in node else [])
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from _values(child, key)
+
+
+def test_every_chart_is_drawn_by_a_page_and_every_drawn_chart_is_a_file() -> None:
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "app" / "pages").glob("*.py"))
+    assert sorted(set(re.findall(r'charts\.draw\("(\w+)"', pages))) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_chart_says_what_one_row_is_and_takes_its_size_from_the_page(name: str) -> None:
+    spec = charts.spec(name)
+    assert "One row is" in spec["description"]
+    assert {"data", "width", "datasets"}.isdisjoint(spec)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_chart_uses_only_columns_that_its_question_returns(name: str) -> None:
+    spec = charts.spec(name)
+    made = {alias for value in _values(spec, "as") for alias in (value if isinstance(value, list) else [value])}
+    used = {field for field in _values(spec, "field") if isinstance(field, str)}
+    used |= set(re.findall(r"datum\.(\w+)", json.dumps(spec))) - {"value"}
+    assert used - made - _columns(WINDOW)[name] == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stages_have_one_order_and_one_colour_everywhere(name: str) -> None:
+    colours = dict(zip(*_stage_scale("waterfall"), strict=True))
+    for domain in [*_values(charts.spec(name), "domain"), *_values(charts.spec(name), "sort")]:
+        if isinstance(domain, list) and "queue" in domain:
+            assert domain[: len(STAGES)] == list(STAGES)
+    if _stage_scale(name)[0]:
+        assert colours.items() <= dict(zip(*_stage_scale(name), strict=True)).items()
+    assert len(set(colours.values())) == len(STAGES)
+
+
+def _stage_scale(name: str) -> tuple[list[str], list[str]]:
+    for scale in _values(charts.spec(name), "scale"):
+        if isinstance(scale, dict) and "queue" in scale.get("domain", []):
+            return scale["domain"], scale["range"]
+    return [], []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_colours_stand_out_from_the_background(name: str) -> None:
+    """A mark needs a contrast of 3 to 1 (WCAG 1.4.11); fills below are surfaces whose edge is drawn apart."""
+    surfaces = {"#0f1117", "#1c2c47", "#1f4468", "#2c3140"}
+    colours = set(re.findall(r"#[0-9a-f]{6}", json.dumps(charts.spec(name)))) - surfaces
+    assert [colour for colour in colours if _contrast(colour, "#0f1117") < 3] == []
+
+
+def _contrast(one: str, other: str) -> float:
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    shares = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

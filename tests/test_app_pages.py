@@ -1,0 +1,176 @@
+"""Each page says what its data says: on a seeded database, an empty one, and when no collector answers."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from .local_api import local_api
+from .seed import Seeded, empty, seed
+from .support import free_port
+
+PAGES = ("overview", "violations", "token_rate", "trace")
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Seeded]]:
+    connection = empty(Path(tmp_path_factory.mktemp("data")))
+    rows = seed(connection, ended=datetime.now(UTC) - timedelta(seconds=5), minutes=13)
+    with local_api(connection) as api:
+        yield api, rows
+    connection.close()
+
+
+@pytest.fixture
+def nothing(tmp_path: Path) -> Iterator[str]:
+    connection = empty(tmp_path)
+    with local_api(connection) as api:
+        yield api
+    connection.close()
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    st.cache_data.clear()
+    monkeypatch.setenv("TAILBUDGET_SAG", "1,240,30,30,15")
+
+
+def _script(name: str) -> None:
+    import importlib
+
+    from tailbudget.app.pages.parts import controls
+
+    controls.show("page")
+    importlib.import_module(f"tailbudget.app.pages.{name}").page()
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, api: str, name: str, **query: str) -> AppTest:
+    monkeypatch.setenv("TAILBUDGET_API", api)
+    app = AppTest.from_function(_script, args=(name,), default_timeout=30)
+    for key, value in query.items():
+        app.query_params[key] = value
+    app.run()
+    assert not app.exception
+    return app
+
+
+def _text(app: AppTest) -> str:
+    """Return everything that the page says, cards included."""
+    parts: list[Any] = [*app.markdown, *app.caption, *app.info, *app.error, *app.success, *app.warning]
+    return "\n".join([*(part.value for part in parts), *(card.proto.body for card in app.get("html"))])
+
+
+def _charts(app: AppTest) -> int:
+    return len(app.get("vega_lite_chart"))
+
+
+@pytest.mark.parametrize(("name", "charts"), [("overview", 3), ("violations", 1), ("token_rate", 2), ("trace", 1)])
+def test_a_page_draws_its_pictures(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], name: str, charts: int
+) -> None:
+    assert _charts(_run(monkeypatch, seeded[0], name)) == charts
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_an_empty_database_says_what_to_do_next(monkeypatch: pytest.MonkeyPatch, nothing: str, name: str) -> None:
+    app = _run(monkeypatch, nothing, name)
+    hint = "tailbudget.init()" if name == "token_rate" else "`OTEL_EXPORTER_OTLP_ENDPOINT` at `http://127.0.0.1:4318`"
+    assert hint in _text(app)
+    assert _charts(app) == 0
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_collector_that_does_not_answer_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    api = f"http://127.0.0.1:{free_port()}"
+    error = next(iter(_run(monkeypatch, api, name).error))
+    assert error.value.startswith(f"no collector answers at {api}")
+
+
+def test_overview_shows_percentiles_with_n_and_open_alerts(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    text = _text(_run(monkeypatch, seeded[0], "overview"))
+    n = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
+    assert f"p95 total · n {n:,}" in text
+    assert "**page · sag** since" in text
+    assert "Alerts that ended in this window: 1" in text
+
+
+def test_a_route_and_a_range_in_the_address_narrow_the_page(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    text = _text(_run(monkeypatch, seeded[0], "overview", route="/summarise", range="1h"))
+    n = sum(not row["synthetic"] and row["route"] == "/summarise" for row in seeded[1].rows["requests"])
+    assert f"p95 total · n {n:,}" in text
+
+
+def test_violations_name_the_stage_to_blame_and_link_to_the_trace(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "violations")
+    assert "**decode** is to blame" in _text(app) or "**retrieval** is to blame" in _text(app)
+    shown = app.dataframe[0].value
+    newest = max(seeded[1].rows["violations"], key=lambda row: row["started"])
+    assert shown["trace"].iloc[0] == f"/trace?request={newest['request_id']}"
+    assert f"{newest['over_stage']} took" in shown["why"].iloc[0]
+
+
+def test_no_violation_is_said_with_n(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    connection = empty(tmp_path)
+    seed(connection, ended=datetime.now(UTC), minutes=5)
+    connection.execute("delete from violations")
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "violations")
+        assert next(iter(app.success)).value.startswith("No request over a budget")
+    connection.close()
+
+
+def test_token_rate_shows_the_detectors_settings_and_that_there_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    text = _text(_run(monkeypatch, seeded[0], "token_rate"))
+    assert "buckets of 1 stream-seconds; the expected rate is from the 240 s that ended 30 s before" in text
+    assert "No GPU" in text
+    assert "seen by the server" in text.split("seen by the client")[0]
+
+
+def test_the_gpu_clock_is_drawn_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    connection = empty(tmp_path)
+    seed(connection, ended=datetime.now(UTC), gpu=True)
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "token_rate")
+        assert _charts(app) == 3
+        assert "No GPU" not in _text(app)
+    connection.close()
+
+
+def test_a_trace_is_the_one_in_the_address_else_the_slowest(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    dropped = next(row for row in seeded[1].rows["requests"] if row["outcome"] == "dropped")
+    named = _text(_run(monkeypatch, seeded[0], "trace", request=dropped["request_id"]))
+    assert ">dropped<" in named
+    assert ">left in decode<" in named
+    slowest = max(seeded[1].rows["requests"], key=lambda row: row["total_ms"])
+    assert slowest["request_id"] in _run(monkeypatch, seeded[0], "trace").selectbox(key="request").placeholder
+
+
+def test_an_unknown_request_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
+    app = _run(monkeypatch, seeded[0], "trace", request="req-nobody")
+    assert "No request 'req-nobody'" in next(iter(app.warning)).value
+
+
+def test_lag_is_shown_once_it_is_over_10_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    connection = empty(tmp_path)
+    with local_api(connection) as api:
+        for lag_s, expected in ((4, 0), (60, 1)):
+            since = datetime.now(UTC) - timedelta(seconds=lag_s)
+            connection.execute("delete from dirty")
+            connection.execute("insert into dirty values (uuid(), ?, ?, true)", [since, since])
+            st.cache_data.clear()
+            assert len(_run(monkeypatch, api, "overview").warning) == expected
+    connection.close()

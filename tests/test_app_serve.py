@@ -1,0 +1,87 @@
+"""The dashboard ends cleanly when told to, and says in one line why it cannot start."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from tailbudget.app import dashboard
+from tailbudget.instrument.errors import UserError
+
+from .support import free_port, wait_until
+
+
+def _start(port: int, home: str) -> subprocess.Popen[str]:
+    code = f"from tailbudget.app.dashboard import serve; serve(api='http://127.0.0.1:9', host='127.0.0.1', port={port})"
+    command, env = [sys.executable, "-c", code], {**os.environ, "HOME": home}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_once_or_twice_ends_it_without_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, number: signal.Signals, times: int
+) -> None:
+    port = free_port()
+    process = _start(port, str(tmp_path_factory.mktemp("home")))
+    wait_until(lambda: _answers(port), what="the dashboard")
+    for _ in range(times):
+        process.send_signal(number)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in output
+    assert not _answers(port)
+
+
+@pytest.mark.parametrize("after_s", [0.1, 0.5, 0.8, 1.1, 1.4])
+def test_a_signal_while_it_starts_ends_it_without_a_traceback(after_s: float) -> None:
+    code = (
+        "import os, signal, threading; from tailbudget.app.dashboard import serve; "
+        f"threading.Timer({after_s}, os.kill, (os.getpid(), signal.SIGINT)).start(); "
+        f"serve(api='http://127.0.0.1:9', host='127.0.0.1', port={free_port()})"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_it_leaves_nothing_in_the_home_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = tmp_path_factory.mktemp("home")
+    port = free_port()
+    process = _start(port, str(home))
+    wait_until(lambda: _answers(port), what="the dashboard")
+    process.terminate()
+    process.communicate(timeout=20)
+    assert list(home.iterdir()) == []
+
+
+def test_a_taken_port_is_one_line_that_names_the_way_out() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"cannot listen on 127.0.0.1:{port}: .* --port or TAILBUDGET_APP_PORT"):
+            dashboard.serve(api="http://127.0.0.1:9", host="127.0.0.1", port=port)
+
+
+def test_wrong_sag_settings_are_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAILBUDGET_SAG", "1,two")
+    with pytest.raises(UserError, match="1,two"):
+        dashboard.serve(api="http://127.0.0.1:9", host="127.0.0.1", port=free_port())
+
+
+def test_nothing_is_reported_to_anybody_and_no_browser_is_opened() -> None:
+    settings = dashboard.settings()
+    assert settings["browser.gatherUsageStats"] is False
+    assert settings["server.headless"] is True

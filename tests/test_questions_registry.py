@@ -1,0 +1,73 @@
+"""Every question file is used by a function, every name that a function uses is a file, and each runs on the schema."""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tailbudget.analytics import questions
+
+from .seed import SCHEMA
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES: dict[str, object] = {
+    "from_ts": "2026-03-01 12:00:00+00:00",
+    "to_ts": "2026-03-01 12:15:00+00:00",
+    "now": "2026-03-01 12:15:00+00:00",
+    "route": None,
+    "bucket_s": 20,
+    "bucket_stream_s": 5,
+    "rows": 10,
+    "request_id": "req-1",
+    "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+    "stages": ["queue", "decode"],
+    "baseline_s": 3600,
+    "gap_s": 300,
+    "window_s": 300,
+    "min_buckets": 15,
+    "threshold": 0.16,
+}
+
+
+def _nodes() -> Iterator[ast.AST]:
+    for part in ("analytics", "collector", "app"):
+        for path in (ROOT / part).rglob("*.py"):
+            yield from ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def _texts(nodes: Iterable[ast.AST]) -> set[str]:
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def test_every_question_file_is_used() -> None:
+    assert set(questions.names()) - _texts(_nodes()) == set()
+
+
+def test_every_question_that_a_function_asks_has_a_file() -> None:
+    calls = (node for node in _nodes() if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
+    asked = _texts(text for call in calls if call.func.id in ("ask", "sql") for text in call.args[:2])  # type: ignore[attr-defined]
+    assert asked - set(questions.names()) == set()
+    assert len(asked) > 10
+
+
+@pytest.mark.parametrize("name", questions.names())
+def test_a_question_says_first_what_one_row_is(name: str) -> None:
+    assert questions.sql(name).startswith("-- One row")
+
+
+@pytest.mark.parametrize("name", questions.names())
+def test_a_question_runs_against_the_schema(name: str) -> None:
+    connection = duckdb.connect()
+    connection.execute("set timezone = 'UTC'")
+    connection.execute(SCHEMA.read_text(encoding="utf-8"))
+    text = questions.sql(name)
+    params = {word: SAMPLES[word] for word in set(re.findall(r"\$([a-z_]+)", text))}
+    assert connection.cursor().sql(text, params=params).to_arrow_table().num_columns > 0
+
+
+def test_an_unknown_question_names_the_folder_and_the_known_ones() -> None:
+    with pytest.raises(FileNotFoundError, match=r"no question 'nonsense'.*latency_summary"):
+        questions.sql("nonsense")
