@@ -5,6 +5,7 @@ import asyncio
 import csv
 import itertools
 import random
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ MOST_AT_ONCE = 6
 #: Generated tokens of the trace are divided by this, then kept in the range, so that an answer takes a second or two.
 TOKENS_DIVISOR = 3
 TOKENS_RANGE = (32, 96)
+#: Answers to measure before the traffic begins: how long one is differs from question to question.
+CALIBRATION = 5
 QUESTIONS = (
     "What does {} do?",
     "Who would use {} and why?",
@@ -120,7 +123,7 @@ async def run(*, demo: str, runtime: str, api: str) -> None:
     await clients.ask(TOKENS_RANGE[0], may_leave=False)
     narrator = Narrator(api)  # its clock starts now
     narrator.say("the first request is answered")
-    alone_s = await clients.ask(sum(TOKENS_RANGE) // 2, may_leave=False)
+    alone_s = statistics.mean([await clients.ask(TOKENS_RANGE[1], may_leave=False) for _ in range(CALIBRATION)])
     rate = UTILISATION / alone_s
     stretch = trace_rate() / rate
     narrator.say(
