@@ -19,6 +19,6 @@ class Event:
 EVENTS: Final = (
     Event(150, "demo", "slow_index_ms", 1500.0, "the index turns slow: 1.5 s a search"),
     Event(210, "demo", "slow_index_ms", 0.0, "the index is well again"),
-    Event(270, "runtime", "step_delay_ms", 40.0, "decode is throttled: 40 ms more a step"),
+    Event(270, "runtime", "step_delay_ms", 60.0, "decode is throttled: 60 ms more a step"),
     Event(360, "runtime", "step_delay_ms", 0.0, "decode is well again; traffic goes on until Ctrl-C"),
 )

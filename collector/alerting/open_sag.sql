@@ -5,10 +5,9 @@ select
     arg_max(model, t) as model, arg_max(provider, t) as provider, arg_max(instance, t) as instance,
     $value as value, $threshold as threshold,
     printf(
-        '%s on %s (%s): %s come %.1fx slower than expected since %s',
+        '%s on %s (%s): %s come %.1fx slower than expected',
         coalesce(arg_max(model, t), 'model'), coalesce(arg_max(instance, t), 'unknown server'), arg_max(side, t),
-        case arg_max(unit, t) when 'chunk' then 'chunks' else 'tokens' end, $value,
-        strftime($opened::timestamptz at time zone 'UTC', '%H:%M:%S UTC')
+        case arg_max(unit, t) when 'chunk' then 'chunks' else 'tokens' end, $value
     ) || case $cause when 'unknown' then '' else ', cause: ' || $cause end as summary
 from decode_rate
 where series = $series and t >= $opened::timestamptz - interval 1 hour
