@@ -1,0 +1,41 @@
+"""What the commands print for people: tables, and how long ago something was."""
+
+from datetime import timedelta
+from typing import Final
+
+import pyarrow as pa
+
+#: A wider cell is cut in the table for people; --json and --csv never cut.
+CELL_WIDTH: Final = 48
+#: Longest unit first: (seconds in it, its letter).
+UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def to_text(table: pa.Table) -> str:
+    """Return a table for people: a header, one line a row, the number of rows."""
+    columns = [[name, *(_cell(value) for value in table[name].to_pylist())] for name in table.column_names]
+    widths = [max(map(len, column)) for column in columns]
+    numeric = [pa.types.is_floating(field.type) or pa.types.is_integer(field.type) for field in table.schema]
+    lines = []
+    for cells in zip(*columns, strict=True):
+        padded = (
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(cells, widths, numeric, strict=True)
+        )
+        lines.append("  ".join(padded).rstrip())
+    rows = "1 row" if table.num_rows == 1 else f"{table.num_rows:,} rows"
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:], rows]) + "\n" if lines else rows
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = f"{value:,.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    text = " ".join(text.split())
+    return text if len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 1] + "…"
+
+
+def ago(age: timedelta) -> str:
+    """Return a length of time in its largest whole unit, `3 min ago`; `just now` below a second or in the future."""
+    seconds = age.total_seconds()
+    return next((f"{seconds // size:.0f} {unit} ago" for size, unit in UNITS if seconds >= size), "just now")
