@@ -171,6 +171,38 @@ def doctor(*, api: str, since: timedelta, as_json: bool) -> None:
     click.echo(to_json(found) if as_json else report(found, now=datetime.now(UTC)), nl=False)
 
 
+@cli.command()
+@_since("1h")
+@click.option(
+    "--by",
+    default="stage,route,model",
+    help="Comma-separated: stage, a segment (service, tenant, route, model, provider, version, region, prompt_bucket, "
+    "output_bucket, cache_hit, stream, conversation, role, outcome), or the name of any span attribute.",
+)
+@click.option("--measure", default="total_ms", help="What is measured: total_ms, ttft_ms, tpot_ms, decode_ms, ...")
+@click.option("--route", default=None, help="Only requests of this route.")
+@json_option
+@click.option("--api", default=None, envvar="TAILBUDGET_API", help="Read API  [default: http://127.0.0.1:4320]")
+@click.option("--data", type=click.Path(path_type=Path), default=None, help="Read this folder, not the API.")
+def report(
+    *, since: timedelta, by: str, measure: str, route: str | None, as_json: bool, api: str | None, data: Path | None
+) -> None:
+    """Show percentiles of the requests so far back, by stage and by segment, each with its number.
+
+    Example: tailbudget report --since 1h --by stage,model,tenant
+    """
+    from tailbudget.analytics.window import Window
+
+    from . import report as reports
+    from .reading import open_reader
+
+    now = datetime.now(UTC)
+    with open_reader(api=api, data=data) as reader:
+        names = [name.strip() for name in by.split(",") if name.strip()]
+        found = reports.compile_report(reader, Window(now - since, now, route=route), by=names, measure=measure)
+    click.echo(reports.to_json(found) if as_json else reports.report(found), nl=False)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit status."""
     from tailbudget.analytics.reader import QueryError

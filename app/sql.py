@@ -9,10 +9,9 @@ from tailbudget.analytics.formats import answer as answer_from
 from tailbudget.analytics.reader import ARROW_STREAM, ApiReader, QueryError
 from tailbudget.collector.offline import open_offline
 
+from .reading import DEFAULT_API, DEFAULT_DATA
 from .text import to_text
 
-DEFAULT_API = "http://127.0.0.1:4320"
-DEFAULT_DATA = Path(".tailbudget")
 #: What the API is asked to send for each form.
 ACCEPT = {"json": "application/json", "csv": "text/csv", "table": ARROW_STREAM}
 

@@ -15,6 +15,9 @@ from .seed import SCHEMA, VIEWS
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES: dict[str, object] = {
     "span": "1 hour",
+    "by": "tenant",
+    "attribute": None,
+    "measure": "total_ms",
     "from_ts": "2026-03-01 12:00:00+00:00",
     "to_ts": "2026-03-01 12:15:00+00:00",
     "now": "2026-03-01 12:15:00+00:00",
