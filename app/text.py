@@ -7,6 +7,8 @@ import pyarrow as pa
 
 #: A wider cell is cut in the table for people; --json and --csv never cut.
 CELL_WIDTH: Final = 48
+#: Hosts differ by less than this without anybody's fault.
+CLOCKS_AGREE_S: Final = 10
 #: Longest unit first: (seconds in it, its letter).
 UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -36,6 +38,11 @@ def _cell(value: object) -> str:
 
 
 def ago(age: timedelta) -> str:
-    """Return a length of time in its largest whole unit, `3 min ago`; `just now` below a second or in the future."""
+    """Return a length of time in its largest whole unit: `3 min ago`, `just now`, or `2 h ahead` for a wrong clock."""
     seconds = age.total_seconds()
-    return next((f"{seconds // size:.0f} {unit} ago" for size, unit in UNITS if seconds >= size), "just now")
+    word = "ago" if seconds >= 0 else "ahead"
+    if seconds < 0 and -seconds < CLOCKS_AGREE_S:
+        return "just now"
+    return next(
+        (f"{abs(seconds) // size:.0f} {unit} {word}" for size, unit in UNITS if abs(seconds) >= size), "just now"
+    )

@@ -1,5 +1,6 @@
 """What a service's telemetry can tell is counted a service, and what is missing comes with the line that adds it."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +34,21 @@ def covered(*traces: Trace, counted: float | None = None, cumulative: bool = Fal
 def count_ended(connection: duckdb.DuckDBPyConnection, n: float, *, cumulative: bool) -> None:
     """Store two points of the service's own count, 5 s apart, that say `n` in all."""
     connection.execute("insert into resources values (1, 'shop', 'i1', null, null, '{}')")
-    values = [n - 1, n] if cumulative else [n - 1, 1]
-    for at_s, value in zip((5, 10), values, strict=True):
-        connection.execute(
-            """insert into metrics by name
-               select 'slo.requests.ended' as name, 'sum' as kind, $temporality as temporality, true as monotonic,
-               $started as started, $t as t, $value as value, 1 as resource_id, '{}' as attrs""",
-            {
-                "temporality": "cumulative" if cumulative else "delta",
-                "started": later(0 if cumulative else at_s - 5),
-                "t": later(at_s),
-                "value": value,
-            },
-        )
+    # As SDKs do with counters that are read: the first point begins when it was read.
+    for started_s, at_s, value in ((5, 5, n - 1), (5, 10, n if cumulative else 1)):
+        point(connection, value, started=later(started_s), t=later(at_s), cumulative=cumulative)
+
+
+def point(
+    connection: duckdb.DuckDBPyConnection, value: float, *, started: datetime, t: datetime, cumulative: bool
+) -> None:
+    """Store one point of what `shop` says it ended."""
+    connection.execute(
+        """insert into metrics by name
+           select 'slo.requests.ended' as name, 'sum' as kind, $temporality as temporality, true as monotonic,
+           $started as started, $t as t, $value as value, 1 as resource_id, '{}' as attrs""",
+        {"temporality": "cumulative" if cumulative else "delta", "started": started, "t": t, "value": value},
+    )
 
 
 def holes(row: Row) -> dict[str, str]:
@@ -120,6 +123,41 @@ def test_assembled_requests_are_held_against_what_the_service_counted(*, cumulat
     row = covered(*traces, counted=4, cumulative=cumulative)["shop"]
     assert (row["ended"], row["assembled"], row["assembled_share"]) == (4, 3, 0.75)
     assert holes(row)["requests"].startswith("OTEL_BSP_MAX_QUEUE_SIZE=")
+
+
+@pytest.mark.parametrize("cumulative", [False, True])
+def test_a_count_that_began_before_the_window_counts_what_ended_in_it(*, cumulative: bool) -> None:
+    marked = {"slo.request": "/chat", "slo.budget.total": 2.5}
+    connection = database()
+    connection.execute("insert into resources values (1, 'shop', 'i1', null, null, '{}')")
+    for number in (1, 2):
+        land(connection, request(number, marked, STREAMED, scope="tailbudget").spans)
+    Assembler(connection).tick(later(60))
+    begun = later(-100)  # of the two requests, which end at 1 s, one point at -50 s knows nothing
+    point(connection, 40, started=begun, t=later(-50), cumulative=cumulative)
+    point(
+        connection,
+        42 if cumulative else 2,
+        started=begun if cumulative else later(-50),
+        t=later(5),
+        cumulative=cumulative,
+    )
+    row = one(connection, "from coverage_over('20 seconds')")
+    assert (row["ended"], row["assembled"]) == ((2, 2) if cumulative else (0, 0))  # a delta over the edge is left out
+    row = one(connection, "from coverage_over('60 seconds')")
+    assert (row["ended"], row["assembled"]) == (2, 2)
+
+
+def test_requests_of_the_last_seconds_may_still_be_on_their_way() -> None:
+    now = datetime.now(UTC)
+    connection = database()
+    land(connection, request(1, {"slo.request": "/chat"}, STREAMED, scope="tailbudget").spans)
+    Assembler(connection).tick(later(60))
+    connection.execute("insert into resources values (1, 'shop', 'i1', null, null, '{}')")
+    point(connection, 5, started=now, t=now, cumulative=False)
+    (row,) = rows(connection, COVERAGE)
+    assert (row["ended"], row["assembled_share"]) == (0, None)
+    assert "requests" not in holes(row)
 
 
 def test_the_view_speaks_of_the_last_day_before_the_newest_span() -> None:

@@ -105,7 +105,14 @@ def test_a_collector_without_spans_says_where_to_send_them(tmp_path: Path, capsy
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(-5, "just now"), (0.4, "just now"), (59, "59 s ago"), (3599, "59 min ago"), (90_000, "1 d ago")],
+    [
+        (-5, "just now"),
+        (0.4, "just now"),
+        (59, "59 s ago"),
+        (3599, "59 min ago"),
+        (-7300, "2 h ahead"),
+        (90_000, "1 d ago"),
+    ],
 )
 def test_how_long_ago_is_told_in_the_largest_whole_unit(seconds: float, words: str) -> None:
     now = datetime.now(UTC)

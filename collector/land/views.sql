@@ -102,31 +102,52 @@ asked as (
     where requests.started >= (select since from edge)
     group by requests.service
 ),
-counter as (  -- a counter that goes on from before the window counts from its first point in it
+point as (  -- also some from before the window, which tell where the first count in it begins
     select
-        resources.service,
-        min(coalesce(metrics.started, metrics.t)) as first_t,
-        max(metrics.t) as last_t,
-        case
-            when any_value(metrics.temporality) = 'delta' then sum(metrics.value)
-            else max(metrics.value) - if(min(coalesce(metrics.started, metrics.t)) >= (select since from edge), 0, min(metrics.value))
-        end as n
+        resources.service, metrics.resource_id, metrics.attrs, coalesce(metrics.temporality, '') = 'delta' as delta,
+        coalesce(metrics.started, metrics.t) as started, metrics.t, metrics.value, edge.since,
+        metrics.t >= edge.since and metrics.t <= now() - interval 15 second as inside  -- spans of the last seconds are on their way
     from metrics
     join resources using (resource_id)
-    where metrics.name = 'slo.requests.ended' and metrics.t >= (select since from edge)
-    group by resources.service, metrics.resource_id, metrics.attrs, if(metrics.temporality = 'delta', null, metrics.started)
+    cross join edge
+    where metrics.name = 'slo.requests.ended' and metrics.t >= edge.since - interval 10 minute
+),
+counter as (
+    select
+        service,
+        case
+            when delta then sum(value) filter (where inside and started >= since)
+            else max(value) filter (where inside)
+                - coalesce(max(value) filter (where t < since), if(min(started) >= since, 0, min(value) filter (where inside)))
+        end as n
+    from point
+    group by service, resource_id, attrs, delta, since, if(delta, null, started)
+),
+spell as (  -- an SDK's first point begins when it was read, not when the process began: only a second one tells its beginning
+    select
+        service,
+        case
+            when not bool_or(t < since) then since
+            when delta then min(started) filter (where inside and started >= since)
+            else max(t) filter (where t < since)
+        end as begun,
+        max(t) filter (where inside) as last_t
+    from point
+    group by service, resource_id, delta, since
 ),
 ended as (
-    select service, sum(n)::bigint as n, min(first_t) as first_t, max(last_t) as last_t
-    from counter
-    group by service
+    select spells.service, coalesce(counters.n, 0)::bigint as n, spells.begun, spells.last_t
+    from (select service, min(begun) as begun, max(last_t) as last_t from spell group by service) as spells
+    left join (select service, sum(n) as n from counter group by service) as counters
+        on counters.service is not distinct from spells.service
 ),
-assembled as (  -- of the time that the counters speak of
+assembled as (  -- of the time that the counts speak of
     select ended.service, any_value(ended.n) as ended, count(requests.request_id) as assembled
     from ended
     left join requests
-        on requests.service = ended.service and requests.root_kind = 'slo'
-        and requests.started >= greatest(ended.first_t, (select since from edge)) and requests.started <= ended.last_t
+        on requests.service is not distinct from ended.service and requests.root_kind = 'slo'
+        and requests.started + to_microseconds((requests.total_ms * 1e3)::bigint) > ended.begun
+        and requests.started + to_microseconds((requests.total_ms * 1e3)::bigint) <= ended.last_t
     group by ended.service
 ),
 service as (
@@ -218,7 +239,7 @@ select
     server_share,      -- of the calls: how many were cut into queue, prefill and decode by the server's own span
     requests,          -- requests assembled
     budget_share,      -- of the requests: how many have a budget, of the total or of a stage
-    ended,             -- requests that the service counted itself (slo.requests.ended), null when it counts none
+    ended,             -- requests that the service counted itself (slo.requests.ended) until 15 s ago, null when it counts none
     assembled,         -- requests assembled in the time that this count spans
     assembled_share,   -- assembled / ended; below 0.99 spans are lost on the way
     missing            -- what is missing (a share below 0.9, of server stages 0.5) and the one line that adds it
