@@ -1,7 +1,11 @@
 """The stretch of time, and optionally the route, that a question is asked about."""
 
+import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
+
+UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @dataclass(frozen=True)
@@ -19,3 +23,11 @@ class Window:
     def params(self) -> dict[str, object]:
         """Return the named parameters of a question about requests: from_ts, to_ts, route."""
         return {**self.span(), "route": self.route}
+
+
+def length(text: str) -> timedelta:
+    """Return the length of time that `90s`, `15m`, `1h` or `7d` names; raises ValueError for any other text."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
+    if not found or int(found[1]) == 0:
+        raise ValueError(f"{text!r} is no length of time: expected a number and s, m, h or d, as in 90s, 15m, 1h, 7d")
+    return timedelta(**{UNITS[found[2]]: int(found[1])})

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,20 @@ sag_option = click.option(
 api_option = click.option(
     "--api", default="http://127.0.0.1:4320", envvar="TAILBUDGET_API", help="Read API of the collector."
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+
+
+def _since(default: str) -> Callable[..., Any]:
+    return click.option("--since", default=default, callback=_length, help="How far back: 90s, 15m, 1h, 7d.")
+
+
+def _length(context: click.Context, option: click.Parameter, text: str) -> timedelta:
+    from tailbudget.analytics.window import length
+
+    try:
+        return length(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110})
@@ -139,6 +154,53 @@ def sql(*, query: str, form: str, api: str | None, data: Path | None) -> None:
     from .sql import answer
 
     click.echo(answer(query, form=form, api=api, data=data), nl=False)
+
+
+@cli.command()
+@api_option
+@_since("1d")
+@json_option
+def doctor(*, api: str, since: timedelta, as_json: bool) -> None:
+    """Say which services send what, what is missing and the line that adds it; fails when no collector answers.
+
+    Example: tailbudget doctor
+    """
+    from .doctor import examine, report, to_json
+
+    found = examine(api, span=since)
+    click.echo(to_json(found) if as_json else report(found, now=datetime.now(UTC)), nl=False)
+
+
+@cli.command()
+@_since("1h")
+@click.option(
+    "--by",
+    default="stage,route,model",
+    help="Comma-separated: stage, a segment (service, tenant, route, model, provider, version, region, prompt_bucket, "
+    "output_bucket, cache_hit, stream, conversation, role, outcome), or the name of any span attribute.",
+)
+@click.option("--measure", default="total_ms", help="What is measured: total_ms, ttft_ms, tpot_ms, decode_ms, ...")
+@click.option("--route", default=None, help="Only requests of this route.")
+@json_option
+@click.option("--api", default=None, envvar="TAILBUDGET_API", help="Read API  [default: http://127.0.0.1:4320]")
+@click.option("--data", type=click.Path(path_type=Path), default=None, help="Read this folder, not the API.")
+def report(
+    *, since: timedelta, by: str, measure: str, route: str | None, as_json: bool, api: str | None, data: Path | None
+) -> None:
+    """Show percentiles of the requests so far back, by stage and by segment, each with its number.
+
+    Example: tailbudget report --since 1h --by stage,model,tenant
+    """
+    from tailbudget.analytics.window import Window
+
+    from . import report as reports
+    from .reading import open_reader
+
+    now = datetime.now(UTC)
+    with open_reader(api=api, data=data) as reader:
+        names = [name.strip() for name in by.split(",") if name.strip()]
+        found = reports.compile_report(reader, Window(now - since, now, route=route), by=names, measure=measure)
+    click.echo(reports.to_json(found) if as_json else reports.report(found), nl=False)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -9,12 +9,11 @@ from tailbudget.analytics.formats import answer as answer_from
 from tailbudget.analytics.reader import ARROW_STREAM, ApiReader, QueryError
 from tailbudget.collector.offline import open_offline
 
-DEFAULT_API = "http://127.0.0.1:4320"
-DEFAULT_DATA = Path(".tailbudget")
+from .reading import DEFAULT_API, DEFAULT_DATA
+from .text import to_text
+
 #: What the API is asked to send for each form.
 ACCEPT = {"json": "application/json", "csv": "text/csv", "table": ARROW_STREAM}
-#: A wider cell is cut in the table for people; --json and --csv never cut.
-CELL_WIDTH = 48
 
 
 def answer(query: str, *, form: str, api: str | None, data: Path | None) -> str:
@@ -42,27 +41,3 @@ def _ask(query: str, *, form: str, api: str | None, data: Path | None) -> bytes:
         except duckdb.Error as error:
             raise QueryError(str(error)) from error
         return {"json": found.json, "csv": found.csv, "table": found.arrow}[form]()
-
-
-def to_text(table: pa.Table) -> str:
-    """Return a table for people: a header, one line a row, the number of rows."""
-    columns = [[name, *(_cell(value) for value in table[name].to_pylist())] for name in table.column_names]
-    widths = [max(map(len, column)) for column in columns]
-    numeric = [pa.types.is_floating(field.type) or pa.types.is_integer(field.type) for field in table.schema]
-    lines = []
-    for cells in zip(*columns, strict=True):
-        padded = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(cells, widths, numeric, strict=True)
-        )
-        lines.append("  ".join(padded).rstrip())
-    rows = "1 row" if table.num_rows == 1 else f"{table.num_rows:,} rows"
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:], rows]) + "\n" if lines else rows
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    text = f"{value:,.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-    text = " ".join(text.split())
-    return text if len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 1] + "…"

@@ -23,6 +23,7 @@ from .land.lander import Chore, Entry, Lander
 from .land.landing import Landing, landing_sql
 from .land.seen import Keys
 from .receive.batches import CONTENT_DROPPED, Batches
+from .receive.decode import DECODER
 from .receive.intake import Intake, decode
 from .settings import CollectorSettings
 
@@ -42,6 +43,7 @@ class Collector:
         self._settings = settings
         self._folder = settings.data / JOURNAL
         self.counters = Counters()
+        self.counters.decoder.labels(DECODER).set(1)
         self._connection = open_database(settings.data, memory_limit=settings.memory_limit)
         try:
             known = self._body_keys()

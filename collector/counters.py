@@ -40,6 +40,9 @@ class Counters:
         )
         self.queue = prometheus.Gauge("tailbudget_queue_bodies", "Bodies that wait to land", registry=registry)
         self.journal = prometheus.Gauge("tailbudget_journal_bytes", "Acknowledged, not landed", registry=registry)
+        self.decoder = prometheus.Gauge(
+            "tailbudget_decoder", "1 for the decoder of OTLP bodies that runs", ["name"], registry=registry
+        )
         self._lock = threading.Lock()
         self._unstored: Counts[tuple[str | None, str, str]] = Counts()
 

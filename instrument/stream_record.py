@@ -23,6 +23,7 @@ from .vocabulary import (
     STREAM_MAX_GAP,
     STREAM_STALL_TIME,
     STREAM_STALLS,
+    TIME_TO_FINAL,
     TIME_TO_FIRST_CHUNK,
     TIME_TO_FIRST_TOKEN,
     StreamEnd,
@@ -218,6 +219,8 @@ class StreamRecord:
             attributes[STREAM_STALLS] = self._gaps.stalls
             attributes[STREAM_STALL_TIME] = _seconds(self._gaps.stall_ns)
             attributes[STREAM_GAPS] = self._gaps.encode()
+            if end == "complete" and self._arrivals:  # else the stream's end is its final moment, and the span's
+                attributes[TIME_TO_FINAL] = _seconds(self._arrivals[-1] - self.started_ns)
         return attributes
 
 

@@ -16,6 +16,7 @@ from tailbudget.analytics.reader import DATABASE_NAME
 from tailbudget.instrument.vocabulary import STAGES
 
 SCHEMA = Path(__file__).resolve().parents[1] / "collector" / "land" / "schema.sql"
+VIEWS = SCHEMA.with_name("views.sql")
 Row = dict[str, Any]
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -52,10 +53,11 @@ class Seeded:
 
 
 def empty(folder: Path) -> duckdb.DuckDBPyConnection:
-    """Return a connection to a new database in `folder` that has all tables and no row."""
+    """Return a connection to a new database in `folder` that has all tables and views and no row."""
     connection = duckdb.connect(str(folder / DATABASE_NAME))
     connection.execute("set timezone = 'UTC'")
     connection.execute(SCHEMA.read_text(encoding="utf-8"))
+    connection.execute(VIEWS.read_text(encoding="utf-8"))
     return connection
 
 

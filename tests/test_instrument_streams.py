@@ -251,6 +251,22 @@ def test_the_first_usable_answer_is_found(
     assert attributes["slo.time_to_final"] == pytest.approx(len(words), abs=0.01)
 
 
+def test_a_stream_that_completes_says_when_its_last_token_came(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    for _ in stream(clock.paced(["a", "b", "c", ""]), model="m"):
+        pass
+    assert recorded.attributes("chat m")["slo.time_to_final"] == pytest.approx(3, abs=0.01)
+
+
+def test_a_stream_that_was_left_ends_with_its_span(recorded: Recorded) -> None:
+    wrapped: Any = stream(Words("a", "b"), model="m")
+    next(wrapped)
+    wrapped.close()
+    assert "slo.time_to_final" not in recorded.attributes("chat m")
+
+
 class Clock:
     """A clock that moves a second a word."""
 

@@ -10,10 +10,14 @@ import pytest
 
 from tailbudget.analytics import questions
 
-from .seed import SCHEMA
+from .seed import SCHEMA, VIEWS
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES: dict[str, object] = {
+    "span": "1 hour",
+    "by": "tenant",
+    "attribute": None,
+    "measure": "total_ms",
     "from_ts": "2026-03-01 12:00:00+00:00",
     "to_ts": "2026-03-01 12:15:00+00:00",
     "now": "2026-03-01 12:15:00+00:00",
@@ -63,6 +67,7 @@ def test_a_question_runs_against_the_schema(name: str) -> None:
     connection = duckdb.connect()
     connection.execute("set timezone = 'UTC'")
     connection.execute(SCHEMA.read_text(encoding="utf-8"))
+    connection.execute(VIEWS.read_text(encoding="utf-8"))
     text = questions.sql(name)
     params = {word: SAMPLES[word] for word in set(re.findall(r"\$([a-z_]+)", text))}
     assert connection.cursor().sql(text, params=params).to_arrow_table().num_columns > 0

@@ -1,7 +1,7 @@
 """OTLP protobuf bodies to Arrow batches, in Python over protobuf's upb classes."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -15,6 +15,8 @@ from .points import PointReader
 from .spans import SpanReader
 
 M = TypeVar("M", bound=Message)
+#: The name of this decoder, as `/metrics` and `tailbudget doctor` tell it.
+DECODER: Final = "python"
 
 
 class BadBodyError(Exception):

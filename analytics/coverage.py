@@ -1,0 +1,23 @@
+"""What of each service can be measured, and what was received but not stored."""
+
+from datetime import timedelta
+
+import pyarrow as pa
+
+from .questions import ask
+from .reader import Reader
+from .window import Window
+
+
+def coverage(reader: Reader, *, span: timedelta = timedelta(days=1)) -> pa.Table:
+    """Return one row a service that sent something in `span` before the newest span.
+
+    The columns are those of the view `coverage`, where the database says what each means; `missing` holds what is
+    missing and the one line that adds it.
+    """
+    return ask(reader, "coverage", {"span": f"{span.total_seconds():.0f} seconds"})
+
+
+def unstored(reader: Reader, window: Window) -> pa.Table:
+    """Return one row a sender, signal and reason, the most first: service, signal, reason, n, last_minute."""
+    return ask(reader, "unstored", window.span())

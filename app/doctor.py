@@ -1,0 +1,162 @@
+"""`tailbudget doctor`: whether the collector answers and keeps up, what each service sends, and what is missing."""
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import pyarrow as pa
+
+from tailbudget.analytics.coverage import coverage, unstored
+from tailbudget.analytics.overview import assembly_lag
+from tailbudget.analytics.reader import ApiReader
+from tailbudget.analytics.window import Window
+from tailbudget.instrument.errors import UserError
+
+from .text import ago, to_text
+
+Row = dict[str, Any]
+
+TIMEOUT_S: Final = 10.0
+#: Why something was not stored, in words.
+REASONS: Final = {
+    "bad_id": "spans whose trace or span id is absent, all zero or of a wrong length",
+    "bad_link": "links that point to no valid span",
+    "content_dropped": "attributes with prompts, answers or tool arguments, which are not kept",
+    "duplicate": "spans that had been stored before",
+    "repeated_body": "bodies that had been accepted before",
+    "signal_not_stored": "records of a signal that has no table",
+    "unreadable": "bodies that could not be read back from the journal",
+    "unlandable": "bodies that do not fit the tables",
+    "http_413": "bodies over the size limit",
+    "http_400": "bodies that are no OTLP",
+    "http_415": "bodies of an unknown content type or encoding",
+    "http_503": "bodies refused while the journal or the disk was full: senders were asked to retry",
+}
+#: Metric -> what it is called here; /metrics has them without labels.
+GAUGES: Final = {
+    "tailbudget_landing_lag_seconds": "landing_lag_s",
+    "tailbudget_queue_bodies": "queue_bodies",
+    "tailbudget_journal_bytes": "journal_bytes",
+}
+SHARES: Final = ("ttft_share", "tokens_share", "server_share", "budget_share", "assembled_share")
+
+
+def examine(api: str, *, span: timedelta) -> Row:
+    """Return what the collector at `api` says of itself, and of the services in `span` before the newest span.
+
+    Keys: api, decoder, landing_lag_s, assembly_lag_s, queue_bodies, journal_bytes, failures (by work), services (rows
+    of the view `coverage`), unstored (rows of what was received and not stored). Raises UserError when nothing answers
+    there or OTLP is not accepted yet, QueryError when it answers but refuses.
+    """
+    api = api.rstrip("/")
+    _check_ready(api)
+    metrics = _get(f"{api}/metrics")
+    reader = ApiReader(api)
+    now = datetime.now(UTC)
+    gauges = {name: next(iter(_samples(metrics, metric).values()), None) for metric, name in GAUGES.items()}
+    return {
+        "api": api,
+        "decoder": next(iter(_samples(metrics, "tailbudget_decoder")), None),
+        **gauges,
+        "assembly_lag_s": assembly_lag(reader, now=now)["lag_s"][0].as_py() or 0.0,
+        "failures": {work: int(n) for work, n in _samples(metrics, "tailbudget_failures_total").items()},
+        "services": coverage(reader, span=span).to_pylist(),
+        "unstored": unstored(reader, Window(now - span, now + timedelta(minutes=1))).to_pylist(),
+    }
+
+
+def to_json(found: Row) -> str:
+    """Return one JSON object, instants as ISO 8601 in UTC with Z."""
+    return json.dumps(found, default=_instant, indent=2) + "\n"
+
+
+def report(found: Row, *, now: datetime) -> str:
+    """Return what people read: the collector in a line, a table of services, what is missing, what was not stored."""
+    return "\n".join(_lines(found, now))
+
+
+def _lines(found: Row, now: datetime) -> Iterator[str]:
+    yield (
+        f"collector  {found['api']} answers; decoder {found['decoder'] or 'unknown'}; "
+        f"landing {found['landing_lag_s'] or 0:.1f} s behind, assembly {found['assembly_lag_s']:.1f} s; "
+        f"{found['queue_bodies'] or 0:.0f} bodies wait, {found['journal_bytes'] or 0:,.0f} bytes of journal"
+    )
+    for work, n in found["failures"].items():
+        yield f"failed     {work}: {n} times, the collector's log says why"
+    if not found["services"]:
+        yield "services   none sent anything; point one at the collector: OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318"
+    else:
+        yield ""
+        yield to_text(pa.Table.from_pylist([_shown(row, now) for row in found["services"]])).rstrip()
+    yield from _missing(found["services"])
+    yield from _unstored(found["unstored"])
+    yield ""
+
+
+def _shown(row: Mapping[str, Any], now: datetime) -> Row:
+    return {
+        "service": row["service"] or "(no name)",
+        "sends": ", ".join(row["dialects"]) or "unknown",
+        "newest": "never" if row["last_span"] is None else ago(now - row["last_span"]),
+        "spans": row["spans"],
+        "requests": row["requests"],
+        "calls": row["calls"],
+        **{name.removesuffix("_share"): _percent(row[name]) for name in SHARES},
+    }
+
+
+def _missing(services: Sequence[Row]) -> Iterator[str]:
+    holes = [(row["service"] or "(no name)", hole) for row in services for hole in row["missing"]]
+    if holes:
+        yield "\nmissing, and the line that adds it"
+    for service, hole in holes:
+        yield f"  {service}: {hole['what']}\n      {hole['add']}"
+
+
+def _unstored(rows: Sequence[Row]) -> Iterator[str]:
+    if rows:
+        yield "\nnot stored as it came"
+    for row in rows:
+        meaning = REASONS.get(row["reason"], "")
+        yield f"  {row['n']:,} {row['signal']} of {row['service'] or '(no name)'}: {row['reason']}, {meaning}".rstrip(
+            ", "
+        )
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{100 * share:.0f} %" if share in (0, 1) else f"{100 * share:.1f} %"
+
+
+def _check_ready(api: str) -> None:
+    try:
+        _get(f"{api}/readyz")
+    except urllib.error.HTTPError as error:
+        raise UserError(
+            f"{api}/readyz answered {error.code}, 200 was expected: the collector is starting or stopping, "
+            "or something else listens there"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no collector answers at {api} ({error}): start `tailbudget collector`, or name its --api"
+        ) from error
+
+
+def _get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - the collector's own API
+        return str(answer.read().decode())
+
+
+def _samples(metrics: str, name: str) -> dict[str, float]:
+    """Return the samples of one metric in Prometheus' text format, by their only label ('' without one)."""
+    found = re.findall(rf'^{name}(?:{{\w+="([^"]*)"}})? ([0-9.e+-]+)$', metrics, re.MULTILINE)
+    return {label: float(value) for label, value in found}
+
+
+def _instant(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    raise TypeError(f"no JSON form for {value!r}")

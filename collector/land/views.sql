@@ -1,0 +1,541 @@
+-- The views of the data file, made anew at every start, so that files of earlier versions have them too. The comment above a
+-- view and behind the columns of its last select become its `comment on` in the database.
+
+-- Which instrumentation sends spans of this scope and rule, null for one that nobody has named: first match wins.
+create or replace macro dialect_of(scope, rule) as (
+    select arg_min(listed.dialect, listed.place)
+    from (
+        values
+            (1, 'tailbudget%', 'scope', 'tailbudget'),
+            (2, 'vllm%', 'scope', 'vLLM'),
+            (3, 'sglang%', 'scope', 'SGLang'),
+            (4, 'openinference%', 'scope', 'OpenInference'),
+            (5, 'logfire%', 'scope', 'Logfire'),
+            (6, 'pydantic-ai%', 'scope', 'Pydantic AI'),
+            (7, 'openlit%', 'scope', 'OpenLIT'),
+            (8, 'litellm%', 'scope', 'LiteLLM'),
+            (9, 'langfuse%', 'scope', 'Langfuse'),
+            (10, 'langsmith%', 'scope', 'LangSmith'),
+            (11, 'genkit%', 'scope', 'Genkit'),
+            (12, 'ai', 'scope', 'Vercel AI SDK'),
+            (13, 'opentelemetry.instrumentation.genai%', 'scope', 'OpenTelemetry GenAI'),
+            (14, 'opentelemetry.instrumentation.openai_v2%', 'scope', 'OpenTelemetry GenAI'),
+            (15, 'opentelemetry.instrumentation.google_genai%', 'scope', 'OpenTelemetry GenAI'),
+            (16, 'com.anthropic.%', 'scope', 'OpenTelemetry GenAI'),
+            (20, 'slo.%', 'rule', 'tailbudget'),
+            (21, 'engine%', 'rule', 'vLLM'),
+            (22, 'sglang%', 'rule', 'SGLang'),
+            (23, 'openinference%', 'rule', 'OpenInference'),
+            (24, 'logfire%', 'rule', 'Logfire'),
+            (25, 'litellm%', 'rule', 'LiteLLM'),
+            (26, 'langfuse%', 'rule', 'Langfuse'),
+            (27, 'vercel%', 'rule', 'Vercel AI SDK'),
+            (28, 'genkit%', 'rule', 'Genkit'),
+            (29, 'traceloop%', 'rule', 'OpenLLMetry'),
+            (30, 'request type%', 'rule', 'OpenLLMetry'),
+            (31, 'opentelemetry.instrumentation.%.v1', 'scope', 'OpenLLMetry'),
+            (32, 'genai%', 'rule', 'OpenTelemetry GenAI'),
+            (33, 'tool%', 'rule', 'OpenTelemetry GenAI'),
+            (34, 'model by %', 'rule', 'OpenTelemetry GenAI'),
+            (35, 'vector store%', 'rule', 'OpenTelemetry database'),
+            (36, 'database%', 'rule', 'OpenTelemetry database'),
+            (37, 'http%', 'rule', 'OpenTelemetry HTTP'),
+            (38, 'asgi%', 'rule', 'OpenTelemetry HTTP')
+    ) as listed(place, pattern, field, dialect)
+    where lower(if(listed.field = 'scope', scope, rule)) like listed.pattern
+);
+
+-- The table of the view `coverage` over so much time before the newest span: from coverage_over('1 hour').
+create or replace macro coverage_over(span) as table
+with edge as (
+    select least(now(), newest) - span::interval as since
+    from (select max(started) as newest from spans)
+),
+origin as (
+    select service, scope, rule, count(*) as n, max(started) as last_span
+    from spans
+    where started >= (select since from edge)
+    group by all
+),
+named as (
+    select scope, rule, dialect_of(scope, rule) as dialect
+    from (select distinct scope, rule from origin)
+),
+sender as (
+    select
+        service,
+        list_sort(list(distinct dialect) filter (where dialect is not null)) as dialects,
+        sum(n)::bigint as spans,
+        max(last_span) as last_span
+    from origin
+    left join named on named.scope is not distinct from origin.scope and named.rule = origin.rule
+    group by service
+),
+called as (
+    select
+        service,
+        count(*) as calls,
+        count(*) filter (where stream is distinct from false) as streams,
+        count(ttft_ms) as timed,
+        count(*) filter (where outcome = 'ok') as answered,
+        count(*) filter (where outcome = 'ok' and input_tokens is not null and output_tokens is not null) as counted,
+        count(*) filter (where split = 'server') as served,
+        count(*) filter (where not regexp_matches(coalesce(server_address, ''), '^api\.|\.(amazonaws|azure|googleapis)\.com')) as own,
+        mode(provider) as provider
+    from calls
+    where started >= (select since from edge)
+    group by service
+),
+budgeted as (
+    select distinct request_id, trace_id
+    from stages
+    where budget_ms is not null and started >= (select since from edge)
+),
+asked as (
+    select
+        requests.service,
+        count(*) as requests,
+        count(*) filter (where requests.budget_ms is not null or budgeted.request_id is not null) as held,
+        mode(requests.route) as route
+    from requests
+    left join budgeted using (request_id, trace_id)
+    where requests.started >= (select since from edge)
+    group by requests.service
+),
+point as (  -- also some from before the window, which tell where the first count in it begins
+    select
+        resources.service, metrics.resource_id, metrics.attrs, coalesce(metrics.temporality, '') = 'delta' as delta,
+        coalesce(metrics.started, metrics.t) as started, metrics.t, metrics.value, edge.since,
+        metrics.t >= edge.since and metrics.t <= now() - interval 15 second as inside  -- spans of the last seconds are on their way
+    from metrics
+    join resources using (resource_id)
+    cross join edge
+    where metrics.name = 'slo.requests.ended' and metrics.t >= edge.since - interval 10 minute
+),
+counter as (
+    select
+        service,
+        case
+            when delta then sum(value) filter (where inside and started >= since)
+            else max(value) filter (where inside)
+                - coalesce(max(value) filter (where t < since), if(min(started) >= since, 0, min(value) filter (where inside)))
+        end as n
+    from point
+    group by service, resource_id, attrs, delta, since, if(delta, null, started)
+),
+spell as (  -- an SDK's first point begins when it was read, not when the process began: only a second one tells its beginning
+    select
+        service,
+        case
+            when not bool_or(t < since) then since
+            when delta then min(started) filter (where inside and started >= since)
+            else max(t) filter (where t < since)
+        end as begun,
+        max(t) filter (where inside) as last_t
+    from point
+    group by service, resource_id, delta, since
+),
+ended as (
+    select spells.service, coalesce(counters.n, 0)::bigint as n, spells.begun, spells.last_t
+    from (select service, min(begun) as begun, max(last_t) as last_t from spell group by service) as spells
+    left join (select service, sum(n) as n from counter group by service) as counters
+        on counters.service is not distinct from spells.service
+),
+assembled as (  -- of the time that the counts speak of
+    select ended.service, any_value(ended.n) as ended, count(requests.request_id) as assembled
+    from ended
+    left join requests
+        on requests.service is not distinct from ended.service and requests.root_kind = 'slo'
+        and requests.started + to_microseconds((requests.total_ms * 1e3)::bigint) > ended.begun
+        and requests.started + to_microseconds((requests.total_ms * 1e3)::bigint) <= ended.last_t
+    group by ended.service
+),
+service as (
+    select service from sender
+    union
+    select service from called
+    union
+    select service from asked
+    union
+    select service from ended
+),
+measured as (
+    select
+        service.service,
+        coalesce(sender.dialects, []) as dialects,
+        coalesce(sender.spans, 0) as spans,
+        sender.last_span,
+        coalesce(called.calls, 0) as calls,
+        called.timed / nullif(called.streams, 0) as ttft_share,
+        called.counted / nullif(called.answered, 0) as tokens_share,
+        called.served / nullif(called.calls, 0) as server_share,
+        coalesce(asked.requests, 0) as requests,
+        asked.held / nullif(asked.requests, 0) as budget_share,
+        assembled.ended,
+        assembled.assembled,
+        assembled.assembled / nullif(assembled.ended, 0) as assembled_share,
+        coalesce(called.own, 0) > 0 as own_engine,
+        called.provider = 'openai' and not list_contains(sender.dialects, 'tailbudget') as openai_untimed,
+        not list_has_all(['vLLM', 'SGLang'], coalesce(sender.dialects, [])) as serves_users,
+        to_json(service.service)::varchar as quoted,
+        case
+            when asked.route like '/%' then printf('app = tailbudget.ASGIMiddleware(app, budgets_ms={%s: {"total": 2500}})', to_json(asked.route))
+            else printf('with tailbudget.request(%s, budgets_ms={"total": 2500}): ...', to_json(asked.route))
+        end as marked
+    from service
+    left join sender on sender.service is not distinct from service.service
+    left join called on called.service is not distinct from service.service
+    left join asked on asked.service is not distinct from service.service
+    left join assembled on assembled.service is not distinct from service.service
+)
+select
+    * exclude (own_engine, openai_untimed, serves_users, quoted, marked),
+    list_filter(
+        [
+            case when service is null and spans > 0 then {'what': 'name of the service', 'add': 'OTEL_SERVICE_NAME=...'} end,
+            case
+                when not serves_users or coalesce(ttft_share, 1) >= 0.9 then null
+                when openai_untimed then {'what': 'ttft', 'add': printf('tailbudget.init(%s)', quoted)}
+                when ttft_share < 0.9 then {'what': 'ttft', 'add': 'chunks = tailbudget.stream(chunks)'}
+            end,
+            case
+                when serves_users and tokens_share < 0.9
+                then {'what': 'tokens', 'add': 'stream_options={"include_usage": True}  # in each streamed call'}
+            end,
+            case
+                when own_engine and server_share < 0.5
+                then {
+                    'what': 'server stages',
+                    'add': 'OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf '
+                        || 'vllm serve ... --otlp-traces-endpoint http://127.0.0.1:4318/v1/traces'
+                }
+            end,
+            case
+                when serves_users and budget_share < 0.9 and ended is null then {'what': 'budgets, count of requests', 'add': marked}
+                when serves_users and budget_share < 0.9 then {'what': 'budgets', 'add': marked}
+                when serves_users and requests > 0 and ended is null
+                then {'what': 'count of requests', 'add': if(list_contains(dialects, 'tailbudget'), printf('tailbudget.init(%s)', quoted), marked)}
+            end,
+            case
+                when assembled_share < 0.99
+                then {'what': 'requests', 'add': 'OTEL_BSP_MAX_QUEUE_SIZE=65536  # in the environment of the service'}
+            end
+        ],
+        lambda hole: hole is not null
+    ) as missing
+from measured
+order by service nulls last;
+
+-- One row a service that sent something in the last 24 hours before the newest span: what of its requests and calls can be measured.
+create or replace view coverage as
+select
+    service,           -- service.name, null for senders without one
+    dialects,          -- instrumentations seen in its spans, sorted
+    spans,             -- spans received
+    last_span,         -- start of the newest one
+    calls,             -- model calls
+    ttft_share,        -- of the calls that stream, or do not say: how many have a first token; null without any
+    tokens_share,      -- of the calls that ended ok: how many have both token counts
+    server_share,      -- of the calls: how many were cut into queue, prefill and decode by the server's own span
+    requests,          -- requests assembled
+    budget_share,      -- of the requests: how many have a budget, of the total or of a stage
+    ended,             -- requests that the service counted itself (slo.requests.ended) until 15 s ago, null when it counts none
+    assembled,         -- requests assembled in the time that this count spans
+    assembled_share,   -- assembled / ended; below 0.99 spans are lost on the way
+    missing            -- what is missing (a share below 0.9, of server stages 0.5) and the one line that adds it
+from coverage_over('1 day');
+
+-- One row a hop from a service to what it called, of so much time before the newest span: from hops_over('1 day').
+create or replace macro hops_over(span) as table
+with edge as (
+    select least(now(), newest) - span::interval as since
+    from (select max(started) as newest from spans)
+),
+engine as (
+    select distinct service
+    from spans
+    where role = 'engine' and started >= (select since from edge)
+),
+received as (
+    select *
+    from spans
+    where started >= (select since from edge)
+),
+answered as (  -- what a span called in another service
+    select
+        caller.trace_id, caller.span_id, caller.role, caller.service as from_service, caller.started, caller.start_ns, caller.status,
+        callee.service, callee.end_ns, coalesce(caller.server_address, caller.peer) as address
+    from received as callee
+    join received as caller
+        on caller.trace_id = callee.trace_id and caller.span_id = callee.parent_span_id and caller.service <> callee.service
+    where callee.kind in ('SERVER', 'CONSUMER') or callee.role = 'engine'
+),
+first_answer as (
+    select trace_id, span_id, any_value(service) as service, max(end_ns) as end_ns
+    from answered
+    group by all
+),
+address as (  -- also under calls whose own span does not reach the other service
+    select address, mode(service) as service
+    from answered
+    where address is not null
+    group by address
+),
+served as (  -- the engine's span may stand in a trace of its own
+    select joined.trace_id, joined.span_id, any_value(received.service) as service
+    from (select trace_id, span_id, unnest(spans) as id from calls where split = 'server' and started >= (select since from edge)) as joined
+    join received on received.span_id = joined.id and received.role = 'engine'
+    group by all
+),
+client as (
+    select
+        trace_id, span_id, parent_span_id, service, started, start_ns, duration_ns, status, role, stage, rule, name, peer, server_address,
+        operation, provider, model,
+        case when contains(attrs::varchar, '"slo.net.') then attrs end as attrs
+    from received
+    where role in ('call', 'network') or role = 'stage' and stage in ('retrieval', 'tools') or rule like 'database%'
+),
+staged as (
+    select trace_id, span_id, stage
+    from client
+    where role = 'stage'
+),
+hop as (
+    select
+        calls.trace_id, calls.span_id, calls.service, calls.started, calls.total_ms as ms, calls.outcome = 'error' as failed,
+        'provider' as kind, coalesce(calls.server_address, calls.provider, 'unknown provider') as name, served.service as engine,
+        client.start_ns, client.attrs
+    from calls
+    left join served using (trace_id, span_id)
+    left join client using (trace_id, span_id)
+    where calls.started >= (select since from edge)
+        and calls.service not in (select service from engine)
+    union all  -- HTTP clients under no call and no stage, as assembly found; all of them in traces that are no request
+    select
+        trace_id, span_id, service, started, duration_ns / 1e6, status = 'ERROR', 'peer', coalesce(server_address, peer), null,
+        start_ns, attrs
+    from client
+    where role = 'network'
+        and coalesce(server_address, peer) is not null
+        and (
+            (trace_id, span_id) in (select trace_id, span_id from stage_spans where started >= (select since from edge))
+            or trace_id not in (select trace_id from requests where started >= (select since from edge) - interval 1 day)
+        )
+    union all  -- a step of a stage, without a peer of its own, is not a hop beside the stage around it
+    select
+        trace_id, span_id, service, started, duration_ns / 1e6, status = 'ERROR',
+        case
+            when stage = 'tools' then 'tool'
+            when operation = 'embeddings' or model is not null then 'provider'
+            else 'store'
+        end,
+        case
+            when stage is distinct from 'tools' and (operation = 'embeddings' or model is not null)
+            then coalesce(server_address, provider, model, 'unknown provider')
+            else coalesce(peer, name)
+        end,
+        null, start_ns, attrs
+    from client
+    where (role = 'stage' or rule like 'database%')
+        and (
+            peer is not null
+            or parent_span_id is null
+            or (trace_id, parent_span_id, stage) not in (select trace_id, span_id, stage from staged)
+        )
+    union all  -- to another service without a client span that is a hop by itself
+    select
+        trace_id, span_id, from_service, started, (end_ns - start_ns) / 1e6, status = 'ERROR', 'service', service, null, start_ns, null
+    from answered
+    where role not in ('network', 'call', 'engine')
+),
+found as (
+    select
+        hop.*,
+        coalesce(hop.engine, first_answer.service, address.service, if(hop.kind = 'service', hop.name, null)) as target,
+        (first_answer.end_ns - hop.start_ns) / 1e6 as answered_ms
+    from hop
+    left join first_answer using (trace_id, span_id)
+    left join address on address.address = hop.name and hop.kind in ('provider', 'peer')
+    where hop.service is not null
+)
+select
+    trace_id,
+    span_id,
+    service,
+    started,
+    case
+        when target in (select service from engine) then 'engine'
+        when target is not null then 'service'
+        else kind
+    end as kind,
+    coalesce(target, name) as name,
+    greatest(ms, coalesce(answered_ms, 0)) as ms,
+    failed,
+    try_cast(attrs->>'$."slo.net.connect"' as double) * 1e3 as connect_ms,
+    try_cast(attrs->>'$."slo.net.reused"' as boolean) as reused
+from found;
+
+-- One row a service and what it calls: the last 24 hours before the newest span, held against the seven days before them.
+create or replace view map_edges as
+with hop as (
+    select
+        hops.*,
+        'service:' || service as from_node,
+        if(kind = 'engine', 'service', kind) || ':' || name as to_node,
+        started >= (select least(now(), max(started)) - interval 1 day from spans) as recent
+    from hops_over('8 days') as hops
+),
+asked as (
+    select trace_id, count(*) as requests
+    from requests
+    group by trace_id
+),
+traced as (
+    select from_node, to_node, recent, sum(n) as n, sum(coalesce(asked.requests, 1)) as requests
+    from (select from_node, to_node, recent, trace_id, count(*) as n from hop group by all) as counted
+    left join asked using (trace_id)
+    group by all
+),
+timed as (
+    select
+        from_node,
+        to_node,
+        recent,
+        count(*) as hops,
+        quantile_cont(ms, 0.5) as p50_ms,
+        quantile_cont(ms, 0.95) as p95_ms,
+        avg(failed::integer) as failed_share,
+        median(connect_ms) as connect_ms,
+        avg((not reused)::integer) as new_share
+    from hop
+    group by all
+),
+measured as (
+    select timed.*, traced.n / traced.requests as calls_per_request
+    from timed
+    join traced using (from_node, to_node, recent)
+),
+region as (
+    select 'service:' || service as node, mode(region) as region
+    from resources
+    where service is not null
+    group by service
+),
+compared as (
+    select
+        coalesce(late.from_node, early.from_node) as from_node,
+        coalesce(late.to_node, early.to_node) as to_node,
+        late.* exclude (from_node, to_node, recent),
+        early.hops as hops_before,
+        early.calls_per_request as calls_per_request_before,
+        early.p95_ms as p95_ms_before,
+        exists (from hop where not recent) as has_history
+    from (from measured where recent) as late
+    full join (from measured where not recent) as early on early.from_node = late.from_node and early.to_node = late.to_node
+)
+select
+    compared.from_node,                 -- node of the caller, a row of map_nodes
+    compared.to_node,                   -- node of what it calls
+    coalesce(hops, 0) as hops,          -- how often
+    calls_per_request,                  -- hops a request, of the requests with any
+    p50_ms,                             -- median time of a hop
+    p95_ms,                             -- 95th percentile of it
+    failed_share,                       -- share that ended in an error
+    connect_ms,                         -- median time to connect, one round trip of the network; null when not measured
+    new_share,                          -- share that opened a new connection; null when not measured
+    caller.region as from_region,       -- cloud.region of the caller
+    callee.region as to_region,         -- cloud.region of what it calls, null where it sends no telemetry
+    calls_per_request_before,           -- of the seven days before, null when it did not exist or nothing is stored
+    p95_ms_before,                      -- of the seven days before
+    case
+        when not has_history then null
+        when hops_before is null then 'new'
+        when hops is null then 'gone'
+        else nullif(concat_ws(
+            ', ',
+            case
+                when least(hops, hops_before) < 30 then null
+                when p95_ms > 1.25 * p95_ms_before then 'slower'
+                when p95_ms < 0.8 * p95_ms_before then 'faster'
+            end,
+            case
+                when calls_per_request > 1.25 * calls_per_request_before then 'more calls'
+                when calls_per_request < 0.8 * calls_per_request_before then 'fewer calls'
+            end
+        ), '')
+    end as change,                      -- new, gone, slower or faster by a quarter (30 hops on each side), more or fewer calls; null for none
+from compared
+left join region as caller on caller.node = compared.from_node
+left join region as callee on callee.node = compared.to_node
+order by compared.from_node, hops desc, compared.to_node;
+
+-- One row a service, engine, provider, store, tool or other peer seen in the last 24 hours before the newest span, or gone since.
+create or replace view map_nodes as
+with edge as (
+    select least(now(), max(started)) - interval 1 day as since, least(now(), max(started)) - interval 8 day as before
+    from spans
+),
+sender as (
+    select
+        service,
+        bool_or(role = 'engine') as engine,
+        count(*) filter (where started >= (select since from edge)) as spans,
+        count(*) filter (where started < (select since from edge)) as spans_before
+    from spans
+    where service is not null and started >= (select before from edge)
+    group by service
+),
+asked as (
+    select service, count(*) as requests, quantile_cont(total_ms, 0.95) as p95_ms
+    from requests
+    where started >= (select since from edge) and not synthetic
+    group by service
+),
+region as (
+    select service, mode(region) as region
+    from resources
+    group by service
+),
+service as (
+    select
+        'service:' || sender.service as node,
+        if(engine, 'engine', 'service') as kind,
+        sender.service as name,
+        region.region,
+        spans,
+        coalesce(asked.requests, 0) as requests,
+        asked.p95_ms,
+        case
+            when sum(spans_before) over () = 0 then null
+            when spans_before = 0 then 'new'
+            when spans = 0 then 'gone'
+        end as change
+    from sender
+    left join asked using (service)
+    left join region using (service)
+),
+silent as (  -- what only its callers tell of
+    select
+        to_node as node,
+        split_part(to_node, ':', 1) as kind,
+        substr(to_node, strpos(to_node, ':') + 1) as name,
+        null as region,
+        0 as spans,
+        0 as requests,
+        null as p95_ms,
+        case when bool_and(change = 'new') then 'new' when bool_and(change = 'gone') then 'gone' end as change
+    from map_edges
+    where to_node not in (select node from service)
+    group by to_node
+)
+select
+    node,              -- its key in map_edges
+    kind,              -- service, engine, provider, store, tool or peer
+    name,              -- service.name, address, or the name that its callers use
+    region,            -- cloud.region that it sends most, null when none
+    spans,             -- spans that it sent
+    requests,          -- requests of users that it served
+    p95_ms,            -- 95th percentile of their total time, null without any
+    change,            -- new or gone against the seven days before; null for neither, or when nothing is stored of them
+from (from service union all by name from silent)
+order by kind, name;

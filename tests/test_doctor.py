@@ -1,0 +1,119 @@
+"""`tailbudget doctor` says what each service sends and why something was not stored, and fails when nobody answers."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailbudget.app.cli import run
+from tailbudget.app.text import ago
+
+from .collector_support import Collector, collector, trace_body, trace_request
+from .local_api import local_api
+from .seed import empty
+from .support import free_port, wait_until
+
+CALL = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.provider.name": "openai"}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    """A collector that holds five calls of `shop` and refused one span."""
+    with collector(tmp_path_factory.mktemp("data")) as started:
+        assert started.post("/v1/traces", trace_body(5, attributes=CALL))[0] == 200
+        broken = trace_request(1, start_ns=time.time_ns(), seed=2)
+        broken.resource_spans[0].scope_spans[0].spans[0].trace_id = bytes(16)
+        assert started.post("/v1/traces", broken.SerializeToString())[0] == 200
+        wait_until(lambda: started.value("select count(*) from calls") == 5, what="five calls")
+        wait_until(
+            lambda: started.value("select count(*) from ingest_health where reason = 'bad_id'"), what="its count"
+        )
+        yield started
+
+
+def address(running: Collector) -> str:
+    return f"http://127.0.0.1:{running.api_port}"
+
+
+def told(running: Collector, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    assert run(["doctor", "--api", address(running), *options]) == 0
+    return capsys.readouterr().out
+
+
+def test_json_says_what_the_collector_and_each_service_do(
+    running: Collector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: dict[str, Any] = json.loads(told(running, capsys, "--json"))
+    assert (found["api"], found["decoder"], found["failures"]) == (address(running), "python", {})
+    assert (found["queue_bodies"], found["journal_bytes"], found["assembly_lag_s"]) == (0, 0, 0)
+    (shop,) = found["services"]
+    assert (shop["service"], shop["calls"], shop["ttft_share"], shop["ended"]) == ("shop", 5, 0, None)
+    assert {"what": "ttft", "add": 'tailbudget.init("shop")'} in shop["missing"]
+    assert datetime.fromisoformat(shop["last_span"]).tzinfo is not None
+    assert shop["last_span"].endswith("Z")
+    (refused,) = found["unstored"]
+    assert (refused["service"], refused["signal"], refused["reason"], refused["n"]) == ("shop", "traces", "bad_id", 1)
+
+
+def test_people_read_a_table_the_lines_to_add_and_the_reasons(
+    running: Collector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = told(running, capsys)
+    assert f"collector  {address(running)} answers; decoder python" in text
+    row = next(line for line in text.splitlines() if line.startswith("shop "))
+    assert " ago" in row or "just now" in row
+    assert 'shop: ttft\n      tailbudget.init("shop")' in text
+    assert "1 traces of shop: bad_id, spans whose trace or span id is absent" in text
+
+
+def test_a_length_of_time_that_is_none_is_named(running: Collector, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--api", address(running), "--since", "soon"]) == 2
+    assert "'soon' is no length of time: expected a number and s, m, h or d" in capsys.readouterr().err
+
+
+def test_without_a_collector_it_fails_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    api = f"http://127.0.0.1:{free_port()}"
+    assert run(["doctor", "--api", api]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"tailbudget: no collector answers at {api}")
+    assert "start `tailbudget collector`" in shown.err
+    assert shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("api", ["nonsense", "127.0.0.1:4320"])
+def test_an_address_that_is_no_url_is_one_line_too(api: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--api", api]) == 1
+    assert f"no collector answers at {api}" in capsys.readouterr().err
+
+
+def test_a_collector_that_does_not_accept_spans_yet_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with empty(tmp_path) as connection, local_api(connection, ready=False) as api:
+        assert run(["doctor", "--api", api]) == 1
+    assert "/readyz answered 503, 200 was expected" in capsys.readouterr().err
+
+
+def test_a_collector_without_spans_says_where_to_send_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with empty(tmp_path) as connection, local_api(connection) as api:
+        assert run(["doctor", "--api", api]) == 0
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT=" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "just now"),
+        (0.4, "just now"),
+        (59, "59 s ago"),
+        (3599, "59 min ago"),
+        (-7300, "2 h ahead"),
+        (90_000, "1 d ago"),
+    ],
+)
+def test_how_long_ago_is_told_in_the_largest_whole_unit(seconds: float, words: str) -> None:
+    now = datetime.now(UTC)
+    assert ago(now - datetime.fromtimestamp(now.timestamp() - seconds, UTC)) == words
