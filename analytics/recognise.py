@@ -31,6 +31,7 @@ KEPT_EVENTS: Final = 128
 CASTS: Final = {
     "text": "nullif({0}, '')",
     "bool": "try_cast({0} as boolean)",
+    "flag": "case when {0} is not null then coalesce(try_cast({0} as boolean), true) end",
     "int": "try_cast({0} as bigint)",
     "s": "case when try_cast({0} as double) >= 0 then try_cast(round(try_cast({0} as double) * 1e9) as bigint) end",
     "ms": "case when try_cast({0} as double) >= 0 then try_cast(round(try_cast({0} as double) * 1e6) as bigint) end",
@@ -42,12 +43,14 @@ FUNCTIONS: Final = {
     "model": "case when {0} like '{{%' then coalesce(try(json_extract_string({0}, '$.model')), "
     "try(json_extract_string({0}, '$.model_name'))) end",
     "streamed": "case when {0} like '{{%' and try(json_extract_string({0}, '$.stream')) = 'true' then 'true' end",
+    "of_sglang": "case when b.module = 'sglang::request' then {0} end",
+    "of_log": "case when b.\"logfire.span_type\" = 'log' then {0} end",
     "host": "nullif(regexp_extract({0}, '^[a-z]+://([^/?#]+)', 1), '')",
     "address": 'case when b."server.port" is null or ends_with({0}, \':\' || b."server.port") then {0} '
     "else {0} || ':' || b.\"server.port\" end",
 }
 #: Attributes that a function above reads beside the one it is given.
-READ_BESIDE: Final = {"address": ("server.port",)}
+READ_BESIDE: Final = {"address": ("server.port",), "of_sglang": ("module",), "of_log": ("logfire.span_type",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +204,10 @@ def _events() -> str:
     exception = (
         """arg_max(try(json_extract_string(attrs, '$."exception.type"')), t_ns) filter (where name = 'exception')"""
     )
-    return f"select trace_id, span_id, {exception} as exception, {', '.join(first)} from batch_events group by all"  # noqa: S608 - from our own tables
+    return (
+        f"select trace_id, span_id, {exception} as exception, max(t_ns) as last_t_ns, {', '.join(first)} "  # noqa: S608 - from our own tables
+        "from batch_events group by all"
+    )
 
 
 def _budgets() -> str:
@@ -231,6 +237,7 @@ def _canonical() -> Iterator[tuple[str, str]]:
             yield "ttft_ns", f"case when {streamed} then {_first_of(token)} end"
             yield "ttft_source", f"case when {streamed} then {_name_of(token)} end"
         yield column, special[column].format(sql) if column in special else sql
+    yield "last_event_ns", "e.last_t_ns - b.start_ns"
 
 
 @cache

@@ -15,7 +15,7 @@ from tailbudget.instrument.vocabulary import STAGES
 #: the database may use, 2,000 do not.
 TRACES: Final = 2_000
 #: What a tick builds, in this order; each is a temporary table of the file's name.
-BUILD: Final = ("node", "twin", "walk", "path", "call", "piece", "request", "stage")
+BUILD: Final = ("node", "twin", "tail", "walk", "path", "call", "piece", "request", "stage")
 TABLES: Final = ("requests", "calls", "stages", "stage_spans", "violations")
 
 

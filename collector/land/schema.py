@@ -11,7 +11,7 @@ from tailbudget.instrument.errors import UserError
 
 SCHEMA: Final = Path(__file__).with_name("schema.sql")
 #: Raised by every change of schema.sql.
-VERSION: Final = 1
+VERSION: Final = 2
 
 _STATEMENT: Final = re.compile(r"((?:^--[^\n]*\n)+)(create (table|macro) (\w+).*?;)[ \t]*$", re.MULTILINE | re.DOTALL)
 _COLUMN: Final = re.compile(r"^    (\w+) [^\n]*?-- ([^\n]+)$", re.MULTILINE)

@@ -60,6 +60,11 @@ create table spans (
     stalls BIGINT,                     -- slo.stream.stalls
     stall_ns BIGINT,                   -- slo.stream.stall_time
     consumer_ns BIGINT,                -- slo.stream.consumer_time
+    call_role VARCHAR,                 -- slo.role: what a model call is for
+    hedged BOOLEAN,                    -- slo.hedged
+    fallback BOOLEAN,                  -- slo.fallback
+    streamed_ns BIGINT,                -- on the second record of a streamed call: from its headers to its end
+    last_event_ns BIGINT,              -- last event since the span's start
     attrs JSON not null                -- every attribute that the content rule keeps, under its own key
 );
 
