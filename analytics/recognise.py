@@ -45,12 +45,20 @@ FUNCTIONS: Final = {
     "streamed": "case when {0} like '{{%' and try(json_extract_string({0}, '$.stream')) = 'true' then 'true' end",
     "of_sglang": "case when b.module = 'sglang::request' then {0} end",
     "of_log": "case when b.\"logfire.span_type\" = 'log' then {0} end",
+    "of_genkit": "case when b.\"genkit:metadata:subtype\" = 'model' then {0} end",
+    "usage_in": "case when {0} like '{{%' then try(json_extract_string({0}, '$.input')) end",
+    "usage_out": "case when {0} like '{{%' then try(json_extract_string({0}, '$.output')) end",
     "host": "nullif(regexp_extract({0}, '^[a-z]+://([^/?#]+)', 1), '')",
     "address": 'case when b."server.port" is null or ends_with({0}, \':\' || b."server.port") then {0} '
     "else {0} || ':' || b.\"server.port\" end",
 }
 #: Attributes that a function above reads beside the one it is given.
-READ_BESIDE: Final = {"address": ("server.port",), "of_sglang": ("module",), "of_log": ("logfire.span_type",)}
+READ_BESIDE: Final = {
+    "address": ("server.port",),
+    "of_sglang": ("module",),
+    "of_log": ("logfire.span_type",),
+    "of_genkit": ("genkit:metadata:subtype",),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Turns the traces that are ripe into rows of requests, calls, stages, stage_spans and violations, in sets of SQL."""
+"""Turns the traces that are ripe into rows of requests, calls, streams, stages and violations, in sets of SQL."""
 
 import time
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from tailbudget.instrument.vocabulary import STAGES
 TRACES: Final = 2_000
 #: What a tick builds, in this order; each is a temporary table of the file's name.
 BUILD: Final = ("node", "twin", "tail", "walk", "path", "call", "piece", "request", "stage")
-TABLES: Final = ("requests", "calls", "stages", "stage_spans", "violations")
+TABLES: Final = ("requests", "calls", "streams", "stages", "stage_spans", "violations")
 
 
 @dataclass(frozen=True, slots=True)

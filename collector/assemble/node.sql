@@ -2,7 +2,7 @@
 -- arrival: i, p (its parent, 0 for a root), m (row of member, null for a stand-in), s and e (nanoseconds; a call lasts
 -- until its last event, since some dialects end the span of a stream before its first token).
 create or replace temp table node as
-with latest as (
+with recursive latest as (
     select
         trace_id, span_id, arg_max(rowid, (end_ns, start_ns, name)) as m
     from member
@@ -65,12 +65,25 @@ answered as (  -- the call that an engine's span, or the call of a service behin
       )
     group by inside.i
 ),
+inbound as (
+    select i, p from linked where kind in ('SERVER', 'CONSUMER') and role in ('container', 'stage', 'call')
+),
+climb as (  -- what lies above a span that was served
+    select i, p as at from inbound where p > 0
+    union
+    select climb.i, linked.p from climb join linked on linked.i = climb.at where linked.p > 0 and linked.role <> 'call'
+),
+outward as (  -- served to a user, not to a model call
+    select i
+    from inbound
+    where i not in (select climb.i from climb join linked on linked.i = climb.at where linked.role = 'call')
+),
 chosen as (  -- what counts as a request in a trace
     select
         trace_id,
         case
             when bool_or(marked) then 'slo'
-            when bool_or(kind in ('SERVER', 'CONSUMER') and role in ('container', 'stage', 'call')) then 'server'
+            when bool_or(i in (select i from outward)) then 'server'
             else 'root'
         end as root_kind
     from linked
@@ -83,13 +96,13 @@ select
     case when starts_with(linked.rule, 'slo.stage') then linked.stage end as own,
     case
         when starts_with(linked.rule, 'slo.stage') then null
-        when linked.rule = 'guard' then 'guard'  -- prompt or post, once the request's first call is known
+        when starts_with(linked.rule, 'guard') then 'guard'  -- prompt or post, once the request's first call is known
         else linked.stage
     end as stage,
     chosen.root_kind,
     answered.call is null and case chosen.root_kind
         when 'slo' then linked.marked
-        when 'server' then linked.kind in ('SERVER', 'CONSUMER') and linked.role in ('container', 'stage', 'call')
+        when 'server' then linked.i in (select i from outward)
         else linked.p = 0
     end as candidate
 from linked

@@ -32,7 +32,9 @@ same_answer as (  -- one answer, at one time: caches replay ids
     group by early.i
 ),
 around as (  -- another instrumentation's call of the same model that holds it
-    select early.i as outer_call, late.i as inner_call, early.s as outer_s, late.s as inner_s, late.p as inner_p
+    select
+        early.i as outer_call, early.scope as outer_scope, late.i as inner_call, late.scope as inner_scope, late.p as inner_p,
+        late.s - early.s + early.e - late.e as excess
     from seen as early
     join seen as late on late.trace_id = early.trace_id and late.s >= early.s and late.e <= early.e
     where early.i <> late.i and (late.s > early.s or late.e < early.e or late.i > early.i)
@@ -46,12 +48,16 @@ line as (  -- who is above whom, for those
     union
     select line.inner_call, node.p from line join node on node.i = line.at
 ),
-beside as (  -- each the other's nearest, so that of several at once each finds its own
+beside as (  -- each the other's tightest, and not if it would make two calls of one scope the same
     select outer_call, inner_call
     from around
     anti join line on line.inner_call = around.inner_call and line.at = around.outer_call
-    qualify row_number() over (partition by around.inner_call order by outer_s desc, outer_call desc) = 1
-        and row_number() over (partition by outer_call order by inner_s, around.inner_call) = 1
+    anti join around as before
+      on before.inner_call = around.outer_call and before.outer_scope = around.inner_scope and before.excess < around.excess
+    anti join around as after
+      on after.outer_call = around.inner_call and after.inner_scope = around.outer_scope and after.excess < around.excess
+    qualify row_number() over (partition by around.inner_call order by around.excess, outer_call) = 1
+        and row_number() over (partition by outer_call order by around.excess, around.inner_call) = 1
 ),
 pair as (
     select * from nested

@@ -210,6 +210,17 @@ create table calls (
     spans UBIGINT[] not null           -- ids of the spans joined into it
 );
 
+-- One row a streamed call and side that told the gaps between its chunks.
+create table streams (
+    trace_id UUID not null,            -- its trace
+    span_id UBIGINT not null,          -- the span that told them
+    request_id VARCHAR,                -- its request, null for a call outside of any
+    side VARCHAR not null,             -- client or server
+    model VARCHAR,                     -- model of the call
+    started TIMESTAMPTZ not null,      -- start of that span
+    gaps_us UINTEGER[] not null        -- microseconds between token-bearing chunks, in order, the first 4,096
+);
+
 -- One row a request x stage that has time or spans.
 create table stages (
     request_id VARCHAR not null,       -- its request
