@@ -1,5 +1,7 @@
 """What several spans tell of one model call becomes one row, and what looks alike but is not stays apart."""
 
+from typing import Any
+
 import pytest
 
 from tailbudget.collector.assemble import Assembler
@@ -102,11 +104,16 @@ def test_an_answer_that_a_cache_replays_later_is_another_call() -> None:
         ({"end_ms": 510}, 2),
     ],
 )
-def test_two_instrumentations_side_by_side_saw_one_call(difference: dict[str, object], calls: int) -> None:
+def test_two_instrumentations_side_by_side_saw_one_call(difference: dict[str, Any], calls: int) -> None:
     trace = Trace()
     root = trace.add("ask", 0, 900, attrs={"slo.request": "ask"})
     trace.add("chat m", 0, 500, under=root, scope="openai", attrs={**CALL, **TOKENS})
-    inner = {"end_ms": 490, "scope": "openinference", "attrs": {**LLM, "llm.model_name": "m"}, **difference}
+    inner: dict[str, Any] = {
+        "end_ms": 490,
+        "scope": "openinference",
+        "attrs": {**LLM, "llm.model_name": "m"},
+        **difference,
+    }
     trace.add("ChatCompletion", 10, under=root, **inner)
     assert len(calls_of(trace)) == calls
 
@@ -162,9 +169,9 @@ def test_a_call_lasts_until_its_last_event() -> None:
     assert one(connection, "select decode_ms from requests") == {"decode_ms": 400.0}
 
 
-def logfire_tail(trace: Trace, at: float, duration_s: float, **more: object) -> int:
+def logfire_tail(trace: Trace, at: float, duration_s: float, *, under: int | None = None) -> int:
     attrs = {"logfire.span_type": "log", "gen_ai.request.model": "m", "duration": duration_s, **TOKENS}
-    return trace.add("streaming response", at, at, attrs=attrs, **more)
+    return trace.add("streaming response", at, at, attrs=attrs, under=under)
 
 
 def test_the_second_record_of_a_streamed_call_gives_it_its_tokens_and_its_end() -> None:

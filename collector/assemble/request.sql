@@ -3,9 +3,13 @@ create or replace temp table request as
 with working as (
     select
         req,
-        bool_or(role in ('call', 'engine', 'twin') or stage in ('retrieval', 'tools') or i = req and root_kind = 'slo') as works
+        bool_or(
+            (kept or role = 'twin')
+            and (role in ('call', 'engine', 'twin') or stage in ('retrieval', 'tools') or i = req and root_kind = 'slo')
+        ) as works,
+        bool_or(role = 'call' and serves is not null) as behind  -- a gateway's part in the request of another trace
     from walk
-    where req is not null and (kept or role = 'twin')
+    where req is not null
     group by req
 ),
 root as (
@@ -19,7 +23,7 @@ root as (
     left join member on member.rowid = walk.m
     left join resources on resources.resource_id = member.resource_id
     where works
-       or walk.role <> 'network' and exists (
+       or not behind and walk.role <> 'network' and exists (
            select 1
            from served
            where served.service is not distinct from member.service
