@@ -74,6 +74,19 @@ def test_the_call_of_a_gateway_in_a_trace_of_its_own_is_joined_by_the_response_i
     assert row["output_tokens"] == 24
 
 
+def test_a_gateway_whose_application_is_seen_later_has_no_request_of_its_own() -> None:
+    app, gateway = Trace(1), Trace(2)
+    app.add("chat m", 0, 900, kind="CLIENT", attrs={**CALL, **ANSWER})
+    server = gateway.add("POST", 40, 895, kind="SERVER", service="gateway", attrs={"http.route": "/v1/chat"})
+    gateway.add("chat m", 50, 890, under=server, service="gateway", attrs={**CALL, **ANSWER})
+    connection = database()
+    assembler = Assembler(connection)
+    for trace in (gateway, app):
+        land(connection, trace.spans)
+        assembler.tick(later(60))
+    assert rows(connection, "select route, calls from requests") == [{"route": "chat m", "calls": 1}]
+
+
 @pytest.mark.parametrize("traces", [1, 2])
 def test_of_two_spans_with_one_response_id_at_one_time_the_later_starting_is_the_call(traces: int) -> None:
     first = Trace(1)

@@ -2,6 +2,8 @@
 delete from dirty where trace_id in (select trace_id from ripe);
 delete from rooted where trace_id in (select trace_id from ripe) or seen < $now - interval 15 minute;
 delete from abroad where trace_id in (select trace_id from ripe) or seen < $now - interval 10 minute;
+delete from twin;
+delete from tail;
 insert into rooted
 select distinct trace_id, $now from member where parent_span_id is null;
 insert into abroad

@@ -16,7 +16,9 @@ root as (
     select
         walk.i as req, walk.trace_id, walk.span_id, walk.cs, walk.ce, walk.root_kind,
         coalesce(nullif(member.request, 'true'), member.route, member.name) as said_route,
-        member.* exclude (trace_id, span_id),
+        member.service, member.name, member.request, member.request_ref, member.tenant, member.conversation_id, member.outcome,
+        member.synthetic, member.budgets, member.role, member.status, member.status_code, member.status_message, member.error,
+        member.ttft_ns, member.usable_ns, member.usable_source, member.final_ns, member.fallback,
         resources.version, resources.region
     from walk
     join working on working.req = walk.i

@@ -6,6 +6,10 @@ create temp table if not exists abroad (trace_id uuid, response_id varchar, seen
 create temp table if not exists served as
 select distinct service, route from requests where calls > 0;
 
+-- Empty where a tick has none.
+create temp table if not exists twin (outer_call bigint, inner_call bigint, level integer, alone boolean);
+create temp table if not exists tail (i bigint, call bigint);
+
 -- Two rules that several files share.
 -- Whether an error says that the caller stopped listening: its last word, since types come with their modules.
 create or replace temp macro gave_up(error) as coalesce(

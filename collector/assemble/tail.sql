@@ -1,6 +1,6 @@
 -- One row a record that tells how a streamed call went on after its span ended, and its call: in one trace, of the calls
 -- that know no output tokens the one that ended when the stream began. The call lasts as long.
-create or replace temp table tail as
+insert into tail
 select tail.i, arg_min(call.i, (call.p <> tail.p, abs(tail.e - coalesce(told.streamed_ns, 0) - call.e), call.i)) as call
 from node as tail
 join member as told on told.rowid = tail.m

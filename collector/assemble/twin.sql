@@ -1,6 +1,6 @@
 -- One row a call and the inner call that it stands for: several instrumentations saw one call, and the inner one is it.
 -- level 1 is the nearest; alone says that the outer stands for this inner one only, not for several attempts.
-create or replace temp table twin as
+insert into twin
 with recursive seen as (
     select
         node.i, node.p, node.trace_id, node.service, node.s, node.e, node.own, member.response_id, member.scope, member.model,
