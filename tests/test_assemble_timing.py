@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailbudget.collector.assemble import Assembler
+from tailbudget.collector.assemble import assembler as assembler_module
 
 from .spans import Row, Span, Trace, database, land, later, one, rows
 from .test_assemble_requests import CALL, ENGINE
@@ -179,6 +180,20 @@ def test_a_late_span_replaces_the_rows_of_its_trace_without_waiting() -> None:
     assert assembler.tick(later(2)).traces == 1
     assert one(connection, "select split from calls")["split"] == "server"
     assert one(connection, "select count(*) as n from requests")["n"] == 1
+
+
+def test_a_tick_takes_no_more_spans_than_memory_holds_but_always_one_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assembler_module, "SPANS", 20)
+    connection = database()
+    assembler = Assembler(connection)
+    for number in range(1, 6):
+        land(connection, busy_trace(number), at=later(number))
+    reports = [assembler.tick(later(60)) for _ in range(4)]
+    assert [(report.traces, report.unfinished) for report in reports] == [(2, True), (2, True), (1, False), (0, False)]
+    monkeypatch.setattr(assembler_module, "SPANS", 5)
+    land(connection, busy_trace(6), at=later(60))
+    assert assembler.tick(later(60)).traces == 1
+    assert {row["calls"] for row in rows(connection, "select calls from requests")} == {1}
 
 
 def test_an_error_changes_nothing_and_is_raised() -> None:

@@ -11,9 +11,10 @@ import duckdb
 
 from tailbudget.instrument.vocabulary import STAGES
 
-#: Traces a tick takes at most; the next one goes on. 12,800 traces of 16 spans at once need more than the 128 MB that
-#: the database may use, 2,000 do not.
-TRACES: Final = 2_000
+#: Traces and spans a tick takes at most; the next one goes on. 200,000 spans at once need more than the 128 MB that the
+#: database may use, 64,000 need less than 96.
+TRACES: Final = 4_000
+SPANS: Final = 80_000
 #: What a tick builds, in this order; each is a temporary table of the file's name.
 BUILD: Final = ("node", "twin", "tail", "walk", "path", "call", "piece", "request", "stage")
 TABLES: Final = ("requests", "calls", "streams", "stages", "stage_spans", "violations")
@@ -26,6 +27,7 @@ class TickReport:
     traces: int
     requests: int
     elapsed_ms: float
+    unfinished: bool = False  # ripe traces were left to the next tick
 
 
 @cache
@@ -52,19 +54,21 @@ class Assembler:
             return TickReport(0, 0, _ms_since(began))
         self._connection.begin()
         try:
-            traces, requests = self._assemble(now)
+            traces, requests, unfinished = self._assemble(now)
         except BaseException:
             self._connection.rollback()
             raise
         self._connection.commit()
-        return TickReport(traces, requests, _ms_since(began))
+        return TickReport(traces, requests, _ms_since(began), unfinished)
 
-    def _assemble(self, now: datetime) -> tuple[int, int]:
-        self._run("ripe", now=now, traces=TRACES)
-        traces = self._value("select count(*) from ripe")
-        if not traces:
-            return 0, 0
-        self._run("member")
+    def _assemble(self, now: datetime) -> tuple[int, int, bool]:
+        ripe = self._run("ripe", now=now, traces=TRACES)
+        if not ripe:
+            return 0, 0, False
+        unfinished = ripe >= TRACES
+        if self._run("member") > SPANS:
+            unfinished = bool(self._run("trim", spans=SPANS)) or unfinished
+            self._run("member")
         if self._run("partner", now=now):
             self._run("member")
         idle = self._idle()
@@ -77,7 +81,7 @@ class Assembler:
             if table not in idle:
                 self._run(table, first_us=first_us, last_us=last_us)
         self._run("done", now=now)
-        return traces, self._value("select count(*) from request")
+        return self._value("select count(*) from ripe"), self._value("select count(*) from request"), unfinished
 
     def _run(self, name: str, **params: object) -> int:
         """Run the statements of one file, each with the parameters that it names; return the rows of the last."""
