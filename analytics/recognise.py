@@ -203,8 +203,10 @@ def _name_of(signals: list[tuple[str, str]]) -> str:
 
 
 def _events() -> str:
-    """Return a SELECT of one row a span that has events: its exception and when each signal event came first."""
-    names = [row["signal"] for row in _rows("first_token") if row["type"] == "event"]
+    """Return a SELECT of one row a span that has events: its exception, its last, each signal, its chunks."""
+    signals = [row for row in _rows("first_token") if row["type"] == "event"]
+    names = [row["signal"] for row in signals]
+    chunks = ", ".join(_literal(row["signal"]) for row in signals if row["counts"] == "chunk")
     first = (
         f"case when count(*) < {KEPT_EVENTS} then min(t_ns) filter (where name = {_literal(name)}) end {_quoted(name)}"
         for name in names
@@ -213,8 +215,9 @@ def _events() -> str:
         """arg_max(try(json_extract_string(attrs, '$."exception.type"')), t_ns) filter (where name = 'exception')"""
     )
     return (
-        f"select trace_id, span_id, {exception} as exception, max(t_ns) as last_t_ns, {', '.join(first)} "  # noqa: S608 - from our own tables
-        "from batch_events group by all"
+        f"select trace_id, span_id, {exception} as exception, max(t_ns) as last_t_ns, {', '.join(first)}, "  # noqa: S608 - from our own tables
+        f"case when count(*) < {KEPT_EVENTS} then list(t_ns order by t_ns) filter (where name in ({chunks})) end "
+        "as chunk_ns from batch_events group by all"
     )
 
 
@@ -234,6 +237,9 @@ def _canonical() -> Iterator[tuple[str, str]]:
         "stream": f"coalesce({{0}}, case when b.{_quoted(STREAM_END)} is not null or {_first_of(chunk)} is not null "
         'or e."First Token Stream Event" is not null then true end)',
         "error": "coalesce({0}, e.exception)",
+        "chunks": "coalesce({0}, len(e.chunk_ns))",
+        "max_gap_ns": "coalesce({0}, list_max(list_transform(range(2, len(e.chunk_ns) + 1), "
+        "lambda i: e.chunk_ns[i] - e.chunk_ns[i - 1])))",
     }
     aliases = {column: _alias(*row) for column, row in _aliases().items()}
     streamed = f"({aliases['stream']}) is not false"  # a call that does not stream has no first token

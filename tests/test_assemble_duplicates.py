@@ -65,7 +65,7 @@ def test_the_call_of_a_gateway_is_part_of_the_applications() -> None:
 def test_the_call_of_a_gateway_in_a_trace_of_its_own_is_joined_by_the_response_id() -> None:
     app, gateway, engine = Trace(1), Trace(2), Trace(3)
     call = app.add("chat m", 0, 900, kind="CLIENT", attrs={**CALL, **ANSWER})
-    proxied = gateway.add("chat m", 50, 890, service="gateway", attrs={**CALL, **ANSWER, **TOKENS})
+    proxied = gateway.add("chat m", 50, 890, service="gateway", scope="litellm", attrs={**CALL, **ANSWER, **TOKENS})
     served = engine.add(
         "llm_request", 60, 810, kind="SERVER", service="e", attrs={**ENGINE, "gen_ai.request.id": "chatcmpl-1"}
     )
@@ -78,7 +78,7 @@ def test_a_gateway_whose_application_is_seen_later_has_no_request_of_its_own() -
     app, gateway = Trace(1), Trace(2)
     app.add("chat m", 0, 900, kind="CLIENT", attrs={**CALL, **ANSWER})
     server = gateway.add("POST", 40, 895, kind="SERVER", service="gateway", attrs={"http.route": "/v1/chat"})
-    gateway.add("chat m", 50, 890, under=server, service="gateway", attrs={**CALL, **ANSWER})
+    gateway.add("chat m", 50, 890, under=server, service="gateway", scope="litellm", attrs={**CALL, **ANSWER})
     connection = database()
     assembler = Assembler(connection)
     for trace in (gateway, app):
@@ -92,16 +92,24 @@ def test_of_two_spans_with_one_response_id_at_one_time_the_later_starting_is_the
     first = Trace(1)
     second = first if traces == 1 else Trace(2)
     early = first.add("chat a", 0, 500, attrs={**CALL, **ANSWER, **TOKENS})
-    late = second.add("chat b", 10, 490, attrs={**LLM, **ANSWER})
+    late = second.add("chat b", 10, 490, scope="other", attrs={**LLM, **ANSWER})
     (row,) = calls_of(first, second) if traces == 2 else calls_of(first)
     assert (row["span_id"], row["spans"], row["output_tokens"]) == (late, [late, early], 24)
+
+
+@pytest.mark.parametrize("service", ["shop", "other"])
+def test_two_users_who_share_an_answer_at_one_time_made_two_calls(service: str) -> None:
+    first, second = Trace(1), Trace(2)
+    first.add("chat", 0, 500, attrs={**CALL, **ANSWER})
+    second.add("chat", 10, 490, service=service, attrs={**CALL, **ANSWER})
+    assert len(calls_of(first, second)) == 2
 
 
 def test_an_answer_that_a_cache_replays_later_is_another_call() -> None:
     trace = Trace()
     root = trace.add("ask", 0, 900, attrs={"slo.request": "ask"})
     trace.add("chat", 0, 400, under=root, attrs={**CALL, **ANSWER})
-    trace.add("chat", 400, 405, under=root, attrs={**CALL, **ANSWER})
+    trace.add("chat", 400, 405, under=root, scope="other", attrs={**CALL, **ANSWER})
     assert len(calls_of(trace)) == 2
 
 

@@ -93,7 +93,7 @@ def gateway() -> tuple[Trace, Trace, Trace]:
     app, proxy, engine = Trace(15), Trace(16), Trace(17)
     app.add("chat m", 0, 900, kind="CLIENT", attrs={**CALL, **answer})
     server = proxy.add("POST /v1/chat", 40, 895, kind="SERVER", service="gateway", attrs={"http.route": "/v1/chat"})
-    proxy.add("chat m", 50, 890, under=server, service="gateway", attrs={**CALL, **answer})
+    proxy.add("chat m", 50, 890, under=server, service="gateway", scope="litellm", attrs={**CALL, **answer})
     engine.add("llm_request", 60, 880, kind="SERVER", service="engine", attrs={**ENGINE, "gen_ai.request.id": "g1"})
     return app, proxy, engine
 

@@ -10,7 +10,7 @@ with recursive latest as (
 ),
 known as (
     select
-        latest.trace_id, latest.span_id, latest.m, member.kind, member.service, member.role, member.stage, member.rule,
+        latest.trace_id, latest.span_id, latest.m, member.kind, member.service, member.scope, member.role, member.stage, member.rule,
         nullif(member.parent_span_id, member.span_id) as parent_span_id,
         member.request is not null as marked,
         member.response_id,
@@ -61,7 +61,8 @@ answered as (  -- the call that an engine's span, or the call of a service behin
     where call.role = 'call'
       and (
           inside.role = 'engine'
-          or inside.role = 'call' and inside.service is distinct from call.service and (call.s, call.i) < (inside.s, inside.i)
+          or inside.role = 'call' and inside.service is distinct from call.service
+              and inside.scope is distinct from call.scope and (call.s, call.i) < (inside.s, inside.i)
       )
     group by inside.i
 ),

@@ -24,11 +24,12 @@ nested as (
     join seen on seen.i = climb.at
     where seen.own is null and seen.service is not distinct from climb.service
 ),
-same_answer as (  -- one answer, at one time: caches replay ids
+same_answer as (  -- one answer at one time, seen by two instrumentations: caches replay ids and share answers
     select early.i as outer_call, arg_max(late.i, (late.s, late.i)) as inner_call
     from seen as early
     join seen as late on late.response_id = early.response_id and late.s < early.e and early.s < late.e
     where (early.s, early.i) < (late.s, late.i) and late.service is not distinct from early.service
+      and late.scope is distinct from early.scope
     group by early.i
 ),
 around as (  -- another instrumentation's call of the same model that holds it
