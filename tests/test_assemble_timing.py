@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tailbudget.collector.assemble import Assembler
 from tailbudget.collector.assemble import assembler as assembler_module
+from tailbudget.instrument.vocabulary import STAGES
 
 from .spans import Row, Span, Trace, database, land, later, one, rows
 from .test_assemble_requests import CALL, ENGINE
@@ -117,6 +118,8 @@ def test_the_foreign_traces_are_the_calls_that_they_tell() -> None:
     joined = sorted(len(row["spans"]) for row in FOREIGN["calls"])
     assert joined == [1, 1, 2, 2, 2, 2, 2, 3]
     assert len(FOREIGN["requests"]) == 5
+    for row in FOREIGN["requests"]:
+        assert abs(sum(row[f"{stage}_ms"] for stage in STAGES) - row["total_ms"]) < 1e-6
 
 
 @settings(max_examples=6, deadline=None, derandomize=True)
