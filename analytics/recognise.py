@@ -31,6 +31,7 @@ KEPT_EVENTS: Final = 128
 CASTS: Final = {
     "text": "nullif({0}, '')",
     "bool": "try_cast({0} as boolean)",
+    "flag": "case when {0} is not null then coalesce(try_cast({0} as boolean), true) end",
     "int": "try_cast({0} as bigint)",
     "s": "case when try_cast({0} as double) >= 0 then try_cast(round(try_cast({0} as double) * 1e9) as bigint) end",
     "ms": "case when try_cast({0} as double) >= 0 then try_cast(round(try_cast({0} as double) * 1e6) as bigint) end",
@@ -42,12 +43,22 @@ FUNCTIONS: Final = {
     "model": "case when {0} like '{{%' then coalesce(try(json_extract_string({0}, '$.model')), "
     "try(json_extract_string({0}, '$.model_name'))) end",
     "streamed": "case when {0} like '{{%' and try(json_extract_string({0}, '$.stream')) = 'true' then 'true' end",
+    "of_sglang": "case when b.module = 'sglang::request' then {0} end",
+    "of_log": "case when b.\"logfire.span_type\" = 'log' then {0} end",
+    "of_genkit": "case when b.\"genkit:metadata:subtype\" = 'model' then {0} end",
+    "usage_in": "case when {0} like '{{%' then try(json_extract_string({0}, '$.input')) end",
+    "usage_out": "case when {0} like '{{%' then try(json_extract_string({0}, '$.output')) end",
     "host": "nullif(regexp_extract({0}, '^[a-z]+://([^/?#]+)', 1), '')",
     "address": 'case when b."server.port" is null or ends_with({0}, \':\' || b."server.port") then {0} '
     "else {0} || ':' || b.\"server.port\" end",
 }
 #: Attributes that a function above reads beside the one it is given.
-READ_BESIDE: Final = {"address": ("server.port",)}
+READ_BESIDE: Final = {
+    "address": ("server.port",),
+    "of_sglang": ("module",),
+    "of_log": ("logfire.span_type",),
+    "of_genkit": ("genkit:metadata:subtype",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +203,10 @@ def _name_of(signals: list[tuple[str, str]]) -> str:
 
 
 def _events() -> str:
-    """Return a SELECT of one row a span that has events: its exception and when each signal event came first."""
-    names = [row["signal"] for row in _rows("first_token") if row["type"] == "event"]
+    """Return a SELECT of one row a span that has events: its exception, its last, each signal, its chunks."""
+    signals = [row for row in _rows("first_token") if row["type"] == "event"]
+    names = [row["signal"] for row in signals]
+    chunks = ", ".join(_literal(row["signal"]) for row in signals if row["counts"] == "chunk")
     first = (
         f"case when count(*) < {KEPT_EVENTS} then min(t_ns) filter (where name = {_literal(name)}) end {_quoted(name)}"
         for name in names
@@ -201,7 +214,11 @@ def _events() -> str:
     exception = (
         """arg_max(try(json_extract_string(attrs, '$."exception.type"')), t_ns) filter (where name = 'exception')"""
     )
-    return f"select trace_id, span_id, {exception} as exception, {', '.join(first)} from batch_events group by all"  # noqa: S608 - from our own tables
+    return (
+        f"select trace_id, span_id, {exception} as exception, max(t_ns) as last_t_ns, {', '.join(first)}, "  # noqa: S608 - from our own tables
+        f"case when count(*) < {KEPT_EVENTS} then list(t_ns order by t_ns) filter (where name in ({chunks})) end "
+        "as chunk_ns from batch_events group by all"
+    )
 
 
 def _budgets() -> str:
@@ -220,6 +237,9 @@ def _canonical() -> Iterator[tuple[str, str]]:
         "stream": f"coalesce({{0}}, case when b.{_quoted(STREAM_END)} is not null or {_first_of(chunk)} is not null "
         'or e."First Token Stream Event" is not null then true end)',
         "error": "coalesce({0}, e.exception)",
+        "chunks": "coalesce({0}, len(e.chunk_ns))",
+        "max_gap_ns": "coalesce({0}, list_max(list_transform(range(2, len(e.chunk_ns) + 1), "
+        "lambda i: e.chunk_ns[i] - e.chunk_ns[i - 1])))",
     }
     aliases = {column: _alias(*row) for column, row in _aliases().items()}
     streamed = f"({aliases['stream']}) is not false"  # a call that does not stream has no first token
@@ -231,6 +251,7 @@ def _canonical() -> Iterator[tuple[str, str]]:
             yield "ttft_ns", f"case when {streamed} then {_first_of(token)} end"
             yield "ttft_source", f"case when {streamed} then {_name_of(token)} end"
         yield column, special[column].format(sql) if column in special else sql
+    yield "last_event_ns", "e.last_t_ns - b.start_ns"
 
 
 @cache

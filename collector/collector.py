@@ -13,7 +13,6 @@ from tailbudget.instrument.vocabulary import convert
 from .alerting import update_sag_alerts
 from .api.queries import Queries
 from .assemble import Assembler
-from .assemble.assembler import TRACES
 from .counters import Counters
 from .journal.record import path_of, read
 from .journal.recover import recover
@@ -92,7 +91,7 @@ class Collector:
         connection = self._connection
         assembler = Assembler(connection)
         return [
-            Chore("assembly", ASSEMBLE_EVERY_S, lambda now: assembler.tick(now).traces >= TRACES),
+            Chore("assembly", ASSEMBLE_EVERY_S, lambda now: assembler.tick(now).unfinished),
             Chore(
                 "sag alerts",
                 ALERT_EVERY_S,

@@ -43,7 +43,9 @@ def open_offline(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             Landing(connection).land(
                 [body for record in records if record.digest not in known for body in _body(record)]
             )
-            Assembler(connection).tick(datetime.now(UTC) + PATIENCE)
+            assembler = Assembler(connection)
+            while assembler.tick(datetime.now(UTC) + PATIENCE).unfinished:
+                pass
             yield connection
 
 

@@ -13,6 +13,8 @@ T = TypeVar("T")
 #: Below the kernel's ephemeral range (32768 and up), so that no outgoing connection takes one of them meanwhile.
 PORTS = range(20_000, 32_000)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+#: Captured request bodies, one folder a source; its README says what each file is.
+CONFORMANCE = Path(__file__).resolve().parent / "conformance"
 
 
 def free_port() -> int:

@@ -178,3 +178,53 @@ def test_a_guardrail_is_prompt_before_the_first_call_and_post_after_it() -> None
     connection = database()
     assemble(connection, trace.spans)
     assert one(connection, "select prompt_ms, post_ms from requests") == {"prompt_ms": 50.0, "post_ms": 70.0}
+
+
+def test_a_request_of_a_route_that_made_calls_before_counts_without_any() -> None:
+    connection = database()
+
+    def served(number: int, route: str, *, call: bool, service: str = "shop") -> int:
+        trace = Trace(number)
+        root = trace.add("GET", 0, 100, kind="SERVER", service=service, attrs={"http.route": route})
+        if call:
+            trace.add("chat m", 10, 90, under=root, service=service, attrs=CALL)
+        return assemble(connection, trace.spans).requests
+
+    assert served(1, "/ask", call=False) == 0
+    assert served(2, "/ask", call=True) == 1
+    assert served(3, "/ask", call=False) == 1
+    assert served(4, "/health", call=False) == 0
+    assert served(5, "/ask", call=False, service="other") == 0
+    assert one(connection, "select calls, outcome, other_ms from requests where calls = 0") == {
+        "calls": 0,
+        "outcome": "ok",
+        "other_ms": 100.0,
+    }
+
+
+def test_a_planner_and_a_writer_one_after_the_other_under_one_root_are_one_request() -> None:
+    trace = Trace()
+    root = trace.add("workflow", 0, 1000)
+    for start in (0, 500):
+        agent = trace.add(
+            "invoke_agent", start, start + 400, under=root, attrs={"gen_ai.operation.name": "invoke_agent"}
+        )
+        trace.add("chat m", start + 10, start + 390, under=agent, attrs=CALL)
+    connection = database()
+    assert assemble(connection, trace.spans).requests == 1
+    assert one(connection, "select route, calls, total_ms from requests") == {
+        "route": "workflow",
+        "calls": 2,
+        "total_ms": 1000.0,
+    }
+
+
+def test_what_a_model_call_reaches_behind_another_service_is_no_request_of_its_own() -> None:
+    trace = Trace()
+    root = trace.add("script", 0, 1000)
+    call = trace.add("chat m", 10, 990, under=root, kind="CLIENT", attrs=CALL)
+    server = trace.add("POST /v1/chat", 20, 980, under=call, kind="SERVER", service="gateway")
+    trace.add("chat m", 30, 970, under=server, service="gateway", attrs=CALL)
+    connection = database()
+    assemble(connection, trace.spans)
+    assert one(connection, "select route, calls from requests") == {"route": "script", "calls": 1}

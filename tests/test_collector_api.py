@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from tailbudget.analytics.reader import ARROW_STREAM, ApiReader, QueryError
+from tailbudget.collector.land.schema import VERSION
 
 from .collector_support import Collector, collector, send, trace_body
 from .support import wait_until
@@ -106,7 +107,7 @@ def test_after_all_of_that_the_tables_are_as_they_were(running: Collector) -> No
     for sql in HOSTILE:
         running.ask(sql)
     assert running.value("select count(*) from spans") == 3
-    assert running.value("select schema_version from meta") == 1
+    assert running.value("select schema_version from meta") == VERSION
     assert running.rows("select table_name from duckdb_tables() where table_name = 'x'") == []
 
 

@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tailbudget.collector.receive.decode import decode_traces
 
 from .collector_support import Collector, collector, pairs, trace_request
-from .support import shared, wait_until
+from .support import CONFORMANCE, wait_until
 
 #: Said in the captures: a system prompt, questions, answers, a tool's arguments and result, documents, a template.
 SECRETS = (
@@ -30,7 +30,7 @@ SECRETS = (
 
 def bodies() -> Iterator[tuple[str, bytes, str]]:
     """Yield path, bytes and Content-Encoding of every capture."""
-    for manifest in sorted(shared("conformance").glob("*/manifest.jsonl")):
+    for manifest in sorted(CONFORMANCE.glob("*/manifest.jsonl")):
         for line in manifest.read_text().splitlines():
             row = json.loads(line)
             path = "/v1/metrics" if row["file"].endswith(".metrics.pb") else row["path"]

@@ -5,14 +5,14 @@ import json
 from pathlib import Path
 
 from .collector_support import collector, span_ids
-from .support import shared, wait_until
+from .support import CONFORMANCE, wait_until
 
 
 def test_all_captured_bodies_are_accepted_and_all_their_spans_found(tmp_path: Path) -> None:
     expected: set[tuple[str, int]] = set()
     points = 0
     with collector(tmp_path / "data") as running:
-        for manifest in sorted(shared("conformance").glob("*/manifest.jsonl")):
+        for manifest in sorted(CONFORMANCE.glob("*/manifest.jsonl")):
             for row in map(json.loads, manifest.read_text().splitlines()):
                 body = (manifest.parent / row["file"]).read_bytes()
                 headers = {"content_type": row["content_type"], "content_encoding": row["content_encoding"]}

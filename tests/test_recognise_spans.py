@@ -7,6 +7,7 @@ from tailbudget.analytics.recognise import PROMOTED, rules, span_select
 from .spans import Row, Span, database, event_table, land, one, rows, span_table
 
 HTTP = {"http.request.method": "POST"}
+MODEL = {"gen_ai.request.model": "m"}
 
 
 def landed(name: str = "x", *, kind: str = "INTERNAL", scope: str = "s", **more: object) -> Row:
@@ -52,6 +53,22 @@ def landed(name: str = "x", *, kind: str = "INTERNAL", scope: str = "s", **more:
         ("POST /x", "SERVER", HTTP, "container", None),
         ("POST /x http send", "INTERNAL", {"asgi.event.type": "http.response.body"}, "ignored", None),
         ("x", "INTERNAL", {"llm.model_name": "m"}, "call", None),
+        ("litellm_request", "INTERNAL", {"gen_ai.operation.name": "aembedding", **MODEL}, "stage", "retrieval"),
+        ("Req 1", "INTERNAL", {"module": "sglang::request"}, "engine", None),
+        ("prefill_waiting", "INTERNAL", {}, "slice", "queue"),
+        ("chunked_prefill", "INTERNAL", {}, "slice", "prefill"),
+        ("decode_loop", "INTERNAL", {}, "slice", "decode"),
+        ("g", "INTERNAL", {"langfuse.observation.type": "generation"}, "call", None),
+        ("r", "INTERNAL", {"langfuse.observation.type": "retriever"}, "stage", "retrieval"),
+        ("a", "INTERNAL", {"langfuse.observation.type": "agent", **MODEL}, "container", None),
+        ("x", "INTERNAL", {"ai.operationId": "ai.generateText", "ai.model.id": "m"}, "container", None),
+        ("x", "INTERNAL", {"ai.operationId": "ai.generateText.doGenerate"}, "call", None),
+        ("x", "INTERNAL", {"ai.operationId": "ai.embedMany.doEmbed"}, "stage", "retrieval"),
+        ("x", "INTERNAL", {"ai.operationId": "ai.toolCall"}, "stage", "tools"),
+        ("x", "INTERNAL", {"genkit:type": "action", "genkit:metadata:subtype": "model"}, "call", None),
+        ("x", "INTERNAL", {"genkit:type": "flow"}, "container", None),
+        ("x", "INTERNAL", {"langsmith.span.kind": "llm"}, "call", None),
+        ("x", "INTERNAL", {"langsmith.span.kind": "chain", **MODEL}, "container", None),
         ("x", "INTERNAL", {}, "container", None),
     ],
 )
@@ -153,3 +170,25 @@ def test_promoted_keys_are_attributes_named_once() -> None:
     assert len(set(PROMOTED)) == len(PROMOTED)
     assert {"slo.stage", "gen_ai.usage.input_tokens", "slo.budget.total"} <= set(PROMOTED)
     assert not {"name", "kind", "scope"} & set(PROMOTED)
+
+
+def test_chunk_events_give_the_chunks_and_the_longest_gap_unless_the_span_lost_some() -> None:
+    def chunks(n: int) -> Row:
+        return landed(events=tuple(("llm.content.completion.chunk", 100 + i * i, {}) for i in range(n)))
+
+    assert [chunks(4)[column] for column in ("chunks", "max_gap_ns", "ttfc_ns", "last_event_ns")] == [
+        4, 5_000_000, 90_000_000, 99_000_000,
+    ]  # fmt: skip
+    assert (chunks(1)["chunks"], chunks(1)["max_gap_ns"]) == (1, None)
+    assert (chunks(128)["chunks"], chunks(128)["max_gap_ns"]) == (None, None)
+
+
+def test_what_a_dialect_keeps_in_one_of_its_own_fields_is_read_there_only() -> None:
+    usage = {"langfuse.observation.usage_details": '{"input": 57, "output": 24}'}
+    assert [landed(attrs=usage)[column] for column in ("input_tokens", "output_tokens")] == [57, 24]
+    assert landed(attrs={"rid": "r"})["response_id"] is None
+    assert landed(attrs={"rid": "r", "module": "sglang::request"})["response_id"] == "r"
+    assert landed(attrs={"duration": 0.5})["streamed_ns"] is None
+    assert landed(attrs={"duration": 0.5, "logfire.span_type": "log"})["streamed_ns"] == 500_000_000
+    assert landed(attrs={"slo.hedged": "true"})["hedged"] is True
+    assert landed(attrs={"slo.fallback": "model-b"})["fallback"] is True

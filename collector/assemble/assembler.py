@@ -1,4 +1,4 @@
-"""Turns the traces that are ripe into rows of requests, calls, stages, stage_spans and violations, in sets of SQL."""
+"""Turns the traces that are ripe into rows of requests, calls, streams, stages and violations, in sets of SQL."""
 
 import time
 from dataclasses import dataclass
@@ -11,12 +11,13 @@ import duckdb
 
 from tailbudget.instrument.vocabulary import STAGES
 
-#: Traces a tick takes at most; the next one goes on. 12,800 traces of 16 spans at once need more than the 128 MB that
-#: the database may use, 2,000 do not.
-TRACES: Final = 2_000
+#: Traces and spans a tick takes at most; the next one goes on. 200,000 spans at once need more than the 128 MB that the
+#: database may use, 64,000 need less than 96.
+TRACES: Final = 4_000
+SPANS: Final = 80_000
 #: What a tick builds, in this order; each is a temporary table of the file's name.
-BUILD: Final = ("node", "twin", "walk", "path", "call", "piece", "request", "stage")
-TABLES: Final = ("requests", "calls", "stages", "stage_spans", "violations")
+BUILD: Final = ("node", "twin", "tail", "walk", "path", "call", "piece", "request", "stage")
+TABLES: Final = ("requests", "calls", "streams", "stages", "stage_spans", "violations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class TickReport:
     traces: int
     requests: int
     elapsed_ms: float
+    unfinished: bool = False  # ripe traces were left to the next tick
 
 
 @cache
@@ -38,6 +40,7 @@ class Assembler:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
+        self._parsed: dict[str, list[duckdb.Statement]] = {}  # parsing anew was a seventh of a small tick
         connection.execute(_sql("state"))
 
     def tick(self, now: datetime) -> TickReport:
@@ -51,38 +54,50 @@ class Assembler:
             return TickReport(0, 0, _ms_since(began))
         self._connection.begin()
         try:
-            traces, requests = self._assemble(now)
+            traces, requests, unfinished = self._assemble(now)
         except BaseException:
             self._connection.rollback()
             raise
         self._connection.commit()
-        return TickReport(traces, requests, _ms_since(began))
+        return TickReport(traces, requests, _ms_since(began), unfinished)
 
-    def _assemble(self, now: datetime) -> tuple[int, int]:
-        self._run("ripe", now=now, traces=TRACES)
-        traces = self._value("select count(*) from ripe")
-        if not traces:
-            return 0, 0
-        self._run("member")
+    def _assemble(self, now: datetime) -> tuple[int, int, bool]:
+        ripe = self._run("ripe", now=now, traces=TRACES)
+        if not ripe:
+            return 0, 0, False
+        unfinished = ripe >= TRACES
+        if self._run("member") > SPANS:
+            unfinished = bool(self._run("trim", spans=SPANS)) or unfinished
+            self._run("member")
         if self._run("partner", now=now):
             self._run("member")
+        idle = self._idle()
         for name in BUILD:
-            self._run(name)
+            if name not in idle:
+                self._run(name)
         self._run("over", stages=list(STAGES))
         first_us, last_us = self._bounds_us()
         for table in TABLES:
-            self._run(table, first_us=first_us, last_us=last_us)
+            if table not in idle:
+                self._run(table, first_us=first_us, last_us=last_us)
         self._run("done", now=now)
-        return traces, self._value("select count(*) from request")
+        return self._value("select count(*) from ripe"), self._value("select count(*) from request"), unfinished
 
     def _run(self, name: str, **params: object) -> int:
         """Run the statements of one file, each with the parameters that it names; return the rows of the last."""
         rows = 0
-        for statement in self._connection.extract_statements(_sql(name)):
+        if name not in self._parsed:
+            self._parsed[name] = self._connection.extract_statements(_sql(name))
+        for statement in self._parsed[name]:
             named = {key: params[key] for key in statement.named_parameters}
             counted = self._connection.execute(statement, named).fetchall()
             rows = int(counted[0][0]) if counted else 0
         return rows
+
+    def _idle(self) -> set[str]:
+        """Return the steps that these traces have no use for."""
+        (needed,) = self._connection.execute(_sql("probe")).fetchall()
+        return {name for name, wanted in zip(("twin", "tail", "streams"), needed, strict=True) if not wanted}
 
     def _bounds_us(self) -> tuple[int, int]:
         row = self._connection.execute("select min(s) // 1000, max(e) // 1000 + 1 from node").fetchall()[0]

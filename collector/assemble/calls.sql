@@ -24,10 +24,8 @@ select
     case when call.split = 'first_token' then call.prefill / 1e6 end as first_token_wait_ms,
     member.attempts, call.backoff_ns / 1e6 as backoff_ms, member.chunks, member.max_gap_ns / 1e6 as max_gap_ms,
     member.stalls, member.stall_ns / 1e6 as stall_ms, member.consumer_ns / 1e6 as consumer_ms,
-    member.finish_reason, call.response_id, member.server_address, resources.region, call.split,
-    list_filter(
-        [call.span_id, call.engine_span_id, call.outer_span_id], lambda id: id is not null
-    ) as spans
+    member.finish_reason, call.response_id, member.server_address, resources.region, call.split, call.spans,
+    call.call_role as role, call.hedged
 from call
 join member on member.rowid = call.m
 left join resources on resources.resource_id = member.resource_id

@@ -1,5 +1,7 @@
 -- One row a stored span of a ripe trace, without what only a reader of spans wants.
 create or replace temp table member as
-select * exclude (attrs, started, duration_ns)
+select
+    * exclude (attrs, started, duration_ns),
+    case when chunks is not null then attrs ->> '$."slo.stream.gaps"' end as gaps
 from spans
 where trace_id in (select trace_id from ripe)

@@ -1,7 +1,8 @@
 -- One row a span to place, the latest version where a span was stored twice, numbered by ids so that no tie depends on
--- arrival: i, p (its parent, 0 for a root), m (row of member, null for a stand-in), s and e (nanoseconds).
+-- arrival: i, p (its parent, 0 for a root), m (row of member, null for a stand-in), s and e (nanoseconds; a call lasts
+-- until its last event, since some dialects end the span of a stream before its first token).
 create or replace temp table node as
-with latest as (
+with recursive latest as (
     select
         trace_id, span_id, arg_max(rowid, (end_ns, start_ns, name)) as m
     from member
@@ -9,12 +10,18 @@ with latest as (
 ),
 known as (
     select
-        latest.trace_id, latest.span_id, latest.m, member.kind, member.service, member.role, member.stage, member.rule,
+        latest.trace_id, latest.span_id, latest.m, member.kind, member.service, member.scope, member.role, member.stage, member.rule,
         nullif(member.parent_span_id, member.span_id) as parent_span_id,
         member.request is not null as marked,
         member.response_id,
+        member.operation = 'plan' and member.role = 'container' as plan,
         least(greatest(member.start_ns, 0), 4000000000000000000) as s,  -- two of them still add up within BIGINT
-        least(greatest(member.end_ns, member.start_ns, 0), 4000000000000000000) as e
+        least(
+            greatest(
+                member.end_ns, member.start_ns, 0, if(member.role = 'call', member.start_ns + member.last_event_ns, null)
+            ),
+            4000000000000000000
+        ) as e
     from latest
     join member on member.rowid = latest.m
 ),
@@ -22,7 +29,7 @@ standin as (  -- of a parent that never came and has several children
     select
         child.trace_id, child.parent_span_id as span_id, null::bigint as m, 'UNSPECIFIED' as kind, min(child.service) as service,
         'container' as role, null as stage, 'missing parent' as rule, null::ubigint as parent_span_id, false as marked,
-        null as response_id, min(child.s) as s, max(child.e) as e
+        null as response_id, false as plan, min(child.s) as s, max(child.e) as e
     from known as child
     anti join known as parent on parent.trace_id = child.trace_id and parent.span_id = child.parent_span_id
     where child.parent_span_id is not null
@@ -45,21 +52,39 @@ served as (  -- an HTTP client span ends at the response's headers: it lasts as 
     where client.role = 'network' and server.kind = 'SERVER'
     group by client.i
 ),
-answered as (  -- the call that an engine's span answers, by response id
+answered as (  -- the call that an engine's span, or the call of a service behind, answers by response id: the first to start
     select
-        engine.i,
-        arg_max(call.i, (call.trace_id = engine.trace_id, call.s, call.i)) as call
-    from linked as engine
-    join linked as call on call.response_id = engine.response_id and call.s <= engine.e and call.e >= engine.s
-    where engine.role = 'engine' and call.role = 'call'
-    group by engine.i
+        inside.i,
+        arg_min(call.i, (call.trace_id <> inside.trace_id, call.s, call.i)) as call
+    from linked as inside
+    join linked as call on call.response_id = inside.response_id and call.s <= inside.e and call.e >= inside.s
+    where call.role = 'call'
+      and (
+          inside.role = 'engine'
+          or inside.role = 'call' and inside.service is distinct from call.service
+              and inside.scope is distinct from call.scope and (call.s, call.i) < (inside.s, inside.i)
+      )
+    group by inside.i
+),
+inbound as (
+    select i, p from linked where kind in ('SERVER', 'CONSUMER') and role in ('container', 'stage', 'call')
+),
+climb as (  -- what lies above a span that was served
+    select i, p as at from inbound where p > 0
+    union
+    select climb.i, linked.p from climb join linked on linked.i = climb.at where linked.p > 0 and linked.role <> 'call'
+),
+outward as (  -- served to a user, not to a model call
+    select i
+    from inbound
+    where i not in (select climb.i from climb join linked on linked.i = climb.at where linked.role = 'call')
 ),
 chosen as (  -- what counts as a request in a trace
     select
         trace_id,
         case
             when bool_or(marked) then 'slo'
-            when bool_or(kind in ('SERVER', 'CONSUMER') and role in ('container', 'stage', 'call')) then 'server'
+            when bool_or(i in (select i from outward)) then 'server'
             else 'root'
         end as root_kind
     from linked
@@ -68,17 +93,17 @@ chosen as (  -- what counts as a request in a trace
 select
     linked.i, linked.p, linked.m, linked.trace_id, linked.span_id, linked.service, linked.role, linked.kind,
     linked.s, greatest(linked.e, coalesce(served.e, linked.e)) as e,
-    answered.call as answers,
+    answered.call as answers, null::bigint as becomes, linked.plan,
     case when starts_with(linked.rule, 'slo.stage') then linked.stage end as own,
     case
         when starts_with(linked.rule, 'slo.stage') then null
-        when linked.rule = 'guard' then 'guard'  -- prompt or post, once the request's first call is known
+        when starts_with(linked.rule, 'guard') then 'guard'  -- prompt or post, once the request's first call is known
         else linked.stage
     end as stage,
     chosen.root_kind,
     answered.call is null and case chosen.root_kind
         when 'slo' then linked.marked
-        when 'server' then linked.kind in ('SERVER', 'CONSUMER') and linked.role in ('container', 'stage', 'call')
+        when 'server' then linked.i in (select i from outward)
         else linked.p = 0
     end as candidate
 from linked

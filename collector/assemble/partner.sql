@@ -1,20 +1,20 @@
--- One row a trace that shares an answer with a ripe one, so that both are assembled: a model call and its engine's span
--- carry one response id even where the trace context was lost between them.
+-- One row a trace that shares an answer with a ripe one, so that both are assembled: spans of one call carry one response
+-- id even where the trace context was lost between them.
 insert into ripe
 with wanted as (
-    select role, response_id, start_ns, end_ns from member where response_id is not null and role in ('call', 'engine')
+    select response_id, start_ns, end_ns from member where response_id is not null and role in ('call', 'engine')
 ),
 found as (
     select calls.trace_id
     from calls
     join wanted
-      on wanted.role = 'engine' and wanted.response_id = calls.response_id
+      on wanted.response_id = calls.response_id
      and calls.started <= make_timestamptz(wanted.end_ns // 1000)
      and calls.started + to_microseconds((calls.total_ms * 1000)::bigint) >= make_timestamptz(wanted.start_ns // 1000)
     where calls.started >= $now - interval 10 minute
     union
-    select lonely.trace_id
-    from lonely
-    join wanted on wanted.role = 'call' and wanted.response_id = lonely.response_id
+    select abroad.trace_id
+    from abroad
+    join wanted on wanted.response_id = abroad.response_id
 )
 select distinct trace_id from found where trace_id not in (select trace_id from ripe)

@@ -1,20 +1,36 @@
 -- One row a request of the ripe traces, with the same columns as the table `requests` except what is over.
 create or replace temp table request as
-with relevant as (
-    select req
+with working as (
+    select
+        req,
+        bool_or(
+            (kept or role = 'twin')
+            and (role in ('call', 'engine', 'twin') or stage in ('retrieval', 'tools') or i = req and root_kind = 'slo')
+        ) as works,
+        bool_or(role = 'call' and serves is not null) as behind  -- a gateway's part in the request of another trace
     from walk
-    where kept
+    where req is not null
     group by req
-    having bool_or(role in ('call', 'engine') or stage in ('retrieval', 'tools') or i = req and root_kind = 'slo')
 ),
 root as (
     select
-        walk.i as req, walk.trace_id, walk.span_id, walk.cs, walk.ce, walk.root_kind, member.* exclude (trace_id, span_id),
+        walk.i as req, walk.trace_id, walk.span_id, walk.cs, walk.ce, walk.root_kind,
+        coalesce(nullif(member.request, 'true'), member.route, member.name) as said_route,
+        member.service, member.name, member.request, member.request_ref, member.tenant, member.conversation_id, member.outcome,
+        member.synthetic, member.budgets, member.role, member.status, member.status_code, member.status_message, member.error,
+        member.ttft_ns, member.usable_ns, member.usable_source, member.final_ns, member.fallback,
         resources.version, resources.region
     from walk
-    join relevant on relevant.req = walk.i
+    join working on working.req = walk.i
     left join member on member.rowid = walk.m
     left join resources on resources.resource_id = member.resource_id
+    where works
+       or not behind and walk.role <> 'network' and exists (
+           select 1
+           from served
+           where served.service is not distinct from member.service
+             and served.route = coalesce(nullif(member.request, 'true'), member.route, member.name)
+       )
 ),
 stage_ns as (
     pivot (select req, stage, b - a as ns from piece where critical)
@@ -47,7 +63,8 @@ counted as (
         arg_max(call.model, (call.us, call.i)) as model,
         arg_max(call.outcome, (call.ue, call.i)) as outcome,
         max(call.ue) as ue,
-        max(greatest(coalesce(call.output_tokens, 0), coalesce(member.chunks, 0))) as seen
+        max(greatest(coalesce(call.output_tokens, 0), coalesce(member.chunks, 0))) as seen,
+        bool_or(call.fallback) as fallback
     from call
     join member on member.rowid = call.m
     where call.req is not null
@@ -71,7 +88,7 @@ said as (
         root.*, stage_ns.* exclude (req), skew.ns as skew_ns, coalesce(round.rounds, 0) as tool_rounds,
         coalesce(counted.calls, 0) as calls, counted.attempts as call_attempts, counted.input_tokens as call_input_tokens,
         counted.output_tokens as call_output_tokens, counted.cached_tokens as call_cached_tokens,
-        coalesce(streamed.model, counted.model) as call_model,
+        coalesce(streamed.model, counted.model) as call_model, counted.fallback as call_fallback,
         coalesce(if(root.role = 'call', null, root.ttft_ns), streamed.first_token - root.cs) as first_token_ns,
         coalesce(if(root.role = 'call', null, root.final_ns), streamed.final - root.cs) as last_token_ns,
         coalesce(root.usable_ns, streamed.usable - root.cs) as first_usable_ns,
@@ -99,7 +116,7 @@ select
     req,
     coalesce(request_ref, lower(printf('%016x', span_id))) as request_id,
     trace_id, span_id, make_timestamptz(cs // 1000) as started, service,
-    coalesce(nullif(request, 'true'), route, name) as route, tenant, call_model as model, version, region, conversation_id,
+    said_route as route, tenant, call_model as model, version, region, conversation_id,
     ended as outcome,
     case when ended in ('dropped', 'left') then last_stage end as left_in_stage,
     case when ended in ('dropped', 'left') then coalesce(last_token_ns, ce - cs) / 1e6 end as left_after_ms,
@@ -118,6 +135,6 @@ select
     call_cached_tokens as cached_tokens,
     case when call_input_tokens > 0 then pow(2, ceil(log2(call_input_tokens)))::bigint end as prompt_bucket,
     budgets['total'] as budget_ms, skew_ns / 1e6 as skew_ms, root_kind,
-    null::double as cost_usd, null::boolean as fallback, null as feedback, coalesce(synthetic, false) as synthetic,
+    null::double as cost_usd, coalesce(fallback, call_fallback) as fallback, null as feedback, coalesce(synthetic, false) as synthetic,
     budgets
 from said

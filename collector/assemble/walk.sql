@@ -2,14 +2,16 @@
 --   req      node of its request, null outside of any          kept     it is on the timeline of its request
 --   up       the kept span above it                             gone     taken out, its children lifted
 --   owner    explicit stage at or above it                      stage    stage of its own time, null for a call to be cut
---   call     nearest call at or above it                        engine   at or under an engine's span
+--   call     nearest call at or above it                        inside   at or under an engine's span, or a call that acts as one
+--   engine   nearest engine's span at or above it               serves   the call that it serves as its engine
 --   us, ue   on the clock of its request                        cs, ce   the same, clipped to the spans above
 create or replace temp table walk as
 with recursive walk as (
     select
         0::bigint as i, 0 as depth, null::bigint as req, null::bigint as up, null::bigint as keeper, false as kept, false as gone,
-        null::varchar as service, null::varchar as owner, null::varchar as stage, null::bigint as call, false as engine,
-        null::bigint as engine_of, 0::bigint as shift, 0::bigint as us, 0::bigint as ue, 0::bigint as cs, 0::bigint as ce
+        null::varchar as service, null::varchar as owner, null::varchar as stage, null::bigint as call,
+        null::varchar as call_service, false as plan, false as inside, null::bigint as engine, null::bigint as serves,
+        0::bigint as shift, 0::bigint as us, 0::bigint as ue, 0::bigint as cs, 0::bigint as ce
     union all
     select
         i, depth, req, case when not fresh then up end as up, case when gone then up else i end as keeper,
@@ -21,9 +23,16 @@ with recursive walk as (
             when role in ('call', 'engine') then coalesce(own, up_owner)
             else coalesce(own, up_owner, own_stage, up_stage, case when role = 'network' then 'other' end)
         end as stage,
-        case when not gone and role in ('call', 'engine') then i when gone or role <> 'stage' then up_call end as call,
-        up_engine or role = 'engine' as engine,
-        case when role = 'engine' and not up_engine and gone then coalesce(answers, up_call) end as engine_of,
+        case
+            when not gone and role in ('call', 'engine') then i
+            when role = 'twin' then coalesce(becomes, up_call)
+            when gone or role <> 'stage' then up_call
+        end as call,
+        case when not gone and role in ('call', 'engine') or role = 'twin' then service else up_call_service end as call_service,
+        up_plan or plan as plan,
+        up_inside or role = 'engine' or acts as inside,
+        coalesce(up_engine, if(role = 'engine', i, null)) as engine,
+        case when gone and (acts or role = 'engine' and up_engine is null) then coalesce(up_call, answers) end as serves,
         case when gone then up_shift else up_shift + moved end as shift,
         case when gone then up_us else s + moved end as us,
         case when gone then up_ue else e + moved end as ue,
@@ -47,7 +56,7 @@ with recursive walk as (
                 *,
                 coalesce(up_req, case when fresh then i end) as req,
                 not fresh and (
-                    up_engine
+                    up_inside or acts
                     or role in ('ignored', 'tail', 'twin')
                     or role = 'engine' and (up_call is not null or answers is not null)
                     or role = 'network' and (up_call is not null or coalesce(up_stage, 'other') <> 'other' or up_owner is not null)
@@ -56,9 +65,16 @@ with recursive walk as (
             from (
                 select
                     node.i, node.role, node.kind, node.service, node.s, node.e, node.own, node.stage as own_stage, node.answers,
+                    node.becomes, node.plan,
                     walk.depth + 1 as depth,
-                    walk.req is null and node.candidate and not walk.engine as fresh,
-                    walk.req as up_req, walk.engine as up_engine,
+                    walk.req is null and node.candidate and not walk.inside as fresh,
+                    -- behind another service the call that a call makes is part of it, as an engine is
+                    node.role = 'call' and not fresh and (
+                        node.answers is not null
+                        or walk.call is not null and node.service is distinct from walk.call_service
+                    ) as acts,
+                    walk.req as up_req, walk.inside as up_inside, walk.engine as up_engine, walk.plan as up_plan,
+                    case when not fresh then walk.call_service end as up_call_service,
                     case when not fresh then walk.keeper end as up,
                     case when not fresh then walk.service end as up_service,
                     case when not fresh then walk.owner end as up_owner,
@@ -82,7 +98,7 @@ first_call as (
 )
 select
     walk.* exclude (service, stage),
-    node.* exclude (i, stage),
+    node.* exclude (i, stage, plan),
     case
         when walk.stage is distinct from 'guard' then walk.stage
         when walk.cs >= first_call.cs then 'post'

@@ -12,7 +12,7 @@ from tailbudget.instrument.errors import UserError
 SCHEMA: Final = Path(__file__).with_name("schema.sql")
 VIEWS: Final = Path(__file__).with_name("views.sql")
 #: Raised by every change of schema.sql.
-VERSION: Final = 1
+VERSION: Final = 2
 
 _STATEMENT: Final = re.compile(
     r"((?:^--[^\n]*\n)+)(create (?:or replace )?(table|macro|view) (\w+).*?;)[ \t]*$", re.MULTILINE | re.DOTALL

@@ -60,6 +60,11 @@ create table spans (
     stalls BIGINT,                     -- slo.stream.stalls
     stall_ns BIGINT,                   -- slo.stream.stall_time
     consumer_ns BIGINT,                -- slo.stream.consumer_time
+    call_role VARCHAR,                 -- slo.role: what a model call is for
+    hedged BOOLEAN,                    -- slo.hedged
+    fallback BOOLEAN,                  -- slo.fallback
+    streamed_ns BIGINT,                -- on the second record of a streamed call: from its headers to its end
+    last_event_ns BIGINT,              -- last event since the span's start
     attrs JSON not null                -- every attribute that the content rule keeps, under its own key
 );
 
@@ -203,6 +208,17 @@ create table calls (
     hedged BOOLEAN,                    -- one of several racing calls
     split VARCHAR not null,            -- server, first_token, failed or none: the rule that cut the call into stages
     spans UBIGINT[] not null           -- ids of the spans joined into it
+);
+
+-- One row a streamed call and side that told the gaps between its chunks.
+create table streams (
+    trace_id UUID not null,            -- its trace
+    span_id UBIGINT not null,          -- the span that told them
+    request_id VARCHAR,                -- its request, null for a call outside of any
+    side VARCHAR not null,             -- client or server
+    model VARCHAR,                     -- model of the call
+    started TIMESTAMPTZ not null,      -- start of that span
+    gaps_us UINTEGER[] not null        -- microseconds between token-bearing chunks, in order, the first 4,096
 );
 
 -- One row a request x stage that has time or spans.
