@@ -228,3 +228,9 @@ def test_what_a_model_call_reaches_behind_another_service_is_no_request_of_its_o
     connection = database()
     assemble(connection, trace.spans)
     assert one(connection, "select route, calls from requests") == {"route": "script", "calls": 1}
+
+
+def test_a_stage_that_was_timed_outside_of_any_request_is_no_request() -> None:
+    trace = Trace()
+    trace.add("retrieval idx", 0, 100, attrs={"slo.stage": "retrieval"})
+    assert assemble(database(), trace.spans).requests == 0

@@ -212,6 +212,42 @@ def test_an_error_changes_nothing_and_is_raised() -> None:
     assert assembler.tick(later(2)).requests == 1
 
 
+POISON = "select error('poison') from member where name = 'poison';"
+
+
+def test_a_trace_that_cannot_be_assembled_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load = assembler_module._sql
+    monkeypatch.setattr(assembler_module, "_sql", lambda name: (POISON if name == "request" else "") + load(name))
+    connection = database()
+    assembler = Assembler(connection)
+    bad = Trace(99)
+    bad.add("poison", 0, 10, attrs={"slo.request": "/chat"})
+    land(connection, bad.spans, at=later(0))
+    for number in range(1, 30):
+        land(connection, busy_trace(number), at=later(1))
+    for number in range(30):
+        assembler.tick(later(2 + number))
+    assert one(connection, "select count(*) as n from requests")["n"] == 29
+    assert one(connection, "select count(*) as n from dirty")["n"] == 0
+    given_up = one(connection, "select service, n from ingest_health where reason = 'not_assembled'")
+    assert given_up["n"] == 1
+    assert "cannot be assembled" in caplog.text
+
+
+def test_a_token_count_beyond_all_sums_is_no_count() -> None:
+    connection = database()
+    trace = Trace(7)
+    root = trace.add("POST /chat", 0, 1000, kind="SERVER", attrs={"slo.request": "/chat"})
+    for start in (10, 500):
+        attrs = {**CALL, "gen_ai.usage.output_tokens": 2**63 - 1}
+        trace.add("chat m", start, start + 100, under=root, kind="CLIENT", attrs=attrs)
+    land(connection, trace.spans, at=later(0))
+    assert Assembler(connection).tick(later(1)).requests == 1
+    assert one(connection, "select output_tokens from requests")["output_tokens"] is None
+
+
 def test_a_tick_with_nothing_to_do_is_almost_free() -> None:
     connection = database()
     assembler = Assembler(connection)

@@ -1,6 +1,8 @@
 """Turns the traces that are ripe into rows of requests, calls, streams, stages and violations, in sets of SQL."""
 
+import logging
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -15,6 +17,12 @@ from tailbudget.instrument.vocabulary import STAGES
 #: database may use, 64,000 need less than 96.
 TRACES: Final = 4_000
 SPANS: Final = 80_000
+#: A trace that fails alone is tried so often, behind all others, before it is given up: memory may have been short.
+TRIES: Final = 3
+#: A tick that fails is tried again with so many times fewer traces, until the one that fails is alone.
+FEWER: Final = 8
+#: What the values or the size of a trace can cause; any other error is the database's or ours.
+OF_A_TRACE: Final = (duckdb.DataError, duckdb.InvalidInputException, duckdb.OutOfMemoryException)
 #: What a tick builds, in this order; each is a temporary table of the file's name.
 BUILD: Final = ("node", "twin", "tail", "walk", "path", "call", "piece", "request", "stage")
 TABLES: Final = ("requests", "calls", "streams", "stages", "stage_spans", "violations")
@@ -35,37 +43,69 @@ def _sql(name: str) -> str:
     return (Path(__file__).parent / f"{name}.sql").read_text(encoding="utf-8")
 
 
+log: Final = logging.getLogger(__name__)
+
+
 class Assembler:
     """Assembles on one connection, which no other thread may use meanwhile."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
         self._parsed: dict[str, list[duckdb.Statement]] = {}  # parsing anew was a seventh of a small tick
+        self._traces = TRACES
+        self._failed: Counter[str] = Counter()
         connection.execute(_sql("state"))
 
     def tick(self, now: datetime) -> TickReport:
         """Assemble the ripe traces of `dirty` in one transaction and take them off the list.
 
         A trace is ripe when its root was seen, or 10 s after its last span came. Its rows of an earlier assembly are
-        replaced. On any error nothing is changed and the error is raised.
+        replaced. A trace that cannot be assembled is set aside, so that it does not stop the others, and given up after
+        TRIES ticks: logged, and counted in `ingest_health`. Any other error changes nothing
+        and is raised.
         """
         began = time.perf_counter()
         if not self._value("select count(*) from dirty"):
             return TickReport(0, 0, _ms_since(began))
+        try:
+            traces, requests, unfinished = self._attempt(now)
+        except OF_A_TRACE as error:
+            self._set_aside(now, error)
+            return TickReport(0, 0, _ms_since(began), unfinished=True)
+        unfinished = unfinished or self._traces < TRACES
+        self._traces = min(self._traces * FEWER, TRACES)
+        return TickReport(traces, requests, _ms_since(began), unfinished)
+
+    def _attempt(self, now: datetime) -> tuple[int, int, bool]:
         self._connection.begin()
         try:
-            traces, requests, unfinished = self._assemble(now)
+            done = self._assemble(now)
         except BaseException:
             self._connection.rollback()
             raise
         self._connection.commit()
-        return TickReport(traces, requests, _ms_since(began), unfinished)
+        return done
+
+    def _set_aside(self, now: datetime, error: Exception) -> None:
+        """Take fewer traces from now on; one that failed alone goes to the end of the list, or off it."""
+        if self._traces > 1:
+            self._traces = max(self._traces // FEWER, 1)
+            return
+        self._run("ripe", now=now, traces=1)
+        trace_id = str(self._connection.execute("select trace_id from ripe").fetchall()[0][0])
+        self._failed[trace_id] += 1
+        if self._failed[trace_id] < TRIES:
+            self._run("postpone", now=now)
+            return
+        del self._failed[trace_id]
+        log.error("trace %s cannot be assembled and was given up: %s", trace_id, str(error).splitlines()[0])
+        self._run("give_up", now=now)
 
     def _assemble(self, now: datetime) -> tuple[int, int, bool]:
-        ripe = self._run("ripe", now=now, traces=TRACES)
+        ripe = self._run("ripe", now=now, traces=self._traces)
         if not ripe:
             return 0, 0, False
-        unfinished = ripe >= TRACES
+        unfinished = ripe >= self._traces
         if self._run("member") > SPANS:
             unfinished = bool(self._run("trim", spans=SPANS)) or unfinished
             self._run("member")

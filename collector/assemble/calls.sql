@@ -7,7 +7,7 @@ select
     call.trace_id, call.span_id, request.request_id, make_timestamptz(call.us // 1000) as started, call.service,
     call.provider, call.model, call.stream, call.outcome, member.status_code, member.error,
     call.input_tokens, call.output_tokens, call.cached_tokens, member.max_tokens,
-    case when call.input_tokens > 0 then pow(2, ceil(log2(call.input_tokens)))::bigint end as prompt_bucket,
+    case when call.input_tokens > 0 then try_cast(pow(2, ceil(log2(call.input_tokens))) as bigint) end as prompt_bucket,
     case when not alone then member.ttfc_ns end / 1e6 as ttfc_ms,
     case when not alone then call.ttft_ns end / 1e6 as ttft_ms,
     case when not alone then member.ttft_source end as ttft_source,

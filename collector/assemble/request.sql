@@ -5,7 +5,7 @@ with working as (
         req,
         bool_or(
             (kept or role = 'twin')
-            and (role in ('call', 'engine', 'twin') or stage in ('retrieval', 'tools') or i = req and root_kind = 'slo')
+            and (role in ('call', 'engine', 'twin') or i <> req and stage in ('retrieval', 'tools') or i = req and root_kind = 'slo')
         ) as works,
         bool_or(role = 'call' and serves is not null) as behind  -- a gateway's part in the request of another trace
     from walk
@@ -58,8 +58,8 @@ round as (  -- a tool that begins after all earlier ones ended starts a new roun
 counted as (
     select
         call.req,
-        count(*) as calls, sum(attempts)::bigint as attempts, sum(call.input_tokens)::bigint as input_tokens,
-        sum(call.output_tokens)::bigint as output_tokens, sum(call.cached_tokens)::bigint as cached_tokens,
+        count(*) as calls, try_cast(sum(attempts) as bigint) as attempts, try_cast(sum(call.input_tokens) as bigint) as input_tokens,
+        try_cast(sum(call.output_tokens) as bigint) as output_tokens, try_cast(sum(call.cached_tokens) as bigint) as cached_tokens,
         arg_max(call.model, (call.us, call.i)) as model,
         arg_max(call.outcome, (call.ue, call.i)) as outcome,
         max(call.ue) as ue,
@@ -133,7 +133,7 @@ select
     other / 1e6 as other_ms,
     calls, tool_rounds, call_attempts as attempts, call_input_tokens as input_tokens, call_output_tokens as output_tokens,
     call_cached_tokens as cached_tokens,
-    case when call_input_tokens > 0 then pow(2, ceil(log2(call_input_tokens)))::bigint end as prompt_bucket,
+    case when call_input_tokens > 0 then try_cast(pow(2, ceil(log2(call_input_tokens))) as bigint) end as prompt_bucket,
     budgets['total'] as budget_ms, skew_ns / 1e6 as skew_ms, root_kind,
     null::double as cost_usd, coalesce(fallback, call_fallback) as fallback, null as feedback, coalesce(synthetic, false) as synthetic,
     budgets

@@ -11,7 +11,7 @@ from tailbudget.instrument.errors import UserError
 
 SCHEMA: Final = Path(__file__).with_name("schema.sql")
 VIEWS: Final = Path(__file__).with_name("views.sql")
-#: Raised by every change of schema.sql.
+#: Raised by every change of schema.sql: tables and columns are added, never renamed.
 VERSION: Final = 2
 
 _STATEMENT: Final = re.compile(
@@ -23,30 +23,54 @@ _COLUMN: Final = {
     "view": re.compile(r"^    [^\n]*?(\w+),? +-- ([^\n]+)$", re.MULTILINE),
 }
 
+#: Name and type of a column of a table.
+_DECLARED: Final = re.compile(r"^    (\w+) ([^\n]*?),? +-- [^\n]+$", re.MULTILINE)
+
 
 def create_or_check(connection: duckdb.DuckDBPyConnection, *, name: str) -> None:
-    """Create all tables in an empty file; of a file that has them check the version. Make the views in both.
+    """Create all tables in an empty file, and in an older one what it lacks; make the views in both.
 
     Raises UserError, naming the file as `name`, when a newer tailbudget wrote it.
     """
     new = not connection.execute("select 1 from duckdb_tables() where table_name = 'meta'").fetchall()
-    if not new:
-        _check(connection, name=name)
+    version = VERSION if new else _version(connection, name=name)
     connection.execute("begin")
-    for statement in (*(statements(SCHEMA) if new else ()), *statements(VIEWS)):
-        connection.execute(statement)
     if new:
+        for statement in statements(SCHEMA):
+            connection.execute(statement)
         connection.execute("insert into meta values ($1, 0, 0)", [VERSION])
+    elif version < VERSION:
+        for statement in _missing(connection):
+            connection.execute(statement)
+        connection.execute("update meta set schema_version = $1", [VERSION])
+    for statement in statements(VIEWS):
+        connection.execute(statement)
     connection.execute("commit")
 
 
-def _check(connection: duckdb.DuckDBPyConnection, *, name: str) -> None:
+def _version(connection: duckdb.DuckDBPyConnection, *, name: str) -> int:
     (version,) = connection.execute("select max(schema_version) from meta").fetchall()[0]
-    if version != VERSION:
+    if not isinstance(version, int) or version > VERSION:
         raise UserError(
             f"{name} has schema version {version!r}, this tailbudget expects {VERSION}: "
             "install the tailbudget that wrote it, or name another folder with --data"
         )
+    return version
+
+
+def _missing(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """Yield what turns an older file into this version: its missing tables and columns, and all comments."""
+    rows = connection.execute("select table_name, column_name from duckdb_columns() where not internal").fetchall()
+    existing = {(str(table), str(column)) for table, column in rows}
+    tables = {table for table, _ in existing}
+    for _, statement, kind, name in _STATEMENT.findall(SCHEMA.read_text(encoding="utf-8")):
+        if kind == "table" and name in tables:
+            for column, declared in _DECLARED.findall(statement):
+                if (name, column) not in existing:
+                    yield f"alter table {name} add column {column} {declared.removesuffix('not null')}"
+        else:
+            yield statement.replace("create macro", "create or replace macro", 1)
+    yield from (statement for statement in statements(SCHEMA) if statement.startswith("comment on"))
 
 
 def statements(file: Path) -> Iterator[str]:
