@@ -24,7 +24,7 @@ class CollectorSettings:
     api_port: int = 4320
     sag: SagSettings = field(default_factory=SagSettings)
     content: Content = "drop"
-    memory_limit: str = "128MB"  # of DuckDB; more lands 12 % faster but holds ten times the memory
+    memory_limit: str = "256MB"  # of DuckDB; more lands 12 % faster but holds ten times the memory
     max_body_bytes: int = 64 * MIB  # of one request, unpacked
     journal_bytes: int = 1024 * MIB  # acknowledged and not landed; beyond it senders are told to wait
     queue_bytes: int = 64 * MIB  # memory of what waits decoded; beyond it senders are slowed down

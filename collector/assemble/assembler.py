@@ -121,7 +121,9 @@ class Assembler:
             if table not in idle:
                 self._run(table, first_us=first_us, last_us=last_us)
         self._run("done", now=now)
-        return self._value("select count(*) from ripe"), self._value("select count(*) from request"), unfinished
+        done = self._value("select count(*) from ripe"), self._value("select count(*) from request"), unfinished
+        self._run("release")
+        return done
 
     def _run(self, name: str, **params: object) -> int:
         """Run the statements of one file, each with the parameters that it names; return the rows of the last."""

@@ -22,7 +22,7 @@ START_BYTES: Final = 4_000_000
 SETTINGS: Final = ("set timezone = 'UTC'", "set enable_external_access = false", "set lock_configuration = true")
 
 
-def open_database(data: Path, *, memory_limit: str = "128MB", threads: int = 2) -> duckdb.DuckDBPyConnection:
+def open_database(data: Path, *, memory_limit: str = "256MB", threads: int = 2) -> duckdb.DuckDBPyConnection:
     """Return the connection that owns the data file of the folder, tables created.
 
     SQL on it and on its cursors reaches no other file, and no statement can change that. Raises UserError when the
