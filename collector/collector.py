@@ -79,6 +79,11 @@ class Collector:
         self._journal.start()
         self._lander.start()
 
+    @property
+    def fault(self) -> str | None:
+        """Why nothing more is taken until a new start, which recovers what was acknowledged; None while all is well."""
+        return self._lander.fault or self._journal.fault
+
     def close(self) -> None:
         """Land what was acknowledged, at most for a few seconds, and close the data file; the rest stays journaled."""
         self.intake.close()

@@ -57,14 +57,24 @@ class BadRequestError(Exception):
 
 
 class ApiApp:
-    """Answers by path; `ready()` says whether OTLP is accepted, `hosts` which names a Host header may have."""
+    """Answers by path; `ready()` says whether OTLP is accepted, `hosts` which names a Host header may have.
+
+    `fault()` is the reason why nothing more is accepted until a new start, None while all is well.
+    """
 
     def __init__(
-        self, queries: Queries, *, counters: Counters, ready: Callable[[], bool], hosts: frozenset[str] | None
+        self,
+        queries: Queries,
+        *,
+        counters: Counters,
+        ready: Callable[[], bool],
+        hosts: frozenset[str] | None,
+        fault: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._queries = queries
         self._counters = counters
         self._ready = ready
+        self._fault = fault
         self._hosts = hosts
         self._routes: Final = {
             "/v1/sql": ("POST", self._sql),
@@ -98,8 +108,8 @@ class ApiApp:
         await respond(send, 200, b"ok\n", content_type=TEXT)
 
     async def _readyz(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        ready = self._ready()
-        await respond(send, 200 if ready else 503, b"ready\n" if ready else b"starting\n", content_type=TEXT)
+        missing = self._fault() or (None if self._ready() else "starting")
+        await respond(send, 503 if missing else 200, f"{missing or 'ready'}\n".encode(), content_type=TEXT)
 
     async def _sql(self, scope: Scope, receive: Receive, send: Send) -> None:
         fields = headers(scope)

@@ -67,6 +67,8 @@ class Intake:
 
         A body that was accepted before is not stored again. Raises BadBodyError and JournalRefusedError.
         """
+        if fault := self._lander.fault or self._journal.fault:
+            raise JournalRefusedError(fault)
         digest = blake2b(body, digest_size=DIGEST_BYTES).digest()
         key = key_of(digest)
         if key in self._known:
