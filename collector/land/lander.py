@@ -102,7 +102,7 @@ class Lander:
         self._fault: str | None = None
         self._finished = False
         self._pause_s = EVERY_S  # before the next transaction: more bodies come meanwhile, and it costs the same
-        self._singly = 0  # bodies to land one by one, after a transaction that failed
+        self._groups: list[int] = []  # numbers of bodies in the next transactions, last first, after one that failed
         self._thread = threading.Thread(target=self._run, name="lander")
         counters.queue.set_function(lambda: len(self._queue))
         counters.lag_s.set_function(self._lag_s)
@@ -203,10 +203,10 @@ class Lander:
             self._isolate(entries, error)
             return
         took_s = time.monotonic() - started
-        self._pause_s = min(max(EVERY_S, 10 * took_s), AT_MOST_EVERY_S)
         self._counters.work_s.labels("landing").observe(took_s)
         self._counters.stored(counted)
         self._leave(entries)
+        self._pause_s = 0.0 if self._groups else min(max(EVERY_S, 10 * took_s), AT_MOST_EVERY_S)
 
     def _store_counts(self) -> None:
         """Store what was counted of bodies that never came to land."""
@@ -226,9 +226,9 @@ class Lander:
         entries: list[Entry] = []
         bodies: list[Body] = []
         rows = 0
-        limit = 1 if self._singly else MAX_ROWS
+        size = self._groups[-1] if self._groups else None
         for entry in list(self._queue):
-            if rows >= limit:
+            if len(entries) == size or (size is None and rows >= MAX_ROWS):
                 break
             entries.append(entry)
             batches = entry.batches or self._reload(entry)
@@ -248,21 +248,25 @@ class Lander:
             return None
 
     def _isolate(self, entries: Sequence[Entry], error: Exception) -> None:
-        """Land the bodies of a failed transaction one by one; one that fails alone is dropped, counted and logged."""
+        """Land the bodies of a failed transaction half by half; one that fails alone is dropped, counted and logged."""
         self._pause_s = 0.0
-        if self._singly:
+        if len(entries) == 1:
             log.error("a body that does not fit the tables was dropped: %s", error)
             self._counters.dropped("journal", "unlandable")
             self._leave(entries)
-        else:
-            self._singly = len(entries)
+            return
+        if self._groups:
+            self._groups.pop()
+        half = len(entries) // 2
+        self._groups += [len(entries) - half, half]
 
     def _leave(self, entries: Sequence[Entry]) -> None:
         with self._lock:
             for entry in entries:
                 self._queue.popleft()
                 self._decoded_bytes -= entry.decoded_bytes
-        self._singly = max(self._singly - len(entries), 0)
+        if self._groups:
+            self._groups.pop()
         self._landed(entries[-1].end, sum(entry.nbytes for entry in entries))
 
     def _failed(self, error: Exception) -> None:
