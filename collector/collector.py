@@ -44,7 +44,9 @@ class Collector:
         self._folder = settings.data / JOURNAL
         self.counters = Counters()
         self.counters.decoder.labels(DECODER).set(1)
-        self._connection = open_database(settings.data, memory_limit=settings.memory_limit)
+        self._connection = open_database(
+            settings.data, memory_limit=settings.memory_limit, temp_limit=settings.temp_limit
+        )
         try:
             known = self._body_keys()
             backlog, segment = self._recover(known)
@@ -74,6 +76,7 @@ class Collector:
             lander=self._lander,
             counters=self.counters,
             content=settings.content,
+            max_spans=settings.max_spans_per_body,
             known=np.concatenate([known, _keys([entry.digest for entry in backlog])]),
         )
         self._journal.start()

@@ -13,7 +13,7 @@ from tailbudget.collector.receive.decode import BadBodyError, decode_metrics, de
 from tailbudget.collector.receive.intake import decode
 from tailbudget.collector.receive.points import PointReader
 
-from .collector_support import T0_NS, S, counter, gauge, metrics_body, pairs, trace_request
+from .collector_support import T0_NS, S, counter, gauge, metrics_body, pairs, trace_request, varint
 
 
 def test_every_kind_of_value_keeps_its_meaning_as_json() -> None:
@@ -184,12 +184,3 @@ def test_deep_values_are_refused_not_followed_without_end() -> None:
         body = tag + varint(len(body)) + body
     with pytest.raises(BadBodyError):
         decode_traces(body)
-
-
-def varint(number: int) -> bytes:
-    """Return a number as protobuf writes lengths."""
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])

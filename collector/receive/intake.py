@@ -5,7 +5,6 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from hashlib import blake2b
 from typing import Final
 
@@ -20,6 +19,7 @@ from ..journal.writer import Journal, JournalRefusedError, Position
 from ..land.lander import Entry, Lander
 from ..land.seen import Keys, RecentKeys
 from .batches import Batches, content_dropped
+from .census import check_items
 from .content import Content
 from .decode import BadBodyError, decode_metrics, decode_traces
 
@@ -64,11 +64,14 @@ class Packed:
 class Intake:
     """Accepts bodies; used on one event loop. `known` are the keys of bodies that were acknowledged before."""
 
-    def __init__(self, *, journal: Journal, lander: Lander, counters: Counters, content: Content, known: Keys) -> None:
+    def __init__(
+        self, *, journal: Journal, lander: Lander, counters: Counters, content: Content, max_spans: int, known: Keys
+    ) -> None:
         self._journal = journal
         self._lander = lander
         self._counters = counters
         self._content = content
+        self._max_spans = max_spans
         self._known = RecentKeys(keep_s=DIGESTS_KEPT_S, limit=DIGESTS_KEPT)
         self._known.add(known)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
@@ -77,7 +80,8 @@ class Intake:
     async def accept(self, signal: Signal, body: bytes, packed: Packed) -> int:
         """Return how many spans were rejected, once the rest is on disk.
 
-        A body that was accepted before is not stored again. Raises BadBodyError and JournalRefusedError.
+        A body that was accepted before is not stored again. Raises BadBodyError, TooManyItemsError and
+        JournalRefusedError.
         """
         if fault := self._lander.fault or self._journal.fault:
             raise JournalRefusedError(fault)
@@ -113,9 +117,12 @@ class Intake:
 
     async def _decode(self, signal: Signal, body: bytes) -> Batches:
         if len(body) <= INLINE_BYTES:
-            return decode(signal, body, content=self._content)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, partial(decode, signal, body, content=self._content))
+            return self._checked(signal, body)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._checked, signal, body)
+
+    def _checked(self, signal: Signal, body: bytes) -> Batches:
+        check_items(signal, body, most=self._max_spans)
+        return decode(signal, body, content=self._content)
 
     def _write(
         self, signal: Signal, digest: bytes, packed: Packed, batches: Batches, stored: asyncio.Future[None]
