@@ -127,6 +127,8 @@ class Collector:
             raise UserError(
                 f"the journal in {self._folder} cannot be used ({error.strerror}): mend it, or name another --data"
             ) from error
+        if recovered.damaged:
+            self.counters.dropped("journal", "damaged", recovered.damaged)
         seen = set(known.tolist())
         entries: list[Entry] = []
         for left in recovered.records:

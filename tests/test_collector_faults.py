@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import duckdb
@@ -11,7 +12,7 @@ import pytest
 
 from tailbudget.collector.collector import Collector as Parts
 from tailbudget.collector.counters import Counters
-from tailbudget.collector.journal.record import path_of
+from tailbudget.collector.journal.record import Record, path_of
 from tailbudget.collector.journal.writer import Journal, JournalRefusedError, Limits, Position
 from tailbudget.collector.land.database import open_database
 from tailbudget.collector.land.lander import Chore, Lander
@@ -80,6 +81,33 @@ def test_a_file_invalidated_by_a_full_disk_ends_the_process_and_a_restart_has_ev
     assert str(running.data) in errors.splitlines()[-1]
     with collector(running.data) as again:
         wait_until(lambda: again.value("select count(*) from spans") == len(span_ids(body)))
+
+
+def test_a_damaged_record_of_the_journal_is_counted_and_the_others_land(tmp_path: Path) -> None:
+    with collector(tmp_path / "data", free_bytes=0) as running:
+        running.stop()
+    folder = tmp_path / "data" / "journal"
+    journal = Journal(folder, segment=100, limits=Limits(journal_bytes=10**6, segment_bytes=10**6, free_bytes=0))
+    journal.start()
+    done = threading.Semaphore(0)
+    for number in range(3):
+        record = Record(
+            signal="traces",
+            encoding="identity",
+            digest=number.to_bytes(16, "little"),
+            arrived_ns=1,
+            payload=trace_body(5, seed=number),
+        )
+        journal.append(record, written=lambda start, end: done.release(), refused=lambda error: None)
+        assert done.acquire(timeout=10)
+    journal.close()
+    content = bytearray(path_of(folder, 100).read_bytes())
+    content[len(content) // 2] ^= 1
+    path_of(folder, 100).write_bytes(content)
+    with collector(tmp_path / "data") as running:
+        wait_until(lambda: running.value("select count(*) from spans") == 10)
+        counted = "select sum(n)::bigint from ingest_health where signal = 'journal' and reason = 'damaged'"
+        wait_until(lambda: running.value(counted) == 1)
 
 
 def test_nothing_is_acknowledged_once_landing_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
