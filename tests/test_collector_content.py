@@ -137,6 +137,7 @@ def test_an_exception_keeps_its_type_alone() -> None:
         ("can't connect", "can't connect"),
         ("abandoned stream", "abandoned stream"),
         ('"secret"', None),
+        ("'secret' is unknown", None),
         ("x" * 500, "x" * 200),
     ],
 )

@@ -62,6 +62,13 @@ def test_the_status_says_what_is_wrong(
     assert running.post(path, body, **headers)[0] == status
 
 
+def test_a_body_that_is_too_large_is_told_how_large_it_may_be(running: Collector) -> None:
+    for body, encoding in ((bytes(4_000_001), "identity"), (gzip.compress(bytes(4_000_001)), "gzip")):
+        status, _, answer = running.post("/v1/traces", body, content_encoding=encoding)
+        assert status == 413
+        assert "4000000 bytes" in Status.FromString(answer).message
+
+
 def test_a_method_but_post_is_refused_with_the_one_that_is_allowed(running: Collector) -> None:
     status, headers, _ = send(running.http_port, "GET", "/v1/traces", b"", {})
     assert (status, headers["allow"]) == (405, "POST")
@@ -123,9 +130,10 @@ def test_rejected_spans_are_counted_exactly_and_the_others_stored(running: Colle
     request = trace_request(5, seed=21)
     spans = request.resource_spans[0].scope_spans[0].spans
     spans[1].trace_id, spans[3].span_id = bytes(16), b"\x01"
-    status, _, answer = running.post("/v1/traces", request.SerializeToString())
-    assert status == 200
-    assert ExportTraceServiceResponse.FromString(answer).partial_success.rejected_spans == 2
+    for _ in ("sent", "repeated"):
+        status, _, answer = running.post("/v1/traces", request.SerializeToString())
+        assert status == 200
+        assert ExportTraceServiceResponse.FromString(answer).partial_success.rejected_spans == 2
     kept = spans[0].trace_id.hex()
     wait_until(lambda: running.value(f"select count(*) from spans where trace_id = '{kept}'") == 1)
 

@@ -88,8 +88,9 @@ class ApiApp:
             return
         host = _host(headers(scope).get(b"host", b"").decode("latin-1"))
         if self._hosts is not None and host not in self._hosts:
+            names = " or ".join(sorted(self._hosts))
             # A page on the internet whose name was made to point here must not read what a browser may reach.
-            await _refuse(send, 403, f"Host {host!r} is not a name of this collector", "allowed_hosts adds names")
+            await _refuse(send, 403, f"Host {host!r} is not a name of this collector", f"call it {names}")
             return
         route = self._routes.get(scope["path"])
         if route is None:

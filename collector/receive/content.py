@@ -148,7 +148,7 @@ CONTENT_EVENTS: Final[tuple[str, ...]] = (
 
 
 #: What follows in a status message is text that an exception was given: SDKs write `Type: text`.
-QUOTED: Final = re.compile(r"""[:\n"“{\[(]|\s['`]""")
+QUOTED: Final = re.compile(r"""[:\n"“{\[(]|(?:^|\s)['`]""")
 MESSAGE_CHARS: Final = 200
 
 

@@ -35,6 +35,8 @@ ROOM_POLL_S: Final = 0.02
 DIGESTS_KEPT_S: Final = 86_400.0
 DIGESTS_KEPT: Final = 4_000_000
 DIGEST_BYTES: Final = 16
+#: Bodies whose repeat is told how many spans were rejected; a sender has a few that fail.
+REJECTED_KEPT: Final = 10_000
 
 
 def decode(signal: Signal, body: bytes, *, content: Content) -> Batches:
@@ -76,6 +78,7 @@ class Intake:
         self._known.add(known)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._on_the_way: dict[bytes, asyncio.Future[None]] = {}
+        self._rejected: dict[int, int] = {}  # by key, of the bodies with rejected spans, since the start
 
     async def accept(self, signal: Signal, body: bytes, packed: Packed) -> int:
         """Return how many spans were rejected, once the rest is on disk.
@@ -89,11 +92,11 @@ class Intake:
         key = key_of(digest)
         if key in self._known:
             self._counters.dropped(signal, "repeated_body")
-            return 0
+            return self._rejected.get(key, 0)
         if (first := self._on_the_way.get(digest)) is not None:
             await asyncio.shield(first)
             self._counters.dropped(signal, "repeated_body")
-            return 0
+            return self._rejected.get(key, 0)
         stored = self._on_the_way[digest] = asyncio.get_running_loop().create_future()
         try:
             await self._wait_for_room()
@@ -101,6 +104,8 @@ class Intake:
         except BaseException:
             self._settle(digest, stored, JournalRefusedError("an equal body could not be taken"))
             raise
+        if batches.rejected and len(self._rejected) < REJECTED_KEPT:
+            self._rejected[key] = batches.rejected
         self._write(signal, digest, packed, batches, stored)
         await asyncio.shield(stored)
         return batches.rejected
