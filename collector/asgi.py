@@ -30,7 +30,7 @@ def headers(scope: Scope) -> dict[bytes, bytes]:
 async def read_body(receive: Receive, *, declared: bytes | None, limit: int) -> bytes:
     """Return the request's body. Raises BodyTooLargeError before more than `limit` bytes are held, ClientGoneError."""
     if declared is not None and declared.isdigit() and int(declared) > limit:
-        raise BodyTooLargeError
+        raise BodyTooLargeError(f"more than {limit} bytes in one body")
     parts: list[bytes] = []
     size = 0
     while True:
@@ -40,7 +40,7 @@ async def read_body(receive: Receive, *, declared: bytes | None, limit: int) -> 
         part = message.get("body", b"")
         size += len(part)
         if size > limit:
-            raise BodyTooLargeError
+            raise BodyTooLargeError(f"more than {limit} bytes in one body")
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)

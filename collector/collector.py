@@ -43,7 +43,9 @@ class Collector:
         self._folder = settings.data / JOURNAL
         self.counters = Counters()
         self.counters.decoder.labels(DECODER).set(1)
-        self._connection = open_database(settings.data, memory_limit=settings.memory_limit)
+        self._connection = open_database(
+            settings.data, memory_limit=settings.memory_limit, temp_limit=settings.temp_limit
+        )
         try:
             known = self._body_keys()
             backlog, segment = self._recover(known)
@@ -73,10 +75,16 @@ class Collector:
             lander=self._lander,
             counters=self.counters,
             content=settings.content,
+            max_spans=settings.max_spans_per_body,
             known=np.concatenate([known, _keys([entry.digest for entry in backlog])]),
         )
         self._journal.start()
         self._lander.start()
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing more is taken until a new start, which recovers what was acknowledged; None while all is well."""
+        return self._lander.fault or self._journal.fault
 
     def close(self) -> None:
         """Land what was acknowledged, at most for a few seconds, and close the data file; the rest stays journaled."""
@@ -118,6 +126,8 @@ class Collector:
             raise UserError(
                 f"the journal in {self._folder} cannot be used ({error.strerror}): mend it, or name another --data"
             ) from error
+        if recovered.damaged:
+            self.counters.dropped("journal", "damaged", recovered.damaged)
         seen = set(known.tolist())
         entries: list[Entry] = []
         for left in recovered.records:

@@ -6,6 +6,8 @@ import signal
 import socket
 from typing import Final
 
+from tailbudget.instrument.errors import UserError
+
 from .api.http import ApiApp
 from .collector import Collector
 from .receive.http import OtlpApp
@@ -14,12 +16,15 @@ from .settings import CollectorSettings
 
 log: Final = logging.getLogger(__name__)
 
+FAULT_POLL_S: Final = 0.5
+
 
 def serve(settings: CollectorSettings) -> None:
     """Accept OTLP and answer queries until SIGTERM or SIGINT, then close cleanly within a few seconds.
 
     To be called in the main thread. Raises UserError before anything is accepted: a port that is taken, a data folder
-    that another process has open, that a newer version wrote or that cannot be written.
+    that another process has open, that a newer version wrote or that cannot be written. Raises it later when the data
+    file fails for good, as DuckDB's does on a disk that fills up during a checkpoint: a new start recovers everything.
     """
     otlp = bind(settings.host, settings.http_port, setting="--http or TAILBUDGET_HTTP_PORT")
     with otlp, bind(settings.host, settings.api_port, setting="--api or TAILBUDGET_API_PORT") as api:
@@ -47,11 +52,26 @@ async def _serve(
     def ready() -> bool:
         return receiver.started and not stop.is_set()
 
-    reader = server(ApiApp(collector.queries, counters=counters, ready=ready, hosts=settings.hosts))
+    api_app = ApiApp(
+        collector.queries, counters=counters, ready=ready, hosts=settings.hosts, fault=lambda: collector.fault
+    )
+    reader = server(api_app)
     running = [asyncio.create_task(receiver.serve(sockets=[otlp])), asyncio.create_task(reader.serve(sockets=[api]))]
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
+    ending = [asyncio.create_task(stop.wait()), asyncio.create_task(_failed(collector))]
+    await asyncio.wait([*running, *ending], return_when=asyncio.FIRST_COMPLETED)
+    for task in ending:
+        task.cancel()
     collector.queries.interrupt()
     receiver.should_exit = reader.should_exit = True
     await asyncio.gather(*running)
+    if fault := collector.fault:
+        raise UserError(
+            f"{fault}: see that the disk of {settings.data} has free space, and start again; "
+            "everything acknowledged is kept and lands then"
+        )
+
+
+async def _failed(collector: Collector) -> None:
+    """Return once nothing more can be taken."""
+    while collector.fault is None:  # noqa: ASYNC110 - a thread fails
+        await asyncio.sleep(FAULT_POLL_S)

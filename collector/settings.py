@@ -8,6 +8,7 @@ from typing import Final, get_args
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.instrument.errors import UserError
 
+from .land.database import TEMP_LIMIT
 from .receive.content import Content
 
 MIB: Final = 1024 * 1024
@@ -24,8 +25,10 @@ class CollectorSettings:
     api_port: int = 4320
     sag: SagSettings = field(default_factory=SagSettings)
     content: Content = "drop"
-    memory_limit: str = "256MB"  # of DuckDB; more lands 12 % faster but holds ten times the memory
+    memory_limit: str = "256MB"  # of DuckDB: 65,536 spans in one transaction do not fit in 128 MB
+    temp_limit: str = TEMP_LIMIT  # of what queries spill to the data folder; one that needs more fails alone
     max_body_bytes: int = 64 * MIB  # of one request, unpacked
+    max_spans_per_body: int = 200_000  # or points; 64 MiB may hold 33 M empty spans, 170 bytes each once parsed
     journal_bytes: int = 1024 * MIB  # acknowledged and not landed; beyond it senders are told to wait
     queue_bytes: int = 64 * MIB  # memory of what waits decoded; beyond it senders are slowed down
     segment_bytes: int = 64 * MIB  # of one journal file
@@ -44,8 +47,11 @@ class CollectorSettings:
         for name in ("max_body_bytes", "journal_bytes", "queue_bytes", "segment_bytes"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)!r}: expected a positive number of bytes")
-        if not MEMORY.fullmatch(self.memory_limit):
-            raise UserError(f"memory_limit is {self.memory_limit!r}: expected a size such as 128MB or 1GiB")
+        if self.max_spans_per_body <= 0:
+            raise UserError(f"max_spans_per_body is {self.max_spans_per_body!r}: expected a positive number of spans")
+        for name in ("memory_limit", "temp_limit"):
+            if not MEMORY.fullmatch(getattr(self, name)):
+                raise UserError(f"{name} is {getattr(self, name)!r}: expected a size such as 128MB or 1GiB")
 
     @property
     def hosts(self) -> frozenset[str] | None:

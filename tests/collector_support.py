@@ -244,3 +244,12 @@ def metrics_body(*metrics: Metric, instance: str = "i1") -> bytes:
     group.resource.attributes.extend(pairs({"service.name": "shop", "service.instance.id": instance}))
     group.scope_metrics.add().metrics.extend(metrics)
     return request.SerializeToString()
+
+
+def varint(number: int) -> bytes:
+    """Return a number as protobuf writes lengths."""
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])

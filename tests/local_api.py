@@ -15,11 +15,11 @@ from .support import free_port, wait_until
 
 
 @contextmanager
-def local_api(connection: duckdb.DuckDBPyConnection, *, ready: bool = True) -> Iterator[str]:
+def local_api(connection: duckdb.DuckDBPyConnection, *, ready: bool = True, fault: str | None = None) -> Iterator[str]:
     """Yield the address of a server that answers `POST /v1/sql` from `connection`, which stays open."""
     port = free_port()
     queries = Queries(connection.cursor())
-    api = server(ApiApp(queries, counters=Counters(), ready=lambda: ready, hosts=None))
+    api = server(ApiApp(queries, counters=Counters(), ready=lambda: ready, hosts=None, fault=lambda: fault))
     with bind("127.0.0.1", port, setting="the test") as listener:
         thread = threading.Thread(target=api.run, args=([listener],), daemon=True)
         thread.start()

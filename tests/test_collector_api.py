@@ -250,7 +250,9 @@ def test_a_request_of_another_shape_is_refused(running: Collector, body: bytes) 
 
 def test_a_page_that_points_its_own_name_here_is_refused(running: Collector) -> None:
     for host in ("evil.example", "evil.example:4320", ""):
-        assert running.get("/metrics", Host=host)[0] == 403
+        status, answer = running.get("/metrics", Host=host)
+        assert status == 403
+        assert json.loads(answer)["hint"] == "call it 127.0.0.1 or ::1 or localhost"
     for host in ("localhost", f"127.0.0.1:{running.api_port}", "LOCALHOST:1", "[::1]:4320"):
         assert running.get("/healthz", Host=host)[0] == 200
 

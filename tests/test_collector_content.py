@@ -96,6 +96,8 @@ def test_content_is_kept_when_asked_for(tmp_path: Path) -> None:
         "traceloop.entity.output",
         "ai.prompt.messages",
         "db.query.text",
+        "exception.message",
+        "exception.stacktrace",
     ],
 )
 def test_a_known_key_is_dropped_and_counted_and_its_neighbours_stay(key: str) -> None:
@@ -113,6 +115,41 @@ def test_an_event_of_content_keeps_its_name_and_time_alone() -> None:
     assert batches.events.select(["name", "t_ns", "attrs"]).to_pylist() == [
         {"name": "gen_ai.content.completion.chunk", "t_ns": 7, "attrs": "{}"}
     ]
+
+
+def test_an_exception_keeps_its_type_alone() -> None:
+    request = trace_request()
+    said = {"exception.type": "ValueError", "exception.message": "bad secret", "exception.stacktrace": "at secret"}
+    span = request.resource_spans[0].scope_spans[0].spans[0]
+    span.events.add(name="exception", time_unix_nano=7, attributes=pairs(said))
+    batches = decode_traces(request.SerializeToString())
+    assert json.loads(batches.events["attrs"][0].as_py()) == {"exception.type": "ValueError"}
+    assert b"secret" not in (batches.scrubbed or b"secret")
+
+
+@pytest.mark.parametrize(
+    ("message", "kept"),
+    [
+        ("ValueError: bad prompt 'secret'", "ValueError"),
+        ("asyncio.CancelledError: ", "asyncio.CancelledError"),
+        ("upstream said\nsecret", "upstream said"),
+        ("cannot parse 'secret' as JSON", "cannot parse"),
+        ("can't connect", "can't connect"),
+        ("abandoned stream", "abandoned stream"),
+        ('"secret"', None),
+        ("'secret' is unknown", None),
+        ("x" * 500, "x" * 200),
+    ],
+)
+def test_a_status_message_is_kept_up_to_what_it_quotes(message: str, kept: str | None) -> None:
+    request = trace_request()
+    request.resource_spans[0].scope_spans[0].spans[0].status.message = message
+    body = request.SerializeToString()
+    batches = decode_traces(body)
+    assert batches.spans["status_message"].to_pylist() == [kept]
+    assert batches.health["shop", "content_dropped"] == (message != kept)
+    assert decode_traces(batches.scrubbed or body).spans == batches.spans
+    assert decode_traces(body, content="keep").spans["status_message"].to_pylist() == [message]
 
 
 def test_the_journaled_body_decodes_to_the_same_rows() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import NoReturn
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -9,8 +10,10 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tailbudget.collector.receive.decode import BadBodyError, decode_metrics, decode_traces
+from tailbudget.collector.receive.intake import decode
+from tailbudget.collector.receive.points import PointReader
 
-from .collector_support import T0_NS, S, counter, metrics_body, pairs, trace_request
+from .collector_support import T0_NS, S, counter, gauge, metrics_body, pairs, trace_request, varint
 
 
 def test_every_kind_of_value_keeps_its_meaning_as_json() -> None:
@@ -145,6 +148,32 @@ def test_points_of_all_kinds_become_rows() -> None:
     assert (rows["s"]["n"], rows["s"]["total"]) == (2, 3.0)
 
 
+@pytest.mark.parametrize("scale", [20, -10, -11, -2000, 1100, 2**31 - 1, -(2**31)])
+def test_an_exponential_histogram_of_any_scale_has_bounds(scale: int) -> None:
+    request = ExportMetricsServiceRequest()
+    metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="e")
+    point = metric.exponential_histogram.data_points.add(time_unix_nano=5, count=3, scale=scale)
+    point.positive.offset = -1
+    point.positive.bucket_counts.extend([1, 2])
+    (row,) = decode_metrics(request.SerializeToString()).metrics.to_pylist()
+    low, one, high = row["bounds"]
+    assert (one, row["counts"]) == (1.0, [0, 1, 2])
+    assert 0.0 <= low <= one <= high
+    assert high == (math.inf if scale <= -10 else pytest.approx(2.0**2.0**-scale))
+
+
+def test_a_body_that_the_decoder_does_not_expect_is_bad_for_good(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unexpected(*_: object, **__: object) -> NoReturn:
+        raise KeyError("unforeseen")
+
+    monkeypatch.setattr(PointReader, "read", unexpected)
+    with pytest.raises(BadBodyError, match="unforeseen"):
+        decode("metrics", metrics_body(gauge("g", 1.0, t_ns=1)), content="drop")
+    assert "cannot be decoded" in caplog.text
+
+
 def test_deep_values_are_refused_not_followed_without_end() -> None:
     value = b"\x10\x01"  # a bool
     for _ in range(5_000):
@@ -155,12 +184,3 @@ def test_deep_values_are_refused_not_followed_without_end() -> None:
         body = tag + varint(len(body)) + body
     with pytest.raises(BadBodyError):
         decode_traces(body)
-
-
-def varint(number: int) -> bytes:
-    """Return a number as protobuf writes lengths."""
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])

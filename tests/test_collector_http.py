@@ -5,13 +5,19 @@ import random
 import socket
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from .collector_support import Collector, collector, metrics_body, send, span_ids, trace_body, trace_request
+from tailbudget.collector.journal.record import Signal
+from tailbudget.collector.receive.census import TooManyItemsError, check_items
+
+from .collector_support import Collector, collector, metrics_body, send, span_ids, trace_body, trace_request, varint
 from .support import wait_until
 
 
@@ -56,6 +62,13 @@ def test_the_status_says_what_is_wrong(
     assert running.post(path, body, **headers)[0] == status
 
 
+def test_a_body_that_is_too_large_is_told_how_large_it_may_be(running: Collector) -> None:
+    for body, encoding in ((bytes(4_000_001), "identity"), (gzip.compress(bytes(4_000_001)), "gzip")):
+        status, _, answer = running.post("/v1/traces", body, content_encoding=encoding)
+        assert status == 413
+        assert "4000000 bytes" in Status.FromString(answer).message
+
+
 def test_a_method_but_post_is_refused_with_the_one_that_is_allowed(running: Collector) -> None:
     status, headers, _ = send(running.http_port, "GET", "/v1/traces", b"", {})
     assert (status, headers["allow"]) == (405, "POST")
@@ -69,6 +82,44 @@ def test_a_gzip_bomb_is_refused_without_being_unpacked(tmp_path: Path) -> None:
         assert peak_mib(running) - before < 300
 
 
+@pytest.mark.parametrize("signal", ["traces", "metrics"])
+def test_a_body_of_millions_of_empty_items_is_refused_before_it_is_parsed(tmp_path: Path, signal: Signal) -> None:
+    items = nested(b"\x12\x00" * 4_000_000, 2, 1) if signal == "traces" else nested(b"\x0a\x00" * 4_000_000, 5, 2, 2, 1)
+    with collector(tmp_path / "data") as running:
+        before = peak_mib(running)
+        status, _, answer = running.post(f"/v1/{signal}", gzip.compress(items), content_encoding="gzip")
+        assert status == 413
+        assert "max_spans_per_body" in Status.FromString(answer).message
+        assert peak_mib(running) - before < 150
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_spans_are_counted_on_the_wire_as_the_parser_counts_them(more: int) -> None:
+    request = trace_request(300, attributes={"k": 2**40, "d": 0.5, "long": "x" * 300})
+    request.resource_spans[0].schema_url = "u"
+    request.resource_spans.add().scope_spans.add().spans.add(flags=1, start_time_unix_nano=7)
+    body = request.SerializeToString()
+    with pytest.raises(TooManyItemsError) if more else nullcontext():
+        check_items("traces", body, most=301 - more)
+
+
+def test_points_of_all_kinds_are_counted_on_the_wire() -> None:
+    request = ExportMetricsServiceRequest()
+    metrics = request.resource_metrics.add().scope_metrics.add().metrics
+    for kind in ("gauge", "sum", "histogram", "exponential_histogram", "summary"):
+        getattr(metrics.add(name=kind), kind).data_points.add(time_unix_nano=1)
+    check_items("metrics", request.SerializeToString(), most=5)
+    with pytest.raises(TooManyItemsError):
+        check_items("metrics", request.SerializeToString(), most=4)
+
+
+def nested(body: bytes, *fields: int) -> bytes:
+    """Return `body` as the only field of messages in each other, innermost first."""
+    for number in fields:
+        body = bytes([number << 3 | 2]) + varint(len(body)) + body
+    return body
+
+
 def peak_mib(running: Collector) -> float:
     assert running.process is not None
     status = Path(f"/proc/{running.process.pid}/status").read_text()
@@ -79,9 +130,10 @@ def test_rejected_spans_are_counted_exactly_and_the_others_stored(running: Colle
     request = trace_request(5, seed=21)
     spans = request.resource_spans[0].scope_spans[0].spans
     spans[1].trace_id, spans[3].span_id = bytes(16), b"\x01"
-    status, _, answer = running.post("/v1/traces", request.SerializeToString())
-    assert status == 200
-    assert ExportTraceServiceResponse.FromString(answer).partial_success.rejected_spans == 2
+    for _ in ("sent", "repeated"):
+        status, _, answer = running.post("/v1/traces", request.SerializeToString())
+        assert status == 200
+        assert ExportTraceServiceResponse.FromString(answer).partial_success.rejected_spans == 2
     kept = spans[0].trace_id.hex()
     wait_until(lambda: running.value(f"select count(*) from spans where trace_id = '{kept}'") == 1)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tailbudget.collector.journal.record import HEADER, MAGIC, Record, path_of, read, scan, segments
+from tailbudget.collector.journal.record import HEADER, MAGIC, Record, path_of, read, segments
 from tailbudget.collector.journal.recover import recover
 from tailbudget.collector.journal.writer import Journal, JournalRefusedError, Limits, Position
 
@@ -75,22 +75,49 @@ def test_a_gzip_body_is_unpacked_when_read() -> None:
 def test_a_torn_tail_is_cut_and_what_stands_before_it_lands(written: Written, folder: Path, cut: int) -> None:
     written.append(record(1), record(2), record(3))
     path = path_of(folder, 1)
-    size = HEADER.size + 50
     with path.open("r+b") as file:
-        file.truncate(len(MAGIC) + 2 * size + cut)
+        file.truncate(len(MAGIC) + 2 * SIZE + cut)
     recovered = recover(folder, landed=NOTHING)
     assert [one.digest[-1] for one in recovered.records] == [1, 2]
-    assert path.stat().st_size == len(MAGIC) + 2 * size
+    assert path.stat().st_size == len(MAGIC) + 2 * SIZE
+    assert (recovered.damaged, list(folder.glob("*.damaged"))) == (0, [])
     assert recovered.next_segment == 2
 
 
-def test_a_damaged_record_ends_its_segment(written: Written, folder: Path) -> None:
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+SIZE = HEADER.size + 50
+
+
+@pytest.mark.parametrize(
+    ("at", "left"),
+    [
+        (3, [1, 2, 3]),  # in the magic line
+        (len(MAGIC) + SIZE + HEADER.size + 3, [1, 3]),  # in the payload of the second
+        (len(MAGIC) + SIZE + 12, [1, 3]),  # in its digest
+        (len(MAGIC) + 2 * SIZE + 60, [1, 2]),  # in the payload of the last
+    ],
+)
+def test_a_flipped_bit_loses_its_record_alone(written: Written, folder: Path, at: int, left: list[int]) -> None:
+    written.append(record(1), record(2), record(3))
+    flip(path_of(folder, 1), at)
+    assert [one.digest[-1] for one in recover(folder, landed=NOTHING).records] == left
+
+
+def test_a_damaged_record_is_reported_and_its_segment_kept(
+    written: Written, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     written.append(record(1), record(2), record(3))
     path = path_of(folder, 1)
-    content = bytearray(path.read_bytes())
-    content[len(MAGIC) + HEADER.size + 50 + HEADER.size + 3] ^= 1  # in the payload of the second
-    path.write_bytes(content)
-    assert [one.digest[-1] for one in scan(path)] == [1]
+    flip(path, len(MAGIC) + SIZE + HEADER.size + 3)
+    content = path.read_bytes()
+    assert recover(folder, landed=NOTHING).damaged == 1
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == content
+    assert f"{SIZE} acknowledged bytes are damaged" in caplog.text
 
 
 def test_an_absurd_length_is_no_record(written: Written, folder: Path) -> None:

@@ -35,6 +35,12 @@ def batches(seed: int, spans: int = 2) -> SpanBatches:
     return decode_traces(trace_request(spans, seed=seed).SerializeToString(), promoted=PROMOTED)
 
 
+def unlandable(seed: int) -> SpanBatches:
+    bad = batches(seed)
+    at = bad.spans.schema.get_field_index("attrs")
+    return replace(bad, spans=bad.spans.set_column(at, bad.spans.schema.field(at), pa.array(["{no json"] * 2)))
+
+
 def entry(number: int, found: SpanBatches | None) -> Entry:
     start, end = Position(1, number * 10), Position(1, number * 10 + 10)
     return Entry(start=start, end=end, digest=number.to_bytes(16, "big"), arrived_s=0.0, batches=found)
@@ -89,9 +95,7 @@ def test_closing_lands_what_waits(connection: duckdb.DuckDBPyConnection) -> None
 def test_a_body_that_does_not_fit_the_tables_is_dropped_alone_and_counted(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
-    bad = batches(7)
-    at = bad.spans.schema.get_field_index("attrs")
-    bad = replace(bad, spans=bad.spans.set_column(at, bad.spans.schema.field(at), pa.array(["{no json"] * 2)))
+    bad = unlandable(7)
     counters = Counters()
     with lander(connection, counters=counters) as running:
         for number in range(6):
@@ -99,6 +103,17 @@ def test_a_body_that_does_not_fit_the_tables_is_dropped_alone_and_counted(
         wait_until(lambda: stored(connection) == 10)
     counted = connection.execute("select n from ingest_health where reason = 'unlandable'").fetchall()
     assert counted == [(1,)]
+
+
+def test_one_bad_body_of_many_is_found_in_few_transactions(connection: duckdb.DuckDBPyConnection) -> None:
+    counters = Counters()
+    backlog = [entry(number, unlandable(7) if number == 30 else batches(number + 100)) for number in range(64)]
+    with lander(connection, counters=counters, backlog=backlog):
+        wait_until(lambda: stored(connection) == 126)
+    failures = counters.registry.get_sample_value("tailbudget_failures_total", {"work": "landing"})
+    assert failures == 7  # of 64, 32, 16, 8, 4, 2 and 1
+    transactions = counters.registry.get_sample_value("tailbudget_work_seconds_count", {"work": "landing"})
+    assert transactions == 6
 
 
 def test_entries_beyond_the_queue_are_read_back(connection: duckdb.DuckDBPyConnection) -> None:

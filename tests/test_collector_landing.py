@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -252,6 +253,19 @@ def test_gpu_points_of_one_instant_are_one_row(connection: duckdb.DuckDBPyConnec
         {"sampled_at": NOW, "host": "box", "gpu": "1", "util": None, "power_w": None, "throttle": None, "temp_c": None,
          "up": False},
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e300, -1e300])
+def test_a_gpu_value_that_is_no_number_or_too_large_is_null_and_the_rest_lands(
+    connection: duckdb.DuckDBPyConnection, value: float
+) -> None:
+    names = ("hw.gpu.memory.usage", "slo.gpu.throttle")
+    where = {"host.id": "box", "hw.id": "0"}
+    broken = [gauge(name, value, where, t_ns=T0_NS) for name in names]
+    body = metrics_body(*broken, gauge("hw.power", 250.0, where, t_ns=T0_NS))
+    Landing(connection).land([metrics(body)], now=NOW)
+    found = rows(connection, "select mem_used_bytes, throttle, power_w from gpu")
+    assert found == [{"mem_used_bytes": None, "throttle": None, "power_w": 250.0}]
 
 
 def test_recent_keys_know_what_was_added_and_forget_what_is_old() -> None:

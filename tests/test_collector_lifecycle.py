@@ -73,11 +73,24 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, path: str) -> N
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"http_port": 0}, {"http_port": 4320}, {"content": "all"}, {"max_body_bytes": 0}, {"memory_limit": "much"}],
+    [
+        {"http_port": 0},
+        {"http_port": 4320},
+        {"content": "all"},
+        {"max_body_bytes": 0},
+        {"max_spans_per_body": 0},
+        {"memory_limit": "much"},
+        {"temp_limit": "9"},
+    ],
 )
 def test_settings_that_cannot_work_are_refused_by_name(tmp_path: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         CollectorSettings(data=tmp_path, **wrong)  # type: ignore[arg-type]
+
+
+def test_queries_spill_no_more_to_the_disk_than_they_may(tmp_path: Path) -> None:
+    with collector(tmp_path / "data", temp_limit="10MiB") as running:
+        assert running.value("select current_setting('max_temp_directory_size')") == "10.0 MiB"
 
 
 def test_sigterm_lands_what_was_acknowledged_and_leaves_no_journal(tmp_path: Path) -> None:

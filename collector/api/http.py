@@ -57,14 +57,24 @@ class BadRequestError(Exception):
 
 
 class ApiApp:
-    """Answers by path; `ready()` says whether OTLP is accepted, `hosts` which names a Host header may have."""
+    """Answers by path; `ready()` says whether OTLP is accepted, `hosts` which names a Host header may have.
+
+    `fault()` is the reason why nothing more is accepted until a new start, None while all is well.
+    """
 
     def __init__(
-        self, queries: Queries, *, counters: Counters, ready: Callable[[], bool], hosts: frozenset[str] | None
+        self,
+        queries: Queries,
+        *,
+        counters: Counters,
+        ready: Callable[[], bool],
+        hosts: frozenset[str] | None,
+        fault: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._queries = queries
         self._counters = counters
         self._ready = ready
+        self._fault = fault
         self._hosts = hosts
         self._routes: Final = {
             "/v1/sql": ("POST", self._sql),
@@ -78,8 +88,9 @@ class ApiApp:
             return
         host = _host(headers(scope).get(b"host", b"").decode("latin-1"))
         if self._hosts is not None and host not in self._hosts:
+            names = " or ".join(sorted(self._hosts))
             # A page on the internet whose name was made to point here must not read what a browser may reach.
-            await _refuse(send, 403, f"Host {host!r} is not a name of this collector", "allowed_hosts adds names")
+            await _refuse(send, 403, f"Host {host!r} is not a name of this collector", f"call it {names}")
             return
         route = self._routes.get(scope["path"])
         if route is None:
@@ -98,8 +109,8 @@ class ApiApp:
         await respond(send, 200, b"ok\n", content_type=TEXT)
 
     async def _readyz(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        ready = self._ready()
-        await respond(send, 200 if ready else 503, b"ready\n" if ready else b"starting\n", content_type=TEXT)
+        missing = self._fault() or (None if self._ready() else "starting")
+        await respond(send, 503 if missing else 200, f"{missing or 'ready'}\n".encode(), content_type=TEXT)
 
     async def _sql(self, scope: Scope, receive: Receive, send: Send) -> None:
         fields = headers(scope)

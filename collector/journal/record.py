@@ -3,7 +3,8 @@
 A record is a header of 38 bytes (crc32, payload length, signal, encoding, digest of the body, arrival in unix
 nanoseconds, attributes taken out, all little-endian) and the payload: the request body as sent, or without its content
 where it had any, so that no content reaches the disk.
-The checksum covers all that follows it, so a record that was half written is known and everything behind it is cut.
+The checksum covers all that follows it, so a record that was half written or damaged is known. One that is damaged is
+skipped by its length; what no whole record follows is cut.
 """
 
 import struct
@@ -11,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import BinaryIO, Final, Literal, get_args
 
 from ..unpack import gunzip
 
@@ -69,15 +70,15 @@ def segments(folder: Path) -> list[int]:
 
 
 def scan(path: Path, *, offset: int = 0) -> Iterator[Found]:
-    """Yield the whole records from `offset` on; ends at the first one that is torn or damaged."""
+    """Yield the whole records from `offset` on, skipping damaged ones; ends at one that reaches beyond the file."""
+    size = path.stat().st_size
     with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            return
         start = max(offset, len(MAGIC))
-        file.seek(start)
-        while (record := _read(file.read(HEADER.size), file.read)) is not None:
-            end = start + HEADER.size + len(record.payload)
-            yield Found(start, end, record.digest, record.arrived_ns)
+        while (end := _end(file, start)) is not None and end <= size:
+            file.seek(start)
+            record = _read(file.read(HEADER.size), file.read)
+            if record is not None:
+                yield Found(start, end, record.digest, record.arrived_ns)
             start = end
 
 
@@ -89,6 +90,13 @@ def read(path: Path, *, start: int) -> Record:
     if record is None:
         raise ValueError(f"no whole record at byte {start} of {path}")
     return record
+
+
+def _end(file: BinaryIO, start: int) -> int | None:
+    """Return where the record at `start` says that it ends; None when there is no header."""
+    file.seek(start)
+    head = file.read(HEADER.size)
+    return start + HEADER.size + int(HEADER.unpack(head)[1]) if len(head) == HEADER.size else None
 
 
 def _read(head: bytes, read_more: Callable[[int], bytes]) -> Record | None:

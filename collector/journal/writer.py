@@ -74,6 +74,13 @@ class Journal:
         """Bytes that were acknowledged and have not landed."""
         return self._unlanded
 
+    @property
+    def fault(self) -> str | None:
+        """Why nothing more can be written, until a new start; None while all is well."""
+        if self._thread.ident is None or self._thread.is_alive() or self._closing:
+            return None
+        return "the journal's thread has ended"
+
     def append(self, record: Record, *, written: Written, refused: Refused) -> None:
         """Write the record; exactly one of the two is called, in the order of appending, from another thread."""
         with self._lock:
@@ -90,7 +97,7 @@ class Journal:
             open_segment = self._segment
         for segment in segments(self._folder):
             if segment < upto.segment and segment < open_segment:
-                path_of(self._folder, segment).unlink(missing_ok=True)
+                _delete(path_of(self._folder, segment))
 
     def close(self) -> None:
         """Write what waits, then end the thread."""
@@ -102,7 +109,7 @@ class Journal:
     def discard(self) -> None:
         """Delete all segments: to be called when everything has landed and the journal is closed."""
         for segment in segments(self._folder):
-            path_of(self._folder, segment).unlink(missing_ok=True)
+            _delete(path_of(self._folder, segment))
 
     def _run(self) -> None:
         while True:
@@ -185,6 +192,14 @@ class Journal:
         self._file = None
         with self._lock:
             self._segment += 1
+
+
+def _delete(path: Path) -> None:
+    """A segment that cannot be deleted is deleted later: a start tries again, and nothing of it lands twice."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s has landed and cannot be deleted: %s", path.name, error.strerror)
 
 
 def _refuse(group: Sequence[_Waiting], error: JournalRefusedError) -> None:

@@ -18,11 +18,15 @@ STORAGE_VERSION: Final = "v1.5.0"
 WAL_AUTOCHECKPOINT: Final = "64MB"
 #: A start with less would end at the first transaction.
 START_BYTES: Final = 4_000_000
+#: What a query may spill: by default 90 % of what is free, so that one large sort would stop acknowledgements.
+TEMP_LIMIT: Final = "1GB"
 #: In this order: what follows the lock is refused.
 SETTINGS: Final = ("set timezone = 'UTC'", "set enable_external_access = false", "set lock_configuration = true")
 
 
-def open_database(data: Path, *, memory_limit: str = "256MB", threads: int = 2) -> duckdb.DuckDBPyConnection:
+def open_database(
+    data: Path, *, memory_limit: str = "256MB", temp_limit: str = TEMP_LIMIT, threads: int = 2
+) -> duckdb.DuckDBPyConnection:
     """Return the connection that owns the data file of the folder, tables created.
 
     SQL on it and on its cursors reaches no other file, and no statement can change that. Raises UserError when the
@@ -35,6 +39,7 @@ def open_database(data: Path, *, memory_limit: str = "256MB", threads: int = 2) 
         "wal_autocheckpoint": WAL_AUTOCHECKPOINT,
         "memory_limit": memory_limit,
         "temp_directory": str(data / "tmp"),
+        "max_temp_directory_size": temp_limit,
         "threads": str(threads),
         "python_enable_replacements": "false",
     }

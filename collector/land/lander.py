@@ -14,7 +14,6 @@ import duckdb
 from ..counters import Counters
 from ..journal.writer import Position
 from ..receive.batches import Batches
-from ..receive.decode import BadBodyError
 from .landing import Body, Landing
 
 log: Final = logging.getLogger(__name__)
@@ -34,7 +33,6 @@ ENVIRONMENT: Final = (
     duckdb.IOException,
     duckdb.OutOfMemoryException,
     duckdb.TransactionException,
-    duckdb.FatalException,
     duckdb.InternalException,
     OSError,
 )
@@ -101,8 +99,10 @@ class Lander:
         self._queue: deque[Entry] = deque(backlog)
         self._decoded_bytes = 0
         self._close_by_s: float | None = None  # monotonic
+        self._fault: str | None = None
+        self._finished = False
         self._pause_s = EVERY_S  # before the next transaction: more bodies come meanwhile, and it costs the same
-        self._singly = 0  # bodies to land one by one, after a transaction that failed
+        self._groups: list[int] = []  # numbers of bodies in the next transactions, last first, after one that failed
         self._thread = threading.Thread(target=self._run, name="lander")
         counters.queue.set_function(lambda: len(self._queue))
         counters.lag_s.set_function(self._lag_s)
@@ -110,6 +110,13 @@ class Lander:
     def start(self) -> None:
         """Begin to land."""
         self._thread.start()
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing more will land, until a new start; None while all is well. What was acknowledged is journaled."""
+        if self._fault is None and self._thread.ident is not None and not (self._thread.is_alive() or self._finished):
+            return "the thread that lands has ended"
+        return self._fault
 
     @property
     def full(self) -> bool:
@@ -135,9 +142,17 @@ class Lander:
             self._close_by_s = time.monotonic() + within_s
             self._lock.notify()
         self._thread.join()
-        return not self._queue
+        return self._finished and not self._queue
 
     def _run(self) -> None:
+        try:
+            self._land_until_closed()
+            self._finished = True
+        except duckdb.FatalException as error:  # no statement can run before the file is opened anew
+            self._fault = f"the data file cannot be used any more ({_line(error)})"
+            log.error("landing has ended: %s", self._fault)
+
+    def _land_until_closed(self) -> None:
         while True:
             with self._lock:
                 if not self._queue and self._close_by_s is None:
@@ -165,15 +180,25 @@ class Lander:
 
     def _land_some(self) -> None:
         """Land one transaction; bodies leave the queue once they are stored, or known not to be storable."""
-        entries, bodies = self._next_bodies()
+        try:
+            entries, bodies = self._next_bodies()
+        except OSError as error:
+            self._failed(error)
+            self._pause_s = RETRY_S
+            return
         unstored = self._counters.take_unstored()
         started = time.monotonic()
         try:
             counted = self._landing.land(bodies, position=entries[-1].end, health=unstored)
+        except duckdb.FatalException:
+            raise
         except ENVIRONMENT as error:
             self._counters.give_back(unstored)
             self._failed(error)
-            self._pause_s = RETRY_S
+            if isinstance(error, duckdb.OutOfMemoryException) and len(entries) > 1:
+                self._isolate(entries, error)  # smaller transactions need less
+            else:
+                self._pause_s = RETRY_S
             return
         except Exception as error:  # noqa: BLE001 - whatever one body does to it, the thread lives on
             self._counters.give_back(unstored)
@@ -181,10 +206,10 @@ class Lander:
             self._isolate(entries, error)
             return
         took_s = time.monotonic() - started
-        self._pause_s = min(max(EVERY_S, 10 * took_s), AT_MOST_EVERY_S)
         self._counters.work_s.labels("landing").observe(took_s)
         self._counters.stored(counted)
         self._leave(entries)
+        self._pause_s = 0.0 if self._groups else min(max(EVERY_S, 10 * took_s), AT_MOST_EVERY_S)
 
     def _store_counts(self) -> None:
         """Store what was counted of bodies that never came to land."""
@@ -193,6 +218,8 @@ class Lander:
             return
         try:
             self._counters.stored(self._landing.land([], health=unstored))
+        except duckdb.FatalException:
+            raise
         except Exception as error:  # noqa: BLE001 - as in _land_some
             self._counters.give_back(unstored)
             self._failed(error)
@@ -202,9 +229,9 @@ class Lander:
         entries: list[Entry] = []
         bodies: list[Body] = []
         rows = 0
-        limit = 1 if self._singly else MAX_ROWS
+        size = self._groups[-1] if self._groups else None
         for entry in list(self._queue):
-            if rows >= limit:
+            if len(entries) == size or (size is None and rows >= MAX_ROWS):
                 break
             entries.append(entry)
             batches = entry.batches or self._reload(entry)
@@ -216,32 +243,38 @@ class Lander:
     def _reload(self, entry: Entry) -> Batches | None:
         try:
             return self._load(entry)
-        except (BadBodyError, ValueError, FileNotFoundError) as error:
+        except Exception as error:
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise  # it may be read later
             log.error("a journaled body cannot be read back: %s", error)
             self._counters.dropped("journal", "unreadable")
             return None
 
     def _isolate(self, entries: Sequence[Entry], error: Exception) -> None:
-        """Land the bodies of a failed transaction one by one; one that fails alone is dropped, counted and logged."""
+        """Land the bodies of a failed transaction half by half; one that fails alone is dropped, counted and logged."""
         self._pause_s = 0.0
-        if self._singly:
+        if len(entries) == 1:
             log.error("a body that does not fit the tables was dropped: %s", error)
             self._counters.dropped("journal", "unlandable")
             self._leave(entries)
-        else:
-            self._singly = len(entries)
+            return
+        if self._groups:
+            self._groups.pop()
+        half = len(entries) // 2
+        self._groups += [len(entries) - half, half]
 
     def _leave(self, entries: Sequence[Entry]) -> None:
         with self._lock:
             for entry in entries:
                 self._queue.popleft()
                 self._decoded_bytes -= entry.decoded_bytes
-        self._singly = max(self._singly - len(entries), 0)
+        if self._groups:
+            self._groups.pop()
         self._landed(entries[-1].end, sum(entry.nbytes for entry in entries))
 
     def _failed(self, error: Exception) -> None:
         self._counters.failures.labels("landing").inc()
-        log.error("a transaction failed: %s", str(error).splitlines()[0])
+        log.error("a transaction failed: %s", _line(error))
 
     def _do_chores(self) -> None:
         for chore in self._chores:
@@ -252,9 +285,15 @@ class Lander:
             try:
                 with self._counters.work_s.labels(chore.name).time():
                     unfinished = chore.run(datetime.now(UTC)) is True
+            except duckdb.FatalException:
+                raise
             except Exception:
                 log.exception("%s failed; landing goes on", chore.name)
                 self._counters.failures.labels(chore.name).inc()
             took_s = time.monotonic() - started
             pause_s = chore.every_s if took_s <= chore.every_s / 10 else max(SLOW_CHORE_EVERY_S, chore.every_s)
             chore.due_s = started if unfinished else started + pause_s
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

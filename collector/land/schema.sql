@@ -15,7 +15,7 @@ create table spans (
     service VARCHAR,                   -- service.name of the resource
     scope VARCHAR,                     -- name of the instrumentation scope
     status VARCHAR not null,           -- UNSET, OK or ERROR
-    status_message VARCHAR,            -- as sent
+    status_message VARCHAR,            -- up to its first colon, quotation or bracket, unless content is kept
     resource_id UBIGINT not null,      -- row of resources
     role VARCHAR not null,             -- what the recogniser takes it for: call, engine, slice, tail, stage, container, network or ignored
     stage VARCHAR,                     -- stage that owns its time, null for none

@@ -8,9 +8,10 @@ from typing import Any, Final
 import orjson
 import pyarrow as pa
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from .batches import CONTENT_DROPPED, Health
-from .content import EVENT_RULES, KEY_RULES, Content
+from .content import EVENT_RULES, KEY_RULES, Content, status_head
 from .values import Json, column_text, plain
 
 Column = list[str | None]
@@ -25,6 +26,7 @@ class Attributes:
 
     def __init__(self, *, content: Content) -> None:
         self._content_keys = KEY_RULES[content]
+        self._drops = content == "drop"
         self._content_events = EVENT_RULES[content]
         self.health: Health = Counter()
         self.resources: dict[int, ResourceRow] = {}
@@ -63,6 +65,15 @@ class Attributes:
             self._drop(pairs, range(len(pairs)))
             return {}
         return self.take(pairs)
+
+    def take_message(self, status: Status) -> str | None:
+        """Return the message of a status without what it quotes, which is deleted from the status; null when empty."""
+        message = status.message
+        if message and self._drops and (head := status_head(message)) != message:
+            self.scrubbed = True
+            self.count(CONTENT_DROPPED)
+            status.message = message = head
+        return message or None
 
     def count(self, reason: str, n: int = 1) -> None:
         """Count spans, points or links of the resource read last."""

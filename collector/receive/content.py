@@ -4,6 +4,7 @@ Rows were taken from the conventions of each dialect and from its captured telem
 Sizes, counts, roles and ids are no content and stay, except where they lie under a prefix that is dropped whole.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final, Literal
 
@@ -117,6 +118,9 @@ CONTENT_KEYS: Final[tuple[str, ...]] = (
     "haystack.component.output",
     "crewai.agent.input",
     "crewai.agent.output",
+    # What an exception says quotes what it was given; its type, `exception.type` or `error.type`, stays.
+    "exception.message",
+    "exception.stacktrace",
     # MCP and plain HTTP bodies.
     "mcp.request.argument*",
     "mcp.tool.arguments",
@@ -141,6 +145,16 @@ CONTENT_EVENTS: Final[tuple[str, ...]] = (
     "gen_ai.choice",
     "gen_ai.client.inference.operation.details",
 )
+
+
+#: What follows in a status message is text that an exception was given: SDKs write `Type: text`.
+QUOTED: Final = re.compile(r"""[:\n"“{\[(]|(?:^|\s)['`]""")
+MESSAGE_CHARS: Final = 200
+
+
+def status_head(message: str) -> str:
+    """Return a status message up to its first colon, quotation, bracket or line's end, at most 200 characters."""
+    return QUOTED.split(message, maxsplit=1)[0][:MESSAGE_CHARS].rstrip()
 
 
 class Rule(dict[str, bool]):

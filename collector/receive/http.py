@@ -22,6 +22,7 @@ from ..asgi import (
 from ..counters import Counters
 from ..journal.writer import JournalRefusedError
 from ..unpack import BadGzipError, TooLargeError, gunzip
+from .census import TooManyItemsError
 from .decode import BadBodyError, count_log_records
 from .intake import Intake, Packed
 
@@ -124,6 +125,7 @@ class OtlpApp:
 FAULTS: Final[dict[type[Exception], int]] = {
     BodyTooLargeError: 413,
     TooLargeError: 413,
+    TooManyItemsError: 413,
     BadGzipError: 400,
     BadBodyError: 400,
     JournalRefusedError: 503,

@@ -1,5 +1,6 @@
 """Metric points as rows of the Arrow batch."""
 
+import math
 from typing import Any, Final
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, ResourceMetrics
@@ -55,21 +56,21 @@ def _histogram(point: Any) -> tuple[object, ...]:
 
 
 def _exponential(point: Any) -> tuple[object, ...]:
-    """Buckets as explicit ones: bound i is base ** (offset + i) with base 2 ** 2 ** -scale, negatives mirrored."""
-    base = 2.0**2.0**-point.scale
+    """Buckets as explicit ones: bound i is 2 ** ((offset + i) * 2 ** -scale), negatives mirrored."""
     negative, positive = point.negative, point.positive
-    low = [-_power(base, negative.offset + i) for i in range(len(negative.bucket_counts), -1, -1)]
-    high = [_power(base, positive.offset + i) for i in range(len(positive.bucket_counts) + 1)]
+    low = [-_bound(negative.offset + i, point.scale) for i in range(len(negative.bucket_counts), -1, -1)]
+    high = [_bound(positive.offset + i, point.scale) for i in range(len(positive.bucket_counts) + 1)]
     bounds = [*(low if negative.bucket_counts else ()), *(high if positive.bucket_counts else ())]
     counts = [*reversed(negative.bucket_counts), point.zero_count, *positive.bucket_counts]
     return (None, point.count, _sum(point), bounds, counts)
 
 
-def _power(base: float, exponent: int) -> float:
+def _bound(index: int, scale: int) -> float:
+    """Return the bound, 0 or infinite where a double cannot hold it, as above 1 at the SDK's least scale, -10."""
     try:
-        return float(base**exponent)
+        return math.exp2(math.ldexp(index, -scale))
     except OverflowError:
-        return float("inf")
+        return math.inf if index > 0 else 0.0
 
 
 def _summary(point: Any) -> tuple[object, ...]:

@@ -76,7 +76,7 @@ class SpanReader:
                 min(span.start_time_unix_nano, MAX_NS),
                 min(span.end_time_unix_nano, MAX_NS),
                 _word(STATUSES, status.code),
-                status.message or None,
+                self._attributes.take_message(status),
                 *origin,
                 json_text(attrs),
             )

@@ -1,10 +1,10 @@
--- One row a sample of one GPU: its points of one instant side by side.
+-- One row a sample of one GPU: its points of one instant side by side; what is no number, or too large, is null.
 insert into gpu by name
 select make_timestamptz(point.t_ns // 1000) as sampled_at,
        coalesce(point.attrs ->> '$."host.id"', resource.attrs ->> '$."host.id"', '') as host,
        coalesce(point.attrs ->> '$."hw.id"', '') as gpu,
        max(value) filter (where metric.gpu_column = 'util') as util,
-       max(value) filter (where metric.gpu_column = 'mem_used_bytes')::BIGINT as mem_used_bytes,
+       try_cast(max(value) filter (where metric.gpu_column = 'mem_used_bytes') as BIGINT) as mem_used_bytes,
        max(value) filter (where metric.gpu_column = 'mem_util') as mem_util,
        max(value) filter (where metric.gpu_column = 'sm_mhz') as sm_mhz,
        max(value) filter (where metric.gpu_column = 'mem_mhz') as mem_mhz,
@@ -12,9 +12,9 @@ select make_timestamptz(point.t_ns // 1000) as sampled_at,
        max(value) filter (where metric.gpu_column = 'power_limit_w') as power_limit_w,
        max(value) filter (where metric.gpu_column = 'energy_j') as energy_j,
        max(value) filter (where metric.gpu_column = 'temp_c') as temp_c,
-       max(value) filter (where metric.gpu_column = 'throttle')::BIGINT as throttle,
+       try_cast(max(value) filter (where metric.gpu_column = 'throttle') as BIGINT) as throttle,
        coalesce(max(value) filter (where metric.gpu_column = 'up') > 0, true) as up
-from batch_metrics point
+from (select * replace (if(isfinite(value), value, null) as value) from batch_metrics) point
 join (select unnest($names) as name, unnest($columns) as gpu_column) metric using (name)
 left join batch_resources resource using (resource_id)
 group by all
