@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+import duckdb
 import numpy as np
 
 from tailbudget.instrument.errors import UserError
@@ -43,9 +44,7 @@ class Collector:
         self._folder = settings.data / JOURNAL
         self.counters = Counters()
         self.counters.decoder.labels(DECODER).set(1)
-        self._connection = open_database(
-            settings.data, memory_limit=settings.memory_limit, temp_limit=settings.temp_limit
-        )
+        self._connection = _open(settings)
         try:
             known = self._body_keys()
             backlog, segment = self._recover(known)
@@ -146,6 +145,10 @@ class Collector:
         if record.content_dropped:  # before it was journaled: whose it was is told by the first resource
             batches.health[batches.resources["service"][0].as_py(), CONTENT_DROPPED] += record.content_dropped
         return batches
+
+
+def _open(settings: CollectorSettings) -> duckdb.DuckDBPyConnection:
+    return open_database(settings.data, memory_limit=settings.memory_limit, temp_limit=settings.temp_limit)
 
 
 def _limits(settings: CollectorSettings) -> Limits:
