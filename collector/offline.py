@@ -1,5 +1,6 @@
 """Opens a data folder that no collector has open, counting in what its journal holds and no table yet."""
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from .land.landing import Body, Landing
 from .receive.decode import BadBodyError
 from .receive.intake import decode
 
+log = logging.getLogger(__name__)
 #: Nothing arrives any more: traces whose root never came are assembled too.
 PATIENCE: Final = timedelta(minutes=1)
 JOURNAL: Final = "journal"
@@ -28,7 +30,8 @@ JOURNAL: Final = "journal"
 def open_offline(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give the database of the folder, opened read-only; with a journal behind it, a copy into which that has landed.
 
-    Raises QueryError without a database, or while a collector has it open.
+    Raises QueryError without a database, or while a collector has it open. When the traces of the journal cannot be
+    assembled, a warning says so and the rest is there.
     """
     reader = FileReader(data)
     records = list(_unlanded(data / JOURNAL, reader))
@@ -43,8 +46,19 @@ def open_offline(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             Landing(connection).land(
                 [body for record in records if record.digest not in known for body in _body(record)]
             )
-            Assembler(connection).tick(datetime.now(UTC) + PATIENCE)
+            _assemble(connection)
             yield connection
+
+
+def _assemble(connection: duckdb.DuckDBPyConnection) -> None:
+    """Assemble all that has landed, as many traces at a time as one tick takes."""
+    try:
+        assembler = Assembler(connection)
+        while assembler.tick(datetime.now(UTC) + PATIENCE).traces:
+            pass
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        log.warning("traces of the journal are missing in requests, calls and stages: assembly failed: %s", reason)
 
 
 def _unlanded(journal: Path, reader: FileReader) -> Iterator[Record]:
