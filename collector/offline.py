@@ -11,7 +11,7 @@ from typing import Final
 
 import duckdb
 
-from tailbudget.analytics.reader import DATABASE_NAME, FileReader
+from tailbudget.analytics.reader import DATABASE_NAME, UNREADABLE, FileReader, QueryError
 
 from .assemble import Assembler
 from .journal.record import Record, path_of, read, scan, segments
@@ -63,7 +63,10 @@ def _assemble(connection: duckdb.DuckDBPyConnection) -> None:
 
 def _unlanded(journal: Path, reader: FileReader) -> Iterator[Record]:
     """Yield what the journal holds behind the position that has landed."""
-    (landed,) = reader.query("select journal_segment, journal_offset from meta").to_pylist()
+    try:
+        (landed,) = reader.query("select journal_segment, journal_offset from meta").to_pylist()
+    except (QueryError, ValueError) as error:  # no such table, or not its one row
+        raise QueryError(f"the database is none of a collector: {error}", hint=UNREADABLE) from error
     for segment in segments(journal) if journal.is_dir() else ():
         offset = landed["journal_offset"] if segment == landed["journal_segment"] else 0
         if segment >= landed["journal_segment"]:

@@ -1,11 +1,14 @@
 """A folder that no collector has open is read whole: what its journal holds is landed and assembled first."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from tailbudget.analytics.reader import DATABASE_NAME, QueryError
 from tailbudget.collector.assemble import Assembler, assembler
 from tailbudget.collector.journal.record import MAGIC, Record, path_of
 from tailbudget.collector.land.database import open_database
@@ -53,3 +56,31 @@ def test_what_cannot_be_assembled_is_told_in_one_line_and_the_rest_answers(
     (record,) = caplog.records
     assert "assembly failed: no memory left" in record.getMessage()
     assert "\n" not in record.getMessage()
+
+
+def _refused(folder: Path) -> QueryError:
+    with pytest.raises(QueryError) as caught, open_offline(folder):
+        pass
+    return caught.value
+
+
+def test_a_file_that_is_no_database_is_not_said_to_be_owned_by_a_collector(tmp_path: Path) -> None:
+    folder = tmp_path / "blocks"  # a word with `lock` in it
+    folder.mkdir()
+    (folder / DATABASE_NAME).write_bytes(b"x" * 10_000)
+    assert "not a valid DuckDB database" in str(_refused(folder))
+    assert _refused(folder).hint.startswith("the file is damaged")
+
+
+def test_a_database_of_something_else_is_said_to_be_one(tmp_path: Path) -> None:
+    duckdb.connect(str(tmp_path / DATABASE_NAME)).close()
+    assert str(_refused(tmp_path)).startswith("the database is none of a collector")
+
+
+def test_a_file_that_another_process_has_open_is_said_to_be_owned(tmp_path: Path) -> None:
+    program = f"import duckdb; c = duckdb.connect({str(tmp_path / DATABASE_NAME)!r}); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        owner.stdout.readline()
+        assert _refused(tmp_path).hint.startswith("a running collector owns the file")
+        owner.kill()
