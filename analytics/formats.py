@@ -1,8 +1,9 @@
 """Answers as JSON and CSV: one rule for the API, the command line and local files.
 
 NULL is null; integers, decimals, HUGEINT and doubles are numbers, NaN and the infinities null; instants are ISO 8601 in
-UTC with Z and microseconds; JSON columns are the values they hold; BLOB is lower-case hex, UUID text; lists are arrays,
-structs and maps objects; types without a JSON form (intervals, bits, unions) are DuckDB's text.
+UTC with Z and microseconds, null when infinite or outside the years 1 to 9999, and so are dates; JSON columns are the
+values they hold; BLOB is lower-case hex, UUID text; lists are arrays, structs and maps objects, whatever they hold;
+types without a JSON form (intervals, bits, unions) are DuckDB's text.
 """
 
 import csv
@@ -34,14 +35,14 @@ class Answer:
 
     def json(self) -> bytes:
         """Return one JSON array of objects, keys in column order."""
-        names = _unique(self.table.column_names)
+        names = unique(self.table.column_names)
         return orjson.dumps([dict(zip(names, row, strict=True)) for row in self._rows()])
 
     def csv(self) -> bytes:
         """Return a header line and the rows as CSV: NULL is empty, nested values are JSON."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_unique(self.table.column_names))
+        writer.writerow(unique(self.table.column_names))
         writer.writerows([_cell(value) for value in row] for row in self._rows())
         return text.getvalue().encode()
 
@@ -87,7 +88,19 @@ def answer(
 AS_TEXT: Final = frozenset(
     {"interval", "bit", "time with time zone", "union", "uhugeint", "bignum", "variant", "geometry", "null"}
 )
-INSTANTS: Final = frozenset({"timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns", "timestamp with time zone"})
+#: DuckDB's instants and the unit in which Arrow counts them since 1970.
+INSTANTS: Final = {
+    "timestamp": "us",
+    "timestamp_s": "s",
+    "timestamp_ms": "ms",
+    "timestamp_ns": "ns",
+    "timestamp with time zone": "us",
+    "timestamptz_ns": "ns",
+}
+#: Unit -> what turns a count into microseconds: multiply, then divide.
+MICROSECONDS: Final = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
+#: How DuckDB writes infinity, plus and minus, whatever the unit.
+INFINITE: Final = 2**63 - 1
 EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - all instants here are UTC
 EPOCH_DAY: Final = date(1970, 1, 1)
 
@@ -97,17 +110,38 @@ def _has_no_form(kind: Any) -> bool:
 
 
 def _children(kind: Any) -> dict[str, Any]:
+    if kind.id == "tuple":  # its parts have no names: Arrow's
+        return {f"element{at}": child for at, (_, child) in enumerate(kind.children, 1)}
     if kind.id not in ("list", "array", "map", "struct"):
         return {}
     return {name: child for name, child in kind.children if not isinstance(child, int)}  # an array has its size
 
 
 def _with_form(at: int, name: str, kind: Any) -> str:
-    text = "::VARCHAR" if _has_no_form(kind) else ""
-    return f'#{at}{text} as "{name.replace(chr(34), chr(34) * 2)}"'
+    text = f"::{_formed(kind)}" if _has_no_form(kind) else ""
+    return f"#{at}{text} as {_quoted(name)}"
 
 
-def _unique(names: Sequence[str]) -> list[str]:
+def _formed(kind: Any) -> str:
+    """Return the type with text in place of what has no form, so that what is around it keeps its own."""
+    inner = {name: _formed(child) for name, child in _children(kind).items()}
+    match kind.id:
+        case "list":
+            return f"{inner['child']}[]"
+        case "array":
+            return f"{inner['child']}[{dict(kind.children)['size']}]"
+        case "map":
+            return f"MAP({inner['key']}, {inner['value']})"
+        case "struct":
+            return f"STRUCT({', '.join(f'{_quoted(name)} {child}' for name, child in inner.items())})"
+    return "VARCHAR" if _has_no_form(kind) else str(kind)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name.replace(chr(34), chr(34) * 2)}"'
+
+
+def unique(names: Sequence[str]) -> list[str]:
     """Return the names, later equal ones with a number: an object has each key once."""
     found: dict[str, None] = {}
     for name in names:
@@ -121,14 +155,27 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 def _values(column: pa.ChunkedArray, kind: Any) -> Iterable[object]:
     """Return the values of a column, ready for orjson."""
-    if kind.id in INSTANTS:  # as numbers: Python's datetime does not reach as far as DuckDB's
-        micros = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
-        return map(_instant, micros.to_pylist())
-    if kind.id == "date":
-        return map(_day, column.cast(pa.int32()).to_pylist())
     convert = _converter(kind)
-    values: list[object] = column.to_pylist()
+    values: list[object] = column.cast(_counted(column.type)).to_pylist()
     return values if convert is None else (None if value is None else convert(value) for value in values)
+
+
+def _counted(kind: pa.DataType) -> pa.DataType:
+    """Return the type with numbers for instants and dates: Python's own do not reach as far as DuckDB's."""
+    types = pa.types
+    if types.is_timestamp(kind):
+        return pa.int64()
+    if types.is_date32(kind):
+        return pa.int32()
+    if types.is_map(kind):
+        return pa.map_(_counted(kind.key_type), _counted(kind.item_type))
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_counted(field.type)) for field in kind])
+    if types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(_counted(kind.value_type)), kind.list_size)
+    if types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_counted(kind.value_type)))
+    return kind
 
 
 def _converter(kind: Any) -> Convert | None:
@@ -137,7 +184,7 @@ def _converter(kind: Any) -> Convert | None:
     if not children:
         return _CONVERTERS.get("json" if str(kind) == "JSON" else kind.id)  # its id is varchar
     inner = {name: _or_null(_converter(child)) for name, child in children.items()}
-    if kind.id == "struct":
+    if kind.id in ("struct", "tuple"):
         return lambda value: {name: convert(value[name]) for name, convert in inner.items()}
     if kind.id == "map":
         key, item = inner["key"], inner["value"]
@@ -154,26 +201,37 @@ def _key(value: object) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _instant(micros: int | None) -> str | None:
-    if micros is None:
+def instant(count: int, unit: str) -> datetime | None:
+    """Return the instant that is so many units (s, ms, us, ns) from 1970, in UTC without saying so; None when infinite
+    or outside the years 1 to 9999."""
+    if abs(count) == INFINITE:
         return None
+    times, by = MICROSECONDS[unit]
     try:
-        return (EPOCH + timedelta(microseconds=micros)).isoformat(timespec="microseconds") + "Z"
-    except OverflowError:  # infinity, or beyond the year 9999
-        return None
-
-
-def _day(days: int | None) -> str | None:
-    if days is None:
-        return None
-    try:
-        return (EPOCH_DAY + timedelta(days=days)).isoformat()
+        return EPOCH + timedelta(microseconds=count * times // by)
     except OverflowError:
         return None
 
 
-def _moment(value: datetime) -> str:
-    return value.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+def day(count: int) -> date | None:
+    """Return the day that is so many days from 1970; None when infinite or outside the years 1 to 9999."""
+    try:
+        return EPOCH_DAY + timedelta(days=count)
+    except OverflowError:
+        return None
+
+
+def _moment(unit: str) -> Convert:
+    def text(count: int) -> str | None:
+        moment = instant(count, unit)
+        return None if moment is None else moment.isoformat(timespec="microseconds") + "Z"
+
+    return text
+
+
+def _day(count: int) -> str | None:
+    found = day(count)
+    return None if found is None else found.isoformat()
 
 
 def _number(value: Decimal) -> orjson.Fragment:
@@ -187,8 +245,8 @@ _CONVERTERS: Final[dict[str, Convert]] = {
     "hugeint": _number,
     "decimal": _number,
     "time": time.isoformat,
-    "date": date.isoformat,
-    **dict.fromkeys(INSTANTS, _moment),
+    "date": _day,
+    **{kind: _moment(unit) for kind, unit in INSTANTS.items()},
 }
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 DATABASE_NAME = "tailbudget.duckdb"
+UNREADABLE = "the file is damaged, or none that tailbudget wrote: restore it, or name another folder with --data"
 
 
 class QueryError(Exception):
@@ -62,7 +63,9 @@ class FileReader(ConnectionReader):
             connection = duckdb.connect(str(path), read_only=True)
             connection.execute("set timezone = 'UTC'")
         except duckdb.Error as error:
-            raise QueryError(str(error), hint="a running collector owns the file: use its API instead") from error
+            locked = "could not set lock" in str(error).lower()
+            hint = "a running collector owns the file: use its API instead" if locked else UNREADABLE
+            raise QueryError(str(error), hint=hint) from error
         super().__init__(connection)
 
 

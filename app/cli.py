@@ -4,8 +4,10 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -14,32 +16,61 @@ from tailbudget.instrument.errors import UserError
 from . import config
 
 DATA_HELP = "Folder of the database and the journal."
+#: Help names the variable of every option that has one.
+_option = partial(click.option, show_envvar=True)
 
 
 def _port(name: str, default: int, what: str, *, variable: str) -> Callable[..., Any]:
-    return click.option(
+    return _option(
         f"--{name}", default=default, type=click.IntRange(1, 65535), envvar=f"TAILBUDGET_{variable}_PORT", help=what
     )
 
 
-data_option = click.option(
+def _address(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none, half an IPv6 address
+        good = False
+    if not good or any(map(str.isspace, text)):
+        raise click.BadParameter(f"{text!r}: expected an address such as http://127.0.0.1:4320", context, option)
+    return text
+
+
+data_option = _option(
     "--data", type=click.Path(path_type=Path), default=".tailbudget", envvar="TAILBUDGET_DATA", help=DATA_HELP
 )
-host_option = click.option("--host", default="127.0.0.1", envvar="TAILBUDGET_HOST", help="Address to listen on.")
-sag_option = click.option(
+host_option = _option("--host", default="127.0.0.1", envvar="TAILBUDGET_HOST", help="Address to listen on.")
+sag_option = _option(
     "--sag",
     default="5,3600,300,300,15",
     envvar="TAILBUDGET_SAG",
     help="Sag detector: stream-seconds a bucket, baseline, gap and window in seconds, fewest buckets.",
 )
-api_option = click.option(
-    "--api", default="http://127.0.0.1:4320", envvar="TAILBUDGET_API", help="Read API of the collector."
+api_option = _option(
+    "--api",
+    default="http://127.0.0.1:4320",
+    envvar="TAILBUDGET_API",
+    callback=_address,
+    help="Read API of the collector.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+some_api_option = _option(
+    "--api",
+    default=None,
+    envvar="TAILBUDGET_API",
+    callback=_address,
+    show_default="http://127.0.0.1:4320",
+    help="Read API of the collector.",
+)
+#: Without a variable: TAILBUDGET_DATA, set for a collector, would silently turn questions away from its API.
+folder_option = _option("--data", type=click.Path(path_type=Path), default=None, help="Read this folder, not the API.")
+json_option = _option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 
 
 def _since(default: str) -> Callable[..., Any]:
-    return click.option("--since", default=default, callback=_length, help="How far back: 90s, 15m, 1h, 7d.")
+    return _option("--since", default=default, callback=_length, help="How far back: 90s, 15m, 1h, 7d.")
 
 
 def _length(context: click.Context, option: click.Parameter, text: str) -> timedelta:
@@ -58,8 +89,8 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--demo", is_flag=True, help="Also start a demo service and traffic, with two incidents on a timeline.")
-@click.option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="Model of the runtime: a name or a path.")
+@_option("--demo", is_flag=True, help="Also start a demo service and traffic, with two incidents on a timeline.")
+@_option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="Model of the runtime: a name or a path.")
 @data_option
 def up(*, demo: bool, model: str, data: Path) -> None:
     """Start collector, runtime and dashboard in one terminal; Ctrl-C stops all of it.
@@ -105,11 +136,11 @@ def app(*, api: str, port: int, host: str) -> None:
 
 
 @cli.command()
-@click.option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="A fetched model's name, or a GGUF file.")
+@_option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="A fetched model's name, or a GGUF file.")
 @_port("port", 8000, "Port of the OpenAI-compatible server.", variable="RUNTIME")
 @host_option
-@click.option("--step-delay", type=float, default=0.0, metavar="MS", help="Slow every engine step by so many ms.")
-@click.option("--control", is_flag=True, help="Let loopback clients change the step delay while it runs.")
+@_option("--step-delay", type=float, default=0.0, metavar="MS", help="Slow every engine step by so many ms.")
+@_option("--control", is_flag=True, help="Let loopback clients change the step delay while it runs.")
 def runtime(*, model: str, port: int, host: str, step_delay: float, control: bool) -> None:
     """Serve a small model on an OpenAI-compatible port, with queue, prefill and decode timed.
 
@@ -141,11 +172,11 @@ def fetch(name: str) -> None:
 
 @cli.command()
 @click.argument("query")
-@click.option("--json", "form", flag_value="json", help="One JSON array of objects.")
-@click.option("--csv", "form", flag_value="csv", help="CSV with a header line.")
-@click.option("--table", "form", flag_value="table", default="table", help="A table for people.")
-@click.option("--api", default=None, envvar="TAILBUDGET_API", help="Read API  [default: http://127.0.0.1:4320]")
-@click.option("--data", type=click.Path(path_type=Path), default=None, help="Read this folder, not the API.")
+@_option("--json", "form", flag_value="json", help="One JSON array of objects.")
+@_option("--csv", "form", flag_value="csv", help="CSV with a header line.")
+@_option("--table", "form", flag_value="table", default="table", help="A table for people.")
+@some_api_option
+@folder_option
 def sql(*, query: str, form: str, api: str | None, data: Path | None) -> None:
     """Ask the running collector, or a data folder, one SQL question.
 
@@ -173,17 +204,17 @@ def doctor(*, api: str, since: timedelta, as_json: bool) -> None:
 
 @cli.command()
 @_since("1h")
-@click.option(
+@_option(
     "--by",
     default="stage,route,model",
     help="Comma-separated: stage, a segment (service, tenant, route, model, provider, version, region, prompt_bucket, "
     "output_bucket, cache_hit, stream, conversation, role, outcome), or the name of any span attribute.",
 )
-@click.option("--measure", default="total_ms", help="What is measured: total_ms, ttft_ms, tpot_ms, decode_ms, ...")
-@click.option("--route", default=None, help="Only requests of this route.")
+@_option("--measure", default="total_ms", help="What is measured: total_ms, ttft_ms, tpot_ms, decode_ms, ...")
+@_option("--route", default=None, help="Only requests of this route.")
 @json_option
-@click.option("--api", default=None, envvar="TAILBUDGET_API", help="Read API  [default: http://127.0.0.1:4320]")
-@click.option("--data", type=click.Path(path_type=Path), default=None, help="Read this folder, not the API.")
+@some_api_option
+@folder_option
 def report(
     *, since: timedelta, by: str, measure: str, route: str | None, as_json: bool, api: str | None, data: Path | None
 ) -> None:

@@ -1,9 +1,12 @@
 """What the commands print for people: tables, and how long ago something was."""
 
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import UTC, timedelta
 from typing import Final
 
 import pyarrow as pa
+
+from tailbudget.analytics.formats import instant, unique
 
 #: A wider cell is cut in the table for people; --json and --csv never cut.
 CELL_WIDTH: Final = 48
@@ -14,8 +17,12 @@ UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def to_text(table: pa.Table) -> str:
-    """Return a table for people: a header, one line a row, the number of rows."""
-    columns = [[name, *(_cell(value) for value in table[name].to_pylist())] for name in table.column_names]
+    """Return a table for people: a header, one line a row, the number of rows.
+
+    Instants and dates that are infinite, or outside the years 1 to 9999, are empty, as NULL is.
+    """
+    names = unique(table.column_names)
+    columns = [[name, *map(_cell, _values(column))] for name, column in zip(names, table.itercolumns(), strict=True)]
     widths = [max(map(len, column)) for column in columns]
     numeric = [pa.types.is_floating(field.type) or pa.types.is_integer(field.type) for field in table.schema]
     lines = []
@@ -27,6 +34,29 @@ def to_text(table: pa.Table) -> str:
         lines.append("  ".join(padded).rstrip())
     rows = "1 row" if table.num_rows == 1 else f"{table.num_rows:,} rows"
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:], rows]) + "\n" if lines else rows
+
+
+def _values(column: pa.ChunkedArray) -> Iterable[object]:
+    if pa.types.is_timestamp(column.type):
+        unit, zone = column.type.unit, UTC if column.type.tz else None
+        found = (None if count is None else instant(count, unit) for count in column.cast(pa.int64()).to_pylist())
+        return (None if moment is None else moment.replace(tzinfo=zone) for moment in found)
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):  # Python's dates do not reach as far as DuckDB's
+        return map(_within, column)
+
+
+def _within(value: pa.Scalar) -> object:
+    """Return a value as Python has it, None for each part of it that Python cannot hold."""
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        if isinstance(value, pa.StructScalar):
+            return {name: _within(part) for name, part in value.items()}
+        if isinstance(value, pa.ListScalar):  # a map is a list of pairs
+            return [_within(part) for part in value.values]
+        return None
 
 
 def _cell(value: object) -> str:

@@ -7,10 +7,15 @@ from torch import Tensor
 
 #: Largest candidates that are tried before all of them are sorted: 0.07 ms against 2.4 ms at 49,152.
 CANDIDATES = 512
+#: Below it the likeliest token has every chance anyway, and float32 logits divided by less overflow.
+GREEDY_BELOW = 1e-6
 
 
 class Sampler:
-    """Greedy at temperature 0, else by temperature and top_p; the same seed gives the same tokens from equal logits."""
+    """Greedy at temperature 0 or next to it, else by temperature and top_p.
+
+    The same seed gives the same tokens from equal logits.
+    """
 
     def __init__(self, *, temperature: float, top_p: float, seed: int | None) -> None:
         self._temperature = temperature
@@ -19,7 +24,7 @@ class Sampler:
 
     def choose(self, logits: Tensor) -> int:
         """Return a token id from float32 logits [vocabulary]; ValueError when they are no numbers."""
-        if self._temperature == 0.0:
+        if self._temperature < GREEDY_BELOW:
             return int(logits.argmax())
         chances = (logits / self._temperature).softmax(-1)
         if not bool(chances.isfinite().all()):

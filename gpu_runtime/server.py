@@ -124,9 +124,13 @@ async def _json(request: Request) -> object:
         if len(body) > MAX_BODY_BYTES:
             raise RequestError(f"the body is over {MAX_BODY_BYTES} bytes", status=413)
     try:
-        return json.loads(body)
+        found: object = json.loads(body)
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise RequestError("the body has a half of a surrogate pair, such as \\ud800: no text has that") from error
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the body is no JSON: {error}") from error
+    return found
 
 
 async def _refused(_: Request, error: Exception) -> Response:

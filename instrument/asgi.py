@@ -120,7 +120,7 @@ class _Exchange:
             started_ns=self._started_ns,
             route=route or "",
             tenant=str(attributes.get(TENANT, "")),
-            counted=route is not None,
+            marked=route is not None,
         )
         if route is not None:
             self._state.set_budgets(budgets)

@@ -17,6 +17,7 @@ from .metering import request_counts
 from .spans import Activation, record_error, stopped
 from .vocabulary import (
     OUTCOME,
+    OUTCOMES,
     REQUEST,
     REQUEST_ID,
     TENANT,
@@ -41,11 +42,15 @@ _STATE_KEY = otel_context.create_key("tailbudget-request")
 class RequestState:
     """What is known about a running request; all clocks are `perf_counter_ns`.
 
-    `span` is the request's span. Streams report here; their figures become attributes when the request ends.
+    `span` is the request's span. Streams report here; their figures become attributes when the request ends. `marked`
+    is false for an HTTP request that is none of ours. Of requests inside of each other the outermost counts.
     """
 
-    def __init__(self, span: Span, *, started_ns: int, route: str, tenant: str = "", counted: bool = True) -> None:
+    def __init__(self, span: Span, *, started_ns: int, route: str, tenant: str = "", marked: bool = True) -> None:
+        outer = current_request()
+        inner = outer is not None and outer.marked
         self.span = span
+        self.marked: bool = marked or inner
         self.started_ns = started_ns
         self.route = route
         self.tenant = tenant
@@ -58,7 +63,7 @@ class RequestState:
         self._open_streams = 0
         self._when_idle: Callable[[], None] | None = None
         self._lock = threading.RLock()
-        self._key = request_counts.start(route, tenant) if counted else None
+        self._key = request_counts.start(route, tenant) if marked and not inner else None
 
     def stream_opened(self, started_ns: int) -> None:
         """Take note of a streamed call; the latest to start speaks for the request: nobody reads a planner's words."""
@@ -220,7 +225,10 @@ def annotate(
     conversation_id: str | None = None,
     attributes: Mapping[str, AttributeValue] | None = None,
 ) -> None:
-    """Say more about the current request than was known when it began; outside of one it does nothing."""
+    """Say more about the current request than was known when it began; outside of one it does nothing.
+
+    An outcome outside of the vocabulary is logged and ignored.
+    """
     state = current_request()
     if state is None:
         return
@@ -233,9 +241,13 @@ def annotate(
         state.span.set_attribute(TENANT, tenant)
     if conversation_id is not None:
         state.span.set_attribute(CONVERSATION_ID, conversation_id)
-    state.outcome = outcome or state.outcome
+    known = outcome is None or outcome in OUTCOMES
+    if known:
+        state.outcome = outcome or state.outcome
     state.span.set_attributes(attributes or {})
     state.set_budgets(budgets_ms or {})
+    if not known:
+        raise ValueError(f"unknown outcome {outcome!r}: expected one of {', '.join(OUTCOMES)}")
 
 
 @Guard("usable")

@@ -61,6 +61,7 @@ REQUESTS_ACTIVE: Final = "slo.requests.active"
 
 StreamEnd = Literal["complete", "closed", "abandoned", "cancelled", "error", "deadline"]
 Outcome = Literal["ok", "error", "timeout", "rejected", "dropped", "left", "shed", "lost", "degraded"]
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 
 #: Factor from the first unit to the second.
 CONVERSIONS: Final[dict[tuple[str, str], float]] = {

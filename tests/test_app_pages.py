@@ -78,7 +78,7 @@ def test_a_page_draws_its_pictures(
 @pytest.mark.parametrize("name", PAGES)
 def test_an_empty_database_says_what_to_do_next(monkeypatch: pytest.MonkeyPatch, nothing: str, name: str) -> None:
     app = _run(monkeypatch, nothing, name)
-    hint = "tailbudget.init()" if name == "token_rate" else "`OTEL_EXPORTER_OTLP_ENDPOINT` at `http://127.0.0.1:4318`"
+    hint = "tailbudget.init()" if name == "token_rate" else "your collector's OTLP port (4318 unless you moved it)"
     assert hint in _text(app)
     assert _charts(app) == 0
 
@@ -117,6 +117,17 @@ def test_violations_name_the_stage_to_blame_and_link_to_the_trace(
     newest = max(seeded[1].rows["violations"], key=lambda row: row["started"])
     assert shown["trace"].iloc[0] == f"/trace?request={newest['request_id']}"
     assert f"{newest['over_stage']} took" in shown["why"].iloc[0]
+
+
+def test_violations_without_a_stage_to_blame_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    connection = empty(tmp_path)
+    seed(connection, ended=datetime.now(UTC), minutes=5)
+    connection.execute("update violations set over_stage = null")
+    with local_api(connection) as api:
+        text = _text(_run(monkeypatch, api, "violations"))
+    connection.close()
+    assert "no stage stands out in" in text
+    assert "to blame" not in text
 
 
 def test_no_violation_is_said_with_n(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -60,3 +60,71 @@ def test_a_settings_file_gives_a_command_its_defaults(tmp_path: Path) -> None:
     file = tmp_path / "tailbudget.toml"
     file.write_text("[collector]\nhttp = 5318\n")
     assert config.defaults(cli, file) == {"collector": {"http": 5318}}
+
+
+@pytest.mark.parametrize("key", ["step-delay", "step_delay"])
+def test_a_key_may_be_written_as_its_option(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "tailbudget.toml"
+    file.write_text(f"[runtime]\n{key} = 2.5\n[doctor]\njson = true\n[sql]\nform = 'csv'\n")
+    assert config.defaults(cli, file) == {
+        "runtime": {"step_delay": 2.5},
+        "doctor": {"as_json": True},
+        "sql": {"form": "csv"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[sql]\nform = "xml"', "form in [sql] is 'xml': expected one of json, csv, table"),
+        ('[collector]\ndata = ["a"]', "data in [collector] is ['a']: expected a text in quotes"),
+        ("[collector]\ndata = 5", "data in [collector] is 5: expected a text in quotes"),
+        ("[collector]\nhttp = true", "http in [collector] is True: expected a number"),
+        ("[collector]\nhttp = 4318.5", "http in [collector] is 4318.5: '4318.5' is not a valid integer"),
+        ("[collector]\nhttp = 70000", "http in [collector] is 70000: 70000 is not in the range"),
+        ('[runtime]\ncontrol = "yes"', "control in [runtime] is 'yes': expected true or false"),
+        ("[runtime]\nstep-delay = {a = 1}", "step-delay in [runtime] is {'a': 1}: expected a number"),
+        ("[sql]\njson = true", "unknown key 'json' in [sql]: expected one of form"),
+        ("[model]\nfetch = 1", "unknown key 'fetch' in [model]: it has none"),
+        ("collector = 1", "unknown table [collector]"),
+    ],
+)
+def test_a_bad_setting_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tailbudget.toml").write_text(text)
+    assert run(["sql", "select 1"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("tailbudget: tailbudget.toml: ")
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_a_settings_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "tailbudget.toml"
+    file.write_bytes(b"[sql]\n# caf\xe9\n")
+    with pytest.raises(UserError, match=r"not in UTF-8.*byte 11"):
+        config.defaults(cli, file)
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
+        config.defaults(cli, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "address", ["foo", "foo:4320", "ftp://127.0.0.1", "http://", "http://h:port", "http://a b", "http://["]
+)
+@pytest.mark.parametrize("command", [["sql", "select 1"], ["report"], ["doctor"]])
+def test_an_address_that_is_none_is_refused(
+    capsys: pytest.CaptureFixture[str], command: list[str], address: str
+) -> None:
+    assert run([*command, "--api", address]) == 2
+    assert f"{address!r}: expected an address such as http://127.0.0.1:4320" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_the_variable_of_every_option(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*name.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    for option in COMMANDS[name].params:
+        if isinstance(option, click.Option) and option.envvar:
+            assert f"env var: {option.envvar}" in " ".join(shown.split())

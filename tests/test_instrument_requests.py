@@ -108,6 +108,30 @@ def test_requests_are_counted_by_route_tenant_and_outcome(recorded: Recorded) ->
     assert (labels | {"outcome": "error"}, 1) in ended
 
 
+def test_of_requests_inside_of_each_other_the_outermost_is_counted(recorded: Recorded) -> None:
+    with request("outermost"), request("inner"), request("innermost"):
+        pass
+    for metric in ("slo.requests.started", "slo.requests.ended", "slo.requests.active"):
+        routes = [labels["route"] for labels, _ in recorded.points(metric)]
+        assert "outermost" in routes
+        assert not {"inner", "innermost"} & set(routes), metric
+    assert recorded.attributes("inner")["slo.outcome"] == "ok"
+
+
+def test_an_unknown_outcome_is_logged_once_and_ignored(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Guard, "reraise", False)
+    monkeypatch.setattr(Guard, "_logged_s", {})
+    with request("chat"):
+        for _ in range(3):
+            annotate(outcome="weird", tenant="acme", budgets_ms={"total": 1000})  # type: ignore[arg-type]
+    attributes = recorded.attributes("chat")
+    assert (attributes["slo.outcome"], attributes["slo.tenant"], attributes["slo.budget.total"]) == ("ok", "acme", 1.0)
+    assert [record.message.split(" (")[0] for record in caplog.records] == ["telemetry failed in annotate"]
+    assert "unknown outcome 'weird': expected one of ok, error" in caplog.text
+
+
 def test_the_context_is_as_before(recorded: Recorded) -> None:
     before = otel_context.get_current()
     with request("chat"):

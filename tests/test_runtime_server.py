@@ -101,6 +101,7 @@ def test_the_models_are_listed(client: openai.OpenAI) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "reads text only"),
         ({"stop": ["a"] * 5}, 400, "up to four"),
         ({"max_tokens": 0}, 400, "an integer from 1 on"),
+        ({"temperature": -1e-300}, 400, "temperature is -1e-300"),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(
@@ -110,6 +111,29 @@ def test_a_wrong_request_is_told_what_is_wrong(
         client.chat.completions.create(**{**ASK, **change})
     assert caught.value.status_code == status
     assert caught.value.type == "invalid_request_error"
+
+
+BROKEN_TEXT = [
+    rb'{"model": "tiny", "messages": [{"role": "user", "content": "\ud800"}]}',
+    rb'{"model": "tiny", "messages": [{"role": "\udfff", "content": "x"}]}',
+    rb'{"model": "\ud800", "prompt": "x"}',
+    b'{"model": "tiny", "prompt": "\xed\xa0\x80"}',
+]
+
+
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+@pytest.mark.parametrize("body", BROKEN_TEXT)
+def test_half_a_surrogate_pair_is_no_text(url: str, path: str, body: bytes) -> None:
+    answer = httpx.post(f"{url}/v1/{path}", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert "surrogate" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-7])
+def test_a_temperature_next_to_zero_is_zero(client: openai.OpenAI, temperature: float) -> None:
+    greedy = client.chat.completions.create(**ASK, max_tokens=9)
+    near = client.chat.completions.create(**{**ASK, "temperature": temperature}, max_tokens=9)
+    assert near.choices[0].message.content == greedy.choices[0].message.content
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b"[" * 100_000])

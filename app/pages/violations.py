@@ -1,5 +1,7 @@
 """Which requests went over a budget, and which stage is to blame?"""
 
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -29,14 +31,18 @@ def _body() -> None:
         return
     worst = blamed[0]
     st.markdown(
-        f"**{words.share(total, n)}** of requests over a budget ({total:,} of n {n:,}); **{worst['stage']}** is to "
-        f"blame for {worst['n']:,} of them, {words.duration(worst['over_p50_ms'])} over at the median."
+        f"**{words.share(total, n)}** of requests over a budget ({total:,} of n {n:,}); {_blame(worst)} "
+        f"{worst['n']:,} of them, {words.duration(worst['over_p50_ms'])} over at the median."
     )
     st.caption(f"Violations by time and blamed stage · n {total:,} · to {words.clock(window.to_ts)}")
     charts.draw("violations_timeline", answer(violations.violations_timeline, window, bucket_s=chosen.bucket_s))
     shown = answer(violations.violations, window)
     st.caption(f"The newest {shown.num_rows:,} of {total:,}, times in UTC · a request's id opens its trace")
     tables.violations(_linked(shown))
+
+
+def _blame(worst: Mapping[str, Any]) -> str:
+    return "no stage stands out in" if worst["stage"] == "none" else f"**{worst['stage']}** is to blame for"
 
 
 def _linked(shown: pa.Table) -> pa.Table:

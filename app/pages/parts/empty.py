@@ -1,6 +1,5 @@
 """What a page says when it has nothing to show: why, and what to do next."""
 
-import os
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -15,8 +14,11 @@ from .answers import answer, api
 def no_request() -> None:
     """Say that no request was received at all, or none in the chosen range and route."""
     if not answer(overview.routes, now=datetime.now(UTC).replace(minute=0, second=0, microsecond=0)).num_rows:
-        endpoint = f"http://{urlsplit(api()).hostname}:{os.environ.get('TAILBUDGET_HTTP_PORT', '4318')}"
-        st.info(f"No request yet: point `OTEL_EXPORTER_OTLP_ENDPOINT` at `{endpoint}`.")
+        host = urlsplit(api()).hostname
+        st.info(
+            "No request yet: point `OTEL_EXPORTER_OTLP_ENDPOINT` at your collector's OTLP port (4318 unless you moved "
+            f"it) on `{host}`."
+        )
         return
     route = controls.window().route
     st.info(
