@@ -16,7 +16,7 @@ from tailbudget.analytics.reader import DATABASE_NAME
 from tailbudget.instrument.vocabulary import STAGES
 
 SCHEMA = Path(__file__).resolve().parents[1] / "collector" / "land" / "schema.sql"
-VIEWS = SCHEMA.with_name("views.sql")
+VIEWS = sorted(SCHEMA.with_name("views").glob("*.sql"))
 Row = dict[str, Any]
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -57,7 +57,8 @@ def empty(folder: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(str(folder / DATABASE_NAME))
     connection.execute("set timezone = 'UTC'")
     connection.execute(SCHEMA.read_text(encoding="utf-8"))
-    connection.execute(VIEWS.read_text(encoding="utf-8"))
+    for views in VIEWS:
+        connection.execute(views.read_text(encoding="utf-8"))
     return connection
 
 

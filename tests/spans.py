@@ -16,7 +16,7 @@ from tailbudget.collector.assemble import Assembler, TickReport
 from tailbudget.collector.receive.batches import EVENTS, spans_schema
 
 SCHEMA = Path(__file__).resolve().parents[1] / "collector" / "land" / "schema.sql"
-VIEWS = SCHEMA.with_name("views.sql")
+VIEWS = sorted(SCHEMA.with_name("views").glob("*.sql"))
 #: 2026-03-01 12:00 UTC: the zero of every time below.
 EPOCH_NS = 1_772_366_400_000_000_000
 MS = 1_000_000
@@ -116,7 +116,8 @@ def database() -> duckdb.DuckDBPyConnection:
     connection.execute("set timezone = 'UTC'")
     connection.execute("set threads = 1")
     connection.execute(SCHEMA.read_text(encoding="utf-8"))
-    connection.execute(VIEWS.read_text(encoding="utf-8"))
+    for views in VIEWS:
+        connection.execute(views.read_text(encoding="utf-8"))
     return connection
 
 

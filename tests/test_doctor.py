@@ -86,9 +86,9 @@ def test_without_a_collector_it_fails_with_one_line(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("api", ["nonsense", "127.0.0.1:4320"])
-def test_an_address_that_is_no_url_is_one_line_too(api: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["doctor", "--api", api]) == 1
-    assert f"no collector answers at {api}" in capsys.readouterr().err
+def test_an_address_that_is_no_url_is_refused_with_an_example(api: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--api", api]) == 2
+    assert f"{api!r}: expected an address such as http://127.0.0.1:4320" in capsys.readouterr().err
 
 
 def test_a_collector_that_does_not_accept_spans_yet_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

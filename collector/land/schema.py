@@ -1,4 +1,4 @@
-"""Creates the tables of `schema.sql` and the views of `views.sql`, whose comments become `comment on`."""
+"""Creates the tables of `schema.sql` and the views of `views/`, whose comments become `comment on`."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import duckdb
 from tailbudget.instrument.errors import UserError
 
 SCHEMA: Final = Path(__file__).with_name("schema.sql")
-VIEWS: Final = Path(__file__).with_name("views.sql")
+VIEWS: Final = tuple(sorted(SCHEMA.with_name("views").glob("*.sql")))
 #: Raised by every change of schema.sql: tables and columns are added, never renamed.
 VERSION: Final = 2
 
@@ -43,8 +43,9 @@ def create_or_check(connection: duckdb.DuckDBPyConnection, *, name: str) -> None
         for statement in _missing(connection):
             connection.execute(statement)
         connection.execute("update meta set schema_version = $1", [VERSION])
-    for statement in statements(VIEWS):
-        connection.execute(statement)
+    for file in VIEWS:
+        for statement in statements(file):
+            connection.execute(statement)
     connection.execute("commit")
 
 
