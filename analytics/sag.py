@@ -22,8 +22,9 @@ BEGINNING, END = "0001-01-01 00:00:00+00", "9999-12-31 00:00:00+00"
 class SagSettings:
     """Sizes of the detector's windows, in seconds, and its threshold.
 
-    Defaults were judged on a provider's and on self-hosted traffic: F1 0.89 and 0.88, 0.35 and 0.29 false alarms a
-    series and day, median delay 196 and 204 s. `threshold` is in e-folds: 0.16 is 17 % slower, by the lower bound.
+    The defaults were chosen on an earlier form of the detector, whose buckets could depend on a later bin; how often
+    this form hits and errs on real traffic is not measured. `threshold` is in e-folds: 0.16 is 17 % slower, by the
+    lower bound.
     """
 
     bucket_stream_s: float = 5  # stream-seconds that make one comparable bucket
