@@ -12,7 +12,7 @@ from tailbudget.instrument.errors import UserError
 SCHEMA: Final = Path(__file__).with_name("schema.sql")
 VIEWS: Final = tuple(sorted(SCHEMA.with_name("views").glob("*.sql")))
 #: Raised by every change of schema.sql: tables and columns are added, never renamed.
-VERSION: Final = 2
+VERSION: Final = 3
 
 _STATEMENT: Final = re.compile(
     r"((?:^--[^\n]*\n)+)(create (?:or replace )?(table|macro|view) (\w+).*?;)[ \t]*$", re.MULTILINE | re.DOTALL

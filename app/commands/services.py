@@ -1,0 +1,92 @@
+"""Commands that start something and keep it running, and those that fetch what it needs."""
+
+from pathlib import Path
+
+import click
+
+from ..options import api_option, data_option, host_option, log_to_stderr, option, port_option, sag_option
+
+
+@click.command()
+@option("--demo", is_flag=True, help="Also start a demo service and traffic, with two incidents on a timeline.")
+@option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="Model of the runtime: a name or a path.")
+@data_option
+def up(*, demo: bool, model: str, data: Path) -> None:
+    """Start collector, runtime and dashboard in one terminal; Ctrl-C stops all of it.
+
+    Example: tailbudget up --demo
+    """
+    from ..up import up as start
+
+    start(demo=demo, model=model, data=data)
+
+
+@click.command()
+@data_option
+@port_option("http", 4318, "Port of OTLP/HTTP.", variable="HTTP")
+@port_option("api", 4320, "Port of the read API, /metrics, /healthz and /readyz.", variable="API")
+@host_option
+@sag_option
+def collector(*, data: Path, http: int, api: int, host: str, sag: str) -> None:
+    """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
+
+    Example: tailbudget collector --data ./telemetry
+    """
+    from tailbudget.analytics.sag import SagSettings
+    from tailbudget.collector import serve
+    from tailbudget.collector.settings import CollectorSettings
+
+    log_to_stderr()
+    serve(CollectorSettings(data=data, host=host, http_port=http, api_port=api, sag=SagSettings.parse(sag)))
+
+
+@click.command()
+@api_option
+@port_option("port", 8501, "Port of the dashboard.", variable="APP")
+@host_option
+def app(*, api: str, port: int, host: str) -> None:
+    """Serve the dashboard over a collector's read API.
+
+    Example: tailbudget app --api http://127.0.0.1:4320
+    """
+    from ..dashboard import serve
+
+    serve(api=api, host=host, port=port)
+
+
+@click.command()
+@option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="A fetched model's name, or a GGUF file.")
+@port_option("port", 8000, "Port of the OpenAI-compatible server.", variable="RUNTIME")
+@host_option
+@option("--step-delay", type=float, default=0.0, metavar="MS", help="Slow every engine step by so many ms.")
+@option("--control", is_flag=True, help="Let loopback clients change the step delay while it runs.")
+def runtime(*, model: str, port: int, host: str, step_delay: float, control: bool) -> None:
+    """Serve a small model on an OpenAI-compatible port, with queue, prefill and decode timed.
+
+    Example: tailbudget runtime --model smollm2
+    """
+    from tailbudget.gpu_runtime import serve
+    from tailbudget.gpu_runtime.settings import RuntimeSettings
+
+    log_to_stderr()
+    serve(RuntimeSettings(model=model, host=host, port=port, step_delay_ms=step_delay, control=control))
+
+
+@click.group()
+def model() -> None:
+    """Models of the bundled runtime."""
+
+
+@model.command()
+@click.argument("name")
+def fetch(name: str) -> None:
+    """Download a model once and check it.
+
+    Example: tailbudget model fetch smollm2
+    """
+    from tailbudget.gpu_runtime.models import fetch as download
+
+    click.echo(download(name))
+
+
+COMMANDS = (up, collector, app, runtime, model)

@@ -1,0 +1,84 @@
+"""Options that several commands share, and how an option's text is checked."""
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+DATA_HELP = "Folder of the database and the journal."
+#: Help names the variable of every option that has one.
+option = partial(click.option, show_envvar=True)
+
+
+def port_option(name: str, default: int, what: str, *, variable: str) -> Callable[..., Any]:
+    """Return the option of a port that `TAILBUDGET_<variable>_PORT` sets too."""
+    return option(
+        f"--{name}", default=default, type=click.IntRange(1, 65535), envvar=f"TAILBUDGET_{variable}_PORT", help=what
+    )
+
+
+def _address(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none, half an IPv6 address
+        good = False
+    if not good or any(map(str.isspace, text)):
+        raise click.BadParameter(f"{text!r}: expected an address such as http://127.0.0.1:4320", context, parameter)
+    return text
+
+
+data_option = option(
+    "--data", type=click.Path(path_type=Path), default=".tailbudget", envvar="TAILBUDGET_DATA", help=DATA_HELP
+)
+host_option = option("--host", default="127.0.0.1", envvar="TAILBUDGET_HOST", help="Address to listen on.")
+sag_option = option(
+    "--sag",
+    default="5,3600,300,300,15",
+    envvar="TAILBUDGET_SAG",
+    help="Sag detector: stream-seconds a bucket, baseline, gap and window in seconds, fewest buckets.",
+)
+api_option = option(
+    "--api",
+    default="http://127.0.0.1:4320",
+    envvar="TAILBUDGET_API",
+    callback=_address,
+    help="Read API of the collector.",
+)
+some_api_option = option(
+    "--api",
+    default=None,
+    envvar="TAILBUDGET_API",
+    callback=_address,
+    show_default="http://127.0.0.1:4320",
+    help="Read API of the collector.",
+)
+#: Without a variable: TAILBUDGET_DATA, set for a collector, would silently turn questions away from its API.
+folder_option = option("--data", type=click.Path(path_type=Path), default=None, help="Read this folder, not the API.")
+json_option = option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+
+
+def since_option(default: str) -> Callable[..., Any]:
+    """Return the option that gives a length of time back from now, as a timedelta."""
+    return option("--since", default=default, callback=_length, help="How far back: 90s, 15m, 1h, 7d.")
+
+
+def _length(context: click.Context, parameter: click.Parameter, text: str) -> timedelta:
+    from tailbudget.analytics.window import length
+
+    try:
+        return length(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+def log_to_stderr() -> None:
+    """Show what a service logs."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

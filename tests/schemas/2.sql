@@ -1,0 +1,367 @@
+-- The tables of the data file. The comment above a table and behind a column becomes its `comment on` in the database.
+-- Durations in `*_ms` are DOUBLE milliseconds, in `*_ns` BIGINT nanoseconds; instants are TIMESTAMPTZ.
+
+-- One row a received span, at most one a (trace_id, span_id).
+create table spans (
+    trace_id UUID not null,            -- the 32 hex digits cast to UUID
+    span_id UBIGINT not null,          -- big-endian value of the 8 bytes
+    parent_span_id UBIGINT,            -- null at a root
+    name VARCHAR not null,             -- as sent
+    kind VARCHAR not null,             -- INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER or UNSPECIFIED
+    started TIMESTAMPTZ not null,      -- start_ns as an instant
+    start_ns BIGINT not null,          -- unix nanoseconds
+    end_ns BIGINT not null,            -- unix nanoseconds
+    duration_ns BIGINT not null,       -- end_ns - start_ns
+    service VARCHAR,                   -- service.name of the resource
+    scope VARCHAR,                     -- name of the instrumentation scope
+    status VARCHAR not null,           -- UNSET, OK or ERROR
+    status_message VARCHAR,            -- up to its first colon, quotation or bracket, unless content is kept
+    resource_id UBIGINT not null,      -- row of resources
+    role VARCHAR not null,             -- what the recogniser takes it for: call, engine, slice, tail, stage, container, network or ignored
+    stage VARCHAR,                     -- stage that owns its time, null for none
+    rule VARCHAR not null,             -- the recogniser's row that fired
+    request VARCHAR,                   -- slo.request: the route under which the service marked it as a request
+    request_ref VARCHAR,               -- slo.request.id
+    route VARCHAR,                     -- http.route
+    tenant VARCHAR,                    -- slo.tenant
+    conversation_id VARCHAR,           -- gen_ai.conversation.id
+    outcome VARCHAR,                   -- slo.outcome
+    synthetic BOOLEAN,                 -- slo.synthetic
+    budgets MAP(VARCHAR, DOUBLE),      -- milliseconds by name, from slo.budget.*
+    provider VARCHAR,                  -- model provider
+    model VARCHAR,                     -- response model, else requested model
+    operation VARCHAR,                 -- gen_ai.operation.name
+    response_id VARCHAR,               -- gen_ai.response.id
+    stream BOOLEAN,                    -- null when the telemetry does not say
+    input_tokens BIGINT,               -- prompt tokens
+    output_tokens BIGINT,              -- generated tokens
+    cached_tokens BIGINT,              -- prompt tokens read from a cache
+    max_tokens BIGINT,                 -- limit that was asked for
+    finish_reason VARCHAR,             -- first of the finish reasons
+    error VARCHAR,                     -- error.type, else exception type
+    status_code BIGINT,                -- HTTP status
+    server_address VARCHAR,            -- server.address with server.port
+    peer VARCHAR,                      -- what a client span talks to: server, database or tool name
+    ttfc_ns BIGINT,                    -- first chunk since the span's start
+    ttft_ns BIGINT,                    -- first generated token since the span's start
+    ttft_source VARCHAR,               -- the signal that gave ttft_ns
+    usable_ns BIGINT,                  -- slo.time_to_usable
+    usable_source VARCHAR,             -- slo.usable.source
+    final_ns BIGINT,                   -- slo.time_to_final
+    queue_ns BIGINT,                   -- engine: time in queue
+    prefill_ns BIGINT,                 -- engine: time in prefill
+    decode_ns BIGINT,                  -- engine: time in decode
+    connect_ns BIGINT,                 -- slo.net pool_wait + dns + connect + tls + send
+    backoff_ns BIGINT,                 -- slo.net.backoff
+    attempts BIGINT,                   -- slo.net.attempts
+    chunks BIGINT,                     -- slo.stream.chunks
+    stream_end VARCHAR,                -- slo.stream.end
+    max_gap_ns BIGINT,                 -- slo.stream.max_gap
+    stalls BIGINT,                     -- slo.stream.stalls
+    stall_ns BIGINT,                   -- slo.stream.stall_time
+    consumer_ns BIGINT,                -- slo.stream.consumer_time
+    call_role VARCHAR,                 -- slo.role: what a model call is for
+    hedged BOOLEAN,                    -- slo.hedged
+    fallback BOOLEAN,                  -- slo.fallback
+    streamed_ns BIGINT,                -- on the second record of a streamed call: from its headers to its end
+    last_event_ns BIGINT,              -- last event since the span's start
+    attrs JSON not null                -- every attribute that the content rule keeps, under its own key
+);
+
+-- One row an event of a span.
+create table span_events (
+    trace_id UUID not null,            -- of its span
+    span_id UBIGINT not null,          -- of its span
+    name VARCHAR not null,             -- as sent
+    t TIMESTAMPTZ not null,            -- when it happened
+    t_ns BIGINT not null,              -- unix nanoseconds
+    attrs JSON not null                -- attributes that the content rule keeps
+);
+
+-- One row a link of a span.
+create table span_links (
+    trace_id UUID not null,            -- of its span
+    span_id UBIGINT not null,          -- of its span
+    linked_trace_id UUID not null,     -- where it points
+    linked_span_id UBIGINT not null,   -- where it points
+    attrs JSON not null                -- attributes that the content rule keeps
+);
+
+-- One row a resource: the process that sent spans or metrics.
+create table resources (
+    resource_id UBIGINT primary key,   -- 64-bit hash of the attributes
+    service VARCHAR,                   -- service.name
+    instance VARCHAR,                  -- service.instance.id
+    version VARCHAR,                   -- service.version
+    region VARCHAR,                    -- cloud.region
+    attrs JSON not null                -- all attributes
+);
+
+-- One row a received metric point.
+create table metrics (
+    name VARCHAR not null,             -- metric name
+    kind VARCHAR not null,             -- gauge, sum, histogram, exponential_histogram or summary
+    unit VARCHAR,                      -- as sent
+    temporality VARCHAR,               -- delta, cumulative, or null where it has no meaning
+    monotonic BOOLEAN,                 -- of sums
+    started TIMESTAMPTZ,               -- start of the interval
+    t TIMESTAMPTZ not null,            -- time of the point
+    value DOUBLE,                      -- of gauges and sums
+    n UBIGINT,                         -- count, of histograms and summaries
+    total DOUBLE,                      -- sum, of histograms and summaries
+    bounds DOUBLE[],                   -- explicit bounds of a histogram
+    counts UBIGINT[],                  -- counts by bucket
+    resource_id UBIGINT not null,      -- row of resources
+    scope VARCHAR,                     -- name of the instrumentation scope
+    attrs JSON not null                -- attributes of the point
+);
+
+-- One row a user interaction.
+create table requests (
+    request_id VARCHAR not null,       -- slo.request.id, else the span id in hex
+    trace_id UUID not null,            -- its trace
+    span_id UBIGINT not null,          -- its outermost span
+    started TIMESTAMPTZ not null,      -- start of that span
+    service VARCHAR,                   -- service.name
+    route VARCHAR,                     -- slo.request, else http.route, else span name
+    tenant VARCHAR,                    -- slo.tenant
+    model VARCHAR,                     -- of the last streamed call, else of the last call
+    version VARCHAR,                   -- service.version
+    region VARCHAR,                    -- cloud.region
+    conversation_id VARCHAR,           -- gen_ai.conversation.id
+    outcome VARCHAR not null,          -- ok, error, timeout, rejected, dropped, left, shed, lost or degraded
+    left_in_stage VARCHAR,             -- stage in which a dropped or left request ended
+    left_after_ms DOUBLE,              -- time until the client left
+    total_ms DOUBLE not null,          -- sum of the nine stage columns
+    ttft_ms DOUBLE,                    -- first token of the last streamed call on the path, null when none streamed
+    usable_ms DOUBLE,                  -- first usable answer
+    usable_source VARCHAR,             -- which signal gave usable_ms
+    final_ms DOUBLE,                   -- last token, error or cancel
+    network_ms DOUBLE not null,        -- on the critical path
+    queue_ms DOUBLE not null,          -- on the critical path
+    retrieval_ms DOUBLE not null,      -- on the critical path
+    prompt_ms DOUBLE not null,         -- on the critical path
+    prefill_ms DOUBLE not null,        -- on the critical path
+    decode_ms DOUBLE not null,         -- on the critical path
+    tools_ms DOUBLE not null,          -- on the critical path
+    post_ms DOUBLE not null,           -- on the critical path
+    other_ms DOUBLE not null,          -- on the critical path, explained by no span
+    calls BIGINT not null,             -- model calls
+    tool_rounds BIGINT not null,       -- tool spans that do not overlap an earlier one count as a new round
+    attempts BIGINT,                   -- HTTP attempts of its calls, null when unknown
+    input_tokens BIGINT,               -- sum over calls
+    output_tokens BIGINT,              -- sum over calls
+    cached_tokens BIGINT,              -- sum over calls
+    prompt_bucket BIGINT,              -- power of two at or above input_tokens
+    budget_ms DOUBLE,                  -- budget of the total, null when none
+    over_stage VARCHAR,                -- the stage to blame, null when nothing is over
+    over_by VARCHAR,                   -- budget or baseline: what over_stage was measured against
+    skew_ms DOUBLE,                    -- largest clock shift that was taken out, null when none
+    root_kind VARCHAR,                 -- slo, server or root: why its outermost span counts as a request
+    cost_usd DOUBLE,                   -- null without a price
+    fallback BOOLEAN,                  -- a fallback model answered
+    feedback VARCHAR,                  -- user feedback, when sent
+    synthetic BOOLEAN not null         -- load tests and probes: kept, but in no objective
+);
+
+-- One row a model call, duplicates joined.
+create table calls (
+    trace_id UUID not null,            -- its trace
+    span_id UBIGINT not null,          -- the span that stands for the call
+    request_id VARCHAR,                -- its request, null for a call outside of any
+    started TIMESTAMPTZ not null,      -- start of that span
+    service VARCHAR,                   -- service.name of the caller
+    provider VARCHAR,                  -- model provider
+    model VARCHAR,                     -- response model, else requested model
+    role VARCHAR,                      -- slo.role
+    stream BOOLEAN,                    -- null when the telemetry does not say
+    outcome VARCHAR not null,          -- ok, timeout, error, rejected or stopped
+    status_code BIGINT,                -- HTTP status
+    error VARCHAR,                     -- error type
+    input_tokens BIGINT,               -- prompt tokens
+    output_tokens BIGINT,              -- generated tokens
+    cached_tokens BIGINT,              -- prompt tokens read from a cache
+    max_tokens BIGINT,                 -- limit that was asked for
+    prompt_bucket BIGINT,              -- power of two at or above input_tokens
+    ttfc_ms DOUBLE,                    -- first chunk of any kind
+    ttft_ms DOUBLE,                    -- first generated token, null for calls that do not stream
+    ttft_source VARCHAR,               -- the signal that gave ttft_ms
+    server_ttft_ms DOUBLE,             -- first token on the server's clock
+    tpot_ms DOUBLE,                    -- (last token - first token) / (tokens - 1)
+    total_ms DOUBLE not null,          -- length of the call
+    network_ms DOUBLE,                 -- of its time
+    queue_ms DOUBLE,                   -- of its time
+    prefill_ms DOUBLE,                 -- of its time
+    decode_ms DOUBLE,                  -- of its time
+    first_token_wait_ms DOUBLE,        -- wait that no server explained, shown as prefill
+    attempts BIGINT,                   -- HTTP attempts
+    backoff_ms DOUBLE,                 -- waits between attempts
+    chunks BIGINT,                     -- chunks received
+    max_gap_ms DOUBLE,                 -- longest gap between chunks
+    stalls BIGINT,                     -- gaps that a reader notices
+    stall_ms DOUBLE,                   -- time in stalls
+    consumer_ms DOUBLE,                -- time the caller sat on a chunk
+    finish_reason VARCHAR,             -- why generation ended
+    response_id VARCHAR,               -- id of the answer
+    server_address VARCHAR,            -- where it went
+    region VARCHAR,                    -- cloud.region of the caller
+    hedged BOOLEAN,                    -- one of several racing calls
+    split VARCHAR not null,            -- server, first_token, failed or none: the rule that cut the call into stages
+    spans UBIGINT[] not null           -- ids of the spans joined into it
+);
+
+-- One row a streamed call and side that told the gaps between its chunks.
+create table streams (
+    trace_id UUID not null,            -- its trace
+    span_id UBIGINT not null,          -- the span that told them
+    request_id VARCHAR,                -- its request, null for a call outside of any
+    side VARCHAR not null,             -- client or server
+    model VARCHAR,                     -- model of the call
+    started TIMESTAMPTZ not null,      -- start of that span
+    gaps_us UINTEGER[] not null        -- microseconds between token-bearing chunks, in order, the first 4,096
+);
+
+-- One row a request x stage that has time or spans.
+create table stages (
+    request_id VARCHAR not null,       -- its request
+    trace_id UUID not null,            -- its trace
+    started TIMESTAMPTZ not null,      -- start of the request
+    stage VARCHAR not null,            -- one of the nine
+    spans BIGINT not null,             -- spans in it
+    busy_ms DOUBLE not null,           -- union of their time
+    critical_ms DOUBLE not null,       -- of the critical path
+    budget_ms DOUBLE,                  -- null when none
+    over_ms DOUBLE                     -- critical_ms - budget_ms when positive, else null
+);
+
+-- One row a span in a stage; a model call has one a stage it was cut into.
+create table stage_spans (
+    request_id VARCHAR not null,       -- its request
+    trace_id UUID not null,            -- its trace
+    span_id UBIGINT not null,          -- the span
+    stage VARCHAR not null,            -- its stage
+    name VARCHAR not null,             -- the span's name
+    peer VARCHAR,                      -- what it talked to
+    started TIMESTAMPTZ not null,      -- start of this part
+    offset_ms DOUBLE not null,         -- start of this part since the request's start
+    duration_ms DOUBLE not null,       -- length of this part
+    critical_ms DOUBLE not null,       -- of it on the critical path
+    outcome VARCHAR                    -- ok or error
+);
+
+-- One row a request over a budget.
+create table violations (
+    request_id VARCHAR not null,       -- the request
+    trace_id UUID not null,            -- its trace
+    started TIMESTAMPTZ not null,      -- its start
+    route VARCHAR,                     -- its route
+    tenant VARCHAR,                    -- its tenant
+    model VARCHAR,                     -- its model
+    total_ms DOUBLE not null,          -- how long it took
+    budget_ms DOUBLE,                  -- budget of what is over: of over_stage, else of the total
+    over_stage VARCHAR,                -- the stage to blame
+    over_ms DOUBLE                     -- by how much
+);
+
+-- One row a series and 10 s: how fast tokens came while streams were decoding.
+create table decode_rate (
+    t TIMESTAMPTZ not null,            -- start of the 10 s
+    series VARCHAR not null,           -- model, provider, instance, side and unit in one key
+    model VARCHAR,                     -- model
+    provider VARCHAR,                  -- provider
+    instance VARCHAR,                  -- server.address, else service.instance.id
+    side VARCHAR not null,             -- client or server
+    unit VARCHAR not null,             -- token, chunk or span: what `tokens` counts
+    tokens DOUBLE not null,            -- decoded in these 10 s
+    active_stream_s DOUBLE not null,   -- summed over the streams
+    streams DOUBLE                     -- decoding at once, the largest seen
+);
+
+-- One row an alert; open while closed is null.
+create table alerts (
+    alert_id VARCHAR primary key,      -- kind, rule, series and opening time in one key
+    kind VARCHAR not null,             -- burn, sag, blind or diagnosis
+    rule VARCHAR not null,             -- the rule that fired
+    severity VARCHAR not null,         -- page or ticket
+    opened TIMESTAMPTZ not null,       -- end of the last bin that the decision needed
+    closed TIMESTAMPTZ,                -- null while open
+    model VARCHAR,                     -- what it is about
+    provider VARCHAR,                  -- what it is about
+    instance VARCHAR,                  -- what it is about
+    value DOUBLE,                      -- what was seen
+    threshold DOUBLE,                  -- what was allowed
+    summary VARCHAR not null           -- one sentence for a person
+);
+
+-- One row a sample of one GPU.
+create table gpu (
+    sampled_at TIMESTAMPTZ not null,   -- when
+    host VARCHAR not null,             -- host.id
+    gpu VARCHAR not null,              -- hw.id
+    util DOUBLE,                       -- share of time busy, 0 to 1
+    mem_used_bytes BIGINT,             -- memory in use
+    mem_util DOUBLE,                   -- share of time the memory was busy, 0 to 1
+    sm_mhz DOUBLE,                     -- clock of the multiprocessors
+    mem_mhz DOUBLE,                    -- clock of the memory
+    power_w DOUBLE,                    -- power drawn
+    power_limit_w DOUBLE,              -- power allowed
+    energy_j DOUBLE,                   -- counter since the driver was loaded
+    temp_c DOUBLE,                     -- temperature
+    throttle BIGINT,                   -- NVML clock event bits
+    up BOOLEAN not null                -- false when the GPU did not answer
+);
+
+-- One row a minute, sender and reason: what was received, and what of it was not stored.
+create table ingest_health (
+    minute TIMESTAMPTZ not null,       -- start of the minute
+    service VARCHAR,                   -- who sent it
+    signal VARCHAR not null,           -- traces or metrics
+    reason VARCHAR not null,           -- accepted, or why not: duplicate, bad_id, content_dropped, ...
+    n BIGINT not null                  -- spans, points or attributes
+);
+
+-- One row a trace that has spans not yet assembled.
+create table dirty (
+    trace_id UUID primary key,         -- the trace
+    since TIMESTAMPTZ not null,        -- arrival of the first span not yet assembled
+    last_arrival TIMESTAMPTZ not null, -- arrival of the last one
+    root_seen BOOLEAN not null         -- a span without a parent is among those that arrived
+);
+
+-- One row a request body that was stored, so that a repeat is acknowledged and skipped.
+create table bodies (
+    digest BLOB not null,              -- blake2b-128 of the body
+    landed TIMESTAMPTZ not null,       -- when
+    spans BIGINT not null              -- spans stored from it
+);
+
+-- One row: what this file is and how far the journal has landed.
+create table meta (
+    schema_version INTEGER not null,   -- raised by every change of this file
+    journal_segment BIGINT not null,   -- the segment that was landed last
+    journal_offset BIGINT not null     -- bytes of it that are landed
+);
+
+-- The spans of one trace, children below their parent in order of their start: from trace('4bf92f3577b34da6...').
+create macro trace(id) as table
+    with recursive
+    one as materialized (from spans where trace_id = id::UUID),
+    walk as (
+        select span_id, 0 as depth, [struct_pack(start_ns, span_id)] as path
+        from one
+        where parent_span_id is null or parent_span_id not in (select span_id from one)
+        union all
+        select one.span_id, walk.depth + 1, list_append(walk.path, struct_pack(one.start_ns, one.span_id))
+        from one join walk on one.parent_span_id = walk.span_id
+        where walk.depth < 1000
+    )
+    select walk.depth, one.*
+    from one left join walk using (span_id)
+    order by walk.path nulls last, one.start_ns, one.span_id;
+
+-- One request: from req('its request_id').
+create macro req(id) as table
+    from requests where request_id = id;
+
+-- An instant so long ago: where started >= since('1h').
+create macro since(span) as now() - span::INTERVAL;
