@@ -73,6 +73,22 @@ METRICS: Final = pa.schema(
         pa.field("attrs", pa.string(), nullable=False),
     ]
 )
+LOGS: Final = pa.schema(
+    [
+        pa.field("trace_id", pa.string()),  # as in SPANS; null where the record has no valid one
+        pa.field("span_id", pa.uint64()),
+        pa.field("t_ns", pa.int64()),  # null when the sender gave none
+        pa.field("observed_ns", pa.int64()),  # null when the sender gave none
+        pa.field("severity_number", pa.int32()),  # null when unspecified
+        pa.field("severity", pa.string()),
+        pa.field("event_name", pa.string()),
+        pa.field("body", pa.string()),  # JSON text
+        pa.field("service", pa.string()),
+        pa.field("scope", pa.string()),
+        pa.field("resource_id", pa.uint64(), nullable=False),
+        pa.field("attrs", pa.string(), nullable=False),
+    ]
+)
 
 CONTENT_DROPPED: Final = "content_dropped"
 #: (service, reason) -> how many spans, points or attributes.
@@ -137,7 +153,28 @@ class MetricBatches:
         return int(self.metrics.nbytes + self.resources.nbytes)
 
 
-Batches = SpanBatches | MetricBatches
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogBatches:
+    """One logs body, decoded."""
+
+    logs: pa.Table
+    resources: pa.Table
+    rejected: int = 0
+    health: Health = field(default_factory=Counter)
+    scrubbed: bytes | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows that landing will write."""
+        return int(self.logs.num_rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the batches hold."""
+        return int(self.logs.nbytes + self.resources.nbytes)
+
+
+Batches = SpanBatches | MetricBatches | LogBatches
 
 
 def content_dropped(batches: Batches) -> int:
