@@ -107,10 +107,18 @@ create table metrics (
     started TIMESTAMPTZ,               -- start of the interval
     t TIMESTAMPTZ not null,            -- time of the point
     value DOUBLE,                      -- of gauges and sums
+    value_int BIGINT,                  -- the same, exactly, where it was sent as an integer
     n UBIGINT,                         -- count, of histograms and summaries
     total DOUBLE,                      -- sum, of histograms and summaries
-    bounds DOUBLE[],                   -- explicit bounds of a histogram
+    min DOUBLE,                        -- smallest value, of histograms that tell it
+    max DOUBLE,                        -- largest value, of histograms that tell it
+    bounds DOUBLE[],                   -- bounds of a histogram; quantiles (0 to 1) of a summary
     counts UBIGINT[],                  -- counts by bucket
+    zero_threshold DOUBLE,             -- width of an exponential histogram's zero bucket
+    quantile_values DOUBLE[],          -- of a summary: the value at each quantile in bounds
+    flags UINTEGER,                    -- as sent, 1 = no value was recorded; null when 0
+    exemplars JSON,                    -- [{t_ns, value, trace_id, span_id, attrs}], null without any
+    description VARCHAR,               -- as sent
     resource_id UBIGINT not null,      -- row of resources
     scope VARCHAR,                     -- name of the instrumentation scope
     attrs JSON not null                -- attributes of the point

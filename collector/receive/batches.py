@@ -64,10 +64,18 @@ METRICS: Final = pa.schema(
         pa.field("start_ns", pa.int64()),  # null when the sender gave none
         pa.field("t_ns", pa.int64(), nullable=False),
         pa.field("value", pa.float64()),
+        pa.field("value_int", pa.int64()),  # null where the sender gave a double
         pa.field("n", pa.uint64()),
         pa.field("total", pa.float64()),
+        pa.field("min", pa.float64()),
+        pa.field("max", pa.float64()),
         pa.field("bounds", pa.list_(pa.float64())),
         pa.field("counts", pa.list_(pa.uint64())),
+        pa.field("zero_threshold", pa.float64()),
+        pa.field("quantile_values", pa.list_(pa.float64())),  # beside the quantiles in `bounds`
+        pa.field("flags", pa.uint32()),  # null when 0
+        pa.field("exemplars", pa.string()),  # JSON text, null without any
+        pa.field("description", pa.string()),
         pa.field("resource_id", pa.uint64(), nullable=False),
         pa.field("scope", pa.string()),
         pa.field("attrs", pa.string(), nullable=False),

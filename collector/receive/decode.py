@@ -58,7 +58,10 @@ def decode_traces(body: bytes, *, promoted: Sequence[str] = (), content: Content
 
 
 def decode_metrics(body: bytes, *, content: Content = "drop") -> MetricBatches:
-    """Return the points of an ExportMetricsServiceRequest. Raises BadBodyError."""
+    """Return the points of an ExportMetricsServiceRequest; histograms without their buckets are counted in `rejected`.
+
+    Raises BadBodyError.
+    """
     message = _parse(ExportMetricsServiceRequest(), body)
     attributes = Attributes(content=content)
     reader = PointReader(attributes)
@@ -67,6 +70,7 @@ def decode_metrics(body: bytes, *, content: Content = "drop") -> MetricBatches:
     return MetricBatches(
         metrics=table(reader.points, METRICS),
         resources=table(attributes.resources.values(), RESOURCES),
+        rejected=reader.rejected,
         health=attributes.health,
         scrubbed=message.SerializeToString() if attributes.scrubbed else None,
     )
