@@ -1,10 +1,23 @@
 """Commands that start something and keep it running, and those that fetch what it needs."""
 
+import os
 from pathlib import Path
+from typing import Final
 
 import click
 
-from ..options import api_option, data_option, host_option, log_to_stderr, option, port_option, sag_option
+from ..options import (
+    api_option,
+    data_option,
+    host_option,
+    log_to_stderr,
+    option,
+    port_option,
+    sag_option,
+    token_option,
+)
+
+FILE: Final = click.Path(path_type=Path)
 
 
 @click.command()
@@ -24,10 +37,32 @@ def up(*, demo: bool, model: str, data: Path) -> None:
 @click.command()
 @data_option
 @port_option("http", 4318, "Port of OTLP/HTTP.", variable="HTTP")
+@port_option("grpc", 4317, "Port of OTLP/gRPC.", variable="GRPC")
 @port_option("api", 4320, "Port of the read API, /metrics, /healthz and /readyz.", variable="API")
 @host_option
+@token_option
+@option("--tls-cert", type=FILE, default=None, envvar="TAILBUDGET_TLS_CERT", help="Certificate of the OTLP ports, PEM.")
+@option("--tls-key", type=FILE, default=None, envvar="TAILBUDGET_TLS_KEY", help="Its key, PEM, without a password.")
+@option(
+    "--cors-origin",
+    multiple=True,
+    envvar="TAILBUDGET_CORS_ORIGIN",
+    help="Pages of this origin may send from a browser (https://app.example, or *); repeatable.",
+)
 @sag_option
-def collector(*, data: Path, http: int, api: int, host: str, sag: str) -> None:
+def collector(
+    *,
+    data: Path,
+    http: int,
+    grpc: int,
+    api: int,
+    host: str,
+    token_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    cors_origin: tuple[str, ...],
+    sag: str,
+) -> None:
     """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
 
     Example: tailbudget collector --data ./telemetry
@@ -35,9 +70,24 @@ def collector(*, data: Path, http: int, api: int, host: str, sag: str) -> None:
     from tailbudget.analytics.sag import SagSettings
     from tailbudget.collector import serve
     from tailbudget.collector.settings import CollectorSettings
+    from tailbudget.collector.token import read_token
 
     log_to_stderr()
-    serve(CollectorSettings(data=data, host=host, http_port=http, api_port=api, sag=SagSettings.parse(sag)))
+    token = read_token(token_file, data=data) if token_file else os.environ.get("TAILBUDGET_TOKEN", "").strip() or None
+    serve(
+        CollectorSettings(
+            data=data,
+            host=host,
+            http_port=http,
+            grpc_port=grpc,
+            api_port=api,
+            token=token,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            cors_origins=cors_origin,
+            sag=SagSettings.parse(sag),
+        )
+    )
 
 
 @click.command()
