@@ -40,6 +40,18 @@ class Counters:
         )
         self.queue = prometheus.Gauge("tailbudget_queue_bodies", "Bodies that wait to land", registry=registry)
         self.journal = prometheus.Gauge("tailbudget_journal_bytes", "Acknowledged, not landed", registry=registry)
+        self.forwarded = prometheus.Counter(
+            "tailbudget_forwarded_bodies", "Bodies that a target of --forward took", ["target"], registry=registry
+        )
+        self.forward_dropped = prometheus.Counter(
+            "tailbudget_forward_dropped_bodies",
+            "Accepted bodies that a target of --forward did not get",
+            ["target", "reason"],
+            registry=registry,
+        )
+        self.forward_queue = prometheus.Gauge(
+            "tailbudget_forward_queue_bytes", "Bodies that wait to be passed on", ["target"], registry=registry
+        )
         self.decoder = prometheus.Gauge(
             "tailbudget_decoder", "1 for the decoder of OTLP bodies that runs", ["name"], registry=registry
         )

@@ -11,6 +11,7 @@ from tailbudget.instrument.errors import UserError
 
 from .api.http import ApiApp
 from .collector import Collector
+from .forward import Forwarder
 from .receive.cors import Cors
 from .receive.http import OtlpApp
 from .receive.receiver import Receiver
@@ -52,19 +53,28 @@ async def _run(settings: CollectorSettings, ports: Ports) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # they stay ours to the end: a second Ctrl-C breaks no transaction
         loop.add_signal_handler(number, stop.set)
     collector = await asyncio.to_thread(Collector, settings)
+    forwarder = Forwarder(
+        settings.forward_to,
+        headers=settings.forward_fields,
+        queue_bytes=settings.forward_queue_bytes,
+        counters=collector.counters,
+    )
     try:
-        await _serve(collector, settings, ports, stop)
+        await _serve(collector, forwarder, settings, ports, stop)
     finally:
-        await asyncio.to_thread(collector.close)
+        await asyncio.gather(asyncio.to_thread(collector.close), asyncio.to_thread(forwarder.close))
 
 
-async def _serve(collector: Collector, settings: CollectorSettings, ports: Ports, stop: asyncio.Event) -> None:
+async def _serve(
+    collector: Collector, forwarder: Forwarder, settings: CollectorSettings, ports: Ports, stop: asyncio.Event
+) -> None:
     counters = collector.counters
     receiver = Receiver(
         collector.intake,
         counters=counters,
         room=Room(bodies=settings.max_bodies, nbytes=settings.bodies_bytes),
         max_body_bytes=settings.max_body_bytes,
+        pass_on=forwarder.offer,
     )
     otlp_app = OtlpApp(receiver, counters=counters, token=settings.token, cors=Cors(settings.cors_origins))
     otlp = server(otlp_app, tls=settings.tls)

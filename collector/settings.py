@@ -8,6 +8,7 @@ from typing import Final, get_args
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.instrument.errors import UserError
 
+from .forward import Address, parse_headers
 from .land.database import TEMP_LIMIT
 from .receive.content import Content
 from .tls import Tls
@@ -20,6 +21,7 @@ POSITIVE: Final = (
     "max_bodies",
     "bodies_bytes",
     "max_spans_per_body",
+    "forward_queue_bytes",
     "journal_bytes",
     "queue_bytes",
     "segment_bytes",
@@ -53,6 +55,11 @@ class CollectorSettings:
     token: str | None = field(default=None, repr=False)  # that senders and readers must bear
     tls_cert: Path | None = None  # PEM, of the OTLP ports; with tls_key
     tls_key: Path | None = None
+    forward: tuple[str, ...] = field(
+        default=(), repr=False
+    )  # bases of OTLP/HTTP endpoints that accepted bodies are passed on to, unchanged
+    forward_headers: tuple[str, ...] = field(default=(), repr=False)  # NAME=VALUE, sent to all of them
+    forward_queue_bytes: int = 32 * MIB  # that wait for one of them; beyond it bodies are not passed on
     cors_origins: tuple[str, ...] = ()  # pages of a browser that may send, such as https://app.example; * is any
 
     def __post_init__(self) -> None:
@@ -73,6 +80,9 @@ class CollectorSettings:
             raise UserError("tls_cert and tls_key: expected both, or neither")
         if self.tls is not None:
             self.tls.check()
+        if repeated := [url for url in self.forward if self.forward.count(url) > 1]:
+            raise UserError(f"forward names {repeated[0]!r} twice: name each endpoint once")
+        self.forward_to, self.forward_fields  # noqa: B018 - they say what is wrong with them
         for origin in self.cors_origins:
             if not ORIGIN.fullmatch(origin):
                 raise UserError(f"cors origin {origin!r}: expected one such as https://app.example, or *")
@@ -86,6 +96,16 @@ class CollectorSettings:
             if port in names:
                 raise UserError(f"{names[port]} and {name} are both {port}: give one of them another port")
             names[port] = name
+
+    @property
+    def forward_to(self) -> list[Address]:
+        """The endpoints of `forward`."""
+        return [Address.parse(url) for url in self.forward]
+
+    @property
+    def forward_fields(self) -> dict[str, str]:
+        """The headers of `forward_headers`."""
+        return parse_headers(self.forward_headers)
 
     @property
     def tls(self) -> Tls | None:

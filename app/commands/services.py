@@ -44,6 +44,22 @@ def up(*, demo: bool, model: str, data: Path) -> None:
 @option("--tls-cert", type=FILE, default=None, envvar="TAILBUDGET_TLS_CERT", help="Certificate of the OTLP ports, PEM.")
 @option("--tls-key", type=FILE, default=None, envvar="TAILBUDGET_TLS_KEY", help="Its key, PEM, without a password.")
 @option(
+    "--forward",
+    multiple=True,
+    metavar="URL",
+    envvar="TAILBUDGET_FORWARD",
+    help="Also pass accepted bodies on to this OTLP/HTTP endpoint (http://tempo:4318), unchanged: with the prompts and "
+    "answers that they carry, whatever is kept here; repeatable. User and password in the URL become basic "
+    "authentication.",
+)
+@option(
+    "--forward-header",
+    multiple=True,
+    metavar="NAME=VALUE",
+    envvar="TAILBUDGET_FORWARD_HEADER",
+    help="Header sent to every --forward; repeatable.",
+)
+@option(
     "--cors-origin",
     multiple=True,
     envvar="TAILBUDGET_CORS_ORIGIN",
@@ -60,6 +76,8 @@ def collector(
     token_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    forward: tuple[str, ...],
+    forward_header: tuple[str, ...],
     cors_origin: tuple[str, ...],
     sag: str,
 ) -> None:
@@ -84,6 +102,8 @@ def collector(
             token=token,
             tls_cert=tls_cert,
             tls_key=tls_key,
+            forward=forward,
+            forward_headers=forward_header,
             cors_origins=cors_origin,
             sag=SagSettings.parse(sag),
         )

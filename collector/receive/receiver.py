@@ -43,7 +43,7 @@ class Receiver:
         counters: Counters,
         room: Room,
         max_body_bytes: int,
-        pass_on: PassOn | None = None,
+        pass_on: PassOn,
     ) -> None:
         self._intake = intake
         self._counters = counters
@@ -61,7 +61,7 @@ class Receiver:
         with self.room.enter():
             body, packed = await self._unpacked(received, hold)
             accepted = await self._intake.accept(endpoint.signal, body, packed)
-        if self._pass_on is not None and not accepted.repeated:
+        if not accepted.repeated:
             self._pass_on(received)
         return endpoint.answer(rejected=accepted.rejected)
 
