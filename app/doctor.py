@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tailbudget.analytics.coverage import coverage, unstored
 from tailbudget.analytics.overview import assembly_lag
-from tailbudget.analytics.reader import ApiReader
+from tailbudget.analytics.reader import ApiReader, credentials
 from tailbudget.analytics.window import Window
 from tailbudget.instrument.errors import UserError
 
@@ -146,7 +146,8 @@ def _check_ready(api: str) -> None:
 
 
 def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - the collector's own API
+    request = urllib.request.Request(url, headers=credentials())  # noqa: S310 - the collector's own API
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
         return str(answer.read().decode())
 
 

@@ -45,6 +45,13 @@ sag_option = option(
     envvar="TAILBUDGET_SAG",
     help="Sag detector: stream-seconds a bucket, baseline, gap and window in seconds, fewest buckets.",
 )
+token_option = option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    default=None,
+    envvar="TAILBUDGET_TOKEN_FILE",
+    help="File, outside of --data, with the token that senders and readers must bear; else TAILBUDGET_TOKEN.",
+)
 api_option = option(
     "--api",
     default="http://127.0.0.1:4320",

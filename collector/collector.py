@@ -52,7 +52,7 @@ class Collector:
         except BaseException:
             self._connection.close()
             raise
-        self.queries = Queries(self._connection.cursor())
+        self.queries = Queries(self._connection.cursor(), folder=settings.data, reserve_bytes=2 * settings.free_bytes)
         self._journal = Journal(
             self._folder,
             segment=segment,

@@ -53,7 +53,12 @@ async def _serve(
         return receiver.started and not stop.is_set()
 
     api_app = ApiApp(
-        collector.queries, counters=counters, ready=ready, hosts=settings.hosts, fault=lambda: collector.fault
+        collector.queries,
+        counters=counters,
+        ready=ready,
+        hosts=settings.hosts,
+        token=settings.token,
+        fault=lambda: collector.fault,
     )
     reader = server(api_app)
     running = [asyncio.create_task(receiver.serve(sockets=[otlp])), asyncio.create_task(reader.serve(sockets=[api]))]

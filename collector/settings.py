@@ -34,6 +34,7 @@ class CollectorSettings:
     segment_bytes: int = 64 * MIB  # of one journal file
     free_bytes: int = 128 * MIB  # kept free on the disk, so that what is journaled can land
     allowed_hosts: tuple[str, ...] = ()  # further names by which browsers and clients may call the API
+    token: str | None = None  # that senders and readers must bear
 
     def __post_init__(self) -> None:
         for name in ("http_port", "api_port"):

@@ -1,10 +1,20 @@
 """Commands that start something and keep it running, and those that fetch what it needs."""
 
+import os
 from pathlib import Path
 
 import click
 
-from ..options import api_option, data_option, host_option, log_to_stderr, option, port_option, sag_option
+from ..options import (
+    api_option,
+    data_option,
+    host_option,
+    log_to_stderr,
+    option,
+    port_option,
+    sag_option,
+    token_option,
+)
 
 
 @click.command()
@@ -26,8 +36,9 @@ def up(*, demo: bool, model: str, data: Path) -> None:
 @port_option("http", 4318, "Port of OTLP/HTTP.", variable="HTTP")
 @port_option("api", 4320, "Port of the read API, /metrics, /healthz and /readyz.", variable="API")
 @host_option
+@token_option
 @sag_option
-def collector(*, data: Path, http: int, api: int, host: str, sag: str) -> None:
+def collector(*, data: Path, http: int, api: int, host: str, token_file: Path | None, sag: str) -> None:
     """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
 
     Example: tailbudget collector --data ./telemetry
@@ -35,9 +46,13 @@ def collector(*, data: Path, http: int, api: int, host: str, sag: str) -> None:
     from tailbudget.analytics.sag import SagSettings
     from tailbudget.collector import serve
     from tailbudget.collector.settings import CollectorSettings
+    from tailbudget.collector.token import read_token
 
     log_to_stderr()
-    serve(CollectorSettings(data=data, host=host, http_port=http, api_port=api, sag=SagSettings.parse(sag)))
+    token = read_token(token_file, data=data) if token_file else os.environ.get("TAILBUDGET_TOKEN", "").strip() or None
+    serve(
+        CollectorSettings(data=data, host=host, http_port=http, api_port=api, token=token, sag=SagSettings.parse(sag))
+    )
 
 
 @click.command()
