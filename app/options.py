@@ -52,6 +52,25 @@ token_option = option(
     envvar="TAILBUDGET_TOKEN_FILE",
     help="File, outside of --data, with the token that senders and readers must bear; else TAILBUDGET_TOKEN.",
 )
+content_option = option(
+    "--content",
+    default="drop",
+    envvar="TAILBUDGET_CONTENT",
+    help="Prompts, answers, tool arguments, documents: drop, hash, truncate:N characters, or keep (redacted).",
+)
+key_option = option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    default=None,
+    envvar="TAILBUDGET_KEY_FILE",
+    help="File, outside of --data, with the key of hashes; without one each start makes its own.",
+)
+user_option = option(
+    "--tenant-from-user-id",
+    is_flag=True,
+    envvar="TAILBUDGET_TENANT_FROM_USER_ID",
+    help="Store users' ids hashed, and take them for the tenant where none is sent.",
+)
 api_option = option(
     "--api",
     default="http://127.0.0.1:4320",

@@ -3,13 +3,13 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final
 
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.instrument.errors import UserError
 
 from .land.database import TEMP_LIMIT
-from .receive.content import Content
+from .receive.privacy import Content
 
 MIB: Final = 1024 * 1024
 MEMORY: Final = re.compile(r"\d+(\.\d+)? ?[KMGT]i?B", re.IGNORECASE)
@@ -24,7 +24,7 @@ class CollectorSettings:
     http_port: int = 4318
     api_port: int = 4320
     sag: SagSettings = field(default_factory=SagSettings)
-    content: Content = "drop"
+    content: str = "drop"  # or hash, truncate:N, keep
     memory_limit: str = "256MB"  # of DuckDB: 65,536 spans in one transaction do not fit in 128 MB
     temp_limit: str = TEMP_LIMIT  # of what queries spill to the data folder; one that needs more fails alone
     max_body_bytes: int = 64 * MIB  # of one request, unpacked
@@ -34,6 +34,8 @@ class CollectorSettings:
     segment_bytes: int = 64 * MIB  # of one journal file
     free_bytes: int = 128 * MIB  # kept free on the disk, so that what is journaled can land
     allowed_hosts: tuple[str, ...] = ()  # further names by which browsers and clients may call the API
+    key: str | None = None  # of the hashes of content and users; without one they are of this run alone
+    tenant_from_user_id: bool = False  # a span without a tenant has its user's, hashed
     token: str | None = None  # that senders and readers must bear
 
     def __post_init__(self) -> None:
@@ -43,8 +45,7 @@ class CollectorSettings:
                 raise UserError(f"{name} is {port!r}: expected a port from 1 to 65535")
         if self.http_port == self.api_port:
             raise UserError(f"http_port and api_port are both {self.http_port}: give one of them another port")
-        if self.content not in get_args(Content):
-            raise UserError(f"content is {self.content!r}: expected one of {', '.join(get_args(Content))}")
+        self.content_rule()
         for name in ("max_body_bytes", "journal_bytes", "queue_bytes", "segment_bytes"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)!r}: expected a positive number of bytes")
@@ -53,6 +54,10 @@ class CollectorSettings:
         for name in ("memory_limit", "temp_limit"):
             if not MEMORY.fullmatch(getattr(self, name)):
                 raise UserError(f"{name} is {getattr(self, name)!r}: expected a size such as 128MB or 1GiB")
+
+    def content_rule(self) -> Content:
+        """Return the rule for content; without a key it has a new one each time."""
+        return Content.parse(self.content, key=self.key, tenant_from_user=self.tenant_from_user_id)
 
     @property
     def hosts(self) -> frozenset[str] | None:

@@ -7,13 +7,16 @@ import click
 
 from ..options import (
     api_option,
+    content_option,
     data_option,
     host_option,
+    key_option,
     log_to_stderr,
     option,
     port_option,
     sag_option,
     token_option,
+    user_option,
 )
 
 
@@ -37,21 +40,46 @@ def up(*, demo: bool, model: str, data: Path) -> None:
 @port_option("api", 4320, "Port of the read API, /metrics, /healthz and /readyz.", variable="API")
 @host_option
 @token_option
+@content_option
+@key_option
+@user_option
 @sag_option
-def collector(*, data: Path, http: int, api: int, host: str, token_file: Path | None, sag: str) -> None:
+def collector(
+    *,
+    data: Path,
+    http: int,
+    api: int,
+    host: str,
+    token_file: Path | None,
+    content: str,
+    key_file: Path | None,
+    tenant_from_user_id: bool,
+    sag: str,
+) -> None:
     """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
 
     Example: tailbudget collector --data ./telemetry
     """
     from tailbudget.analytics.sag import SagSettings
     from tailbudget.collector import serve
+    from tailbudget.collector.receive.privacy import read_key
     from tailbudget.collector.settings import CollectorSettings
     from tailbudget.collector.token import read_token
 
     log_to_stderr()
     token = read_token(token_file, data=data) if token_file else os.environ.get("TAILBUDGET_TOKEN", "").strip() or None
     serve(
-        CollectorSettings(data=data, host=host, http_port=http, api_port=api, token=token, sag=SagSettings.parse(sag))
+        CollectorSettings(
+            data=data,
+            host=host,
+            http_port=http,
+            api_port=api,
+            token=token,
+            content=content,
+            key=read_key(key_file, data=data) if key_file else None,
+            tenant_from_user_id=tenant_from_user_id,
+            sag=SagSettings.parse(sag),
+        )
     )
 
 
