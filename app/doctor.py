@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tailbudget.analytics.coverage import coverage, unstored
 from tailbudget.analytics.overview import assembly_lag
-from tailbudget.analytics.reader import ApiReader
+from tailbudget.analytics.reader import ApiReader, credentials
 from tailbudget.analytics.window import Window
 from tailbudget.instrument.errors import UserError
 
@@ -27,6 +27,9 @@ REASONS: Final = {
     "bad_buckets": "histograms with another number of buckets than one more than their bounds",
     "bad_link": "links that point to no valid span",
     "content_dropped": "attributes with prompts, answers or tool arguments, which are not kept",
+    "content_hashed": "attributes with prompts, answers or tool arguments, kept as hashes",
+    "content_truncated": "attributes with prompts, answers or tool arguments, cut short and redacted",
+    "content_kept": "attributes with prompts, answers or tool arguments, kept redacted",
     "duplicate": "spans that had been stored before",
     "repeated_body": "bodies that had been accepted before",
     "unreadable": "bodies that could not be read back from the journal",
@@ -149,7 +152,8 @@ def _check_ready(api: str) -> None:
 
 
 def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - the collector's own API
+    request = urllib.request.Request(url, headers=credentials())  # noqa: S310 - the collector's own API
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
         return str(answer.read().decode())
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,25 +69,20 @@ async def _run(settings: CollectorSettings, ports: Ports) -> None:
 async def _serve(
     collector: Collector, forwarder: Forwarder, settings: CollectorSettings, ports: Ports, stop: asyncio.Event
 ) -> None:
-    counters = collector.counters
     receiver = Receiver(
         collector.intake,
-        counters=counters,
+        counters=collector.counters,
         room=Room(bodies=settings.max_bodies, nbytes=settings.bodies_bytes),
         max_body_bytes=settings.max_body_bytes,
         pass_on=forwarder.offer,
     )
-    otlp_app = OtlpApp(receiver, counters=counters, token=settings.token, cors=Cors(settings.cors_origins))
-    otlp = server(otlp_app, tls=settings.tls)
-    ports.rpc.start(receiver, counters=counters, token=settings.token)
-
-    def ready() -> bool:
-        return otlp.started and not stop.is_set()
-
-    api_app = ApiApp(
-        collector.queries, counters=counters, ready=ready, hosts=settings.hosts, fault=lambda: collector.fault
+    cors = Cors(settings.cors_origins)
+    otlp = server(
+        OtlpApp(receiver, counters=collector.counters, token=settings.token, cors=cors),
+        tls=settings.tls,
     )
-    reader = server(api_app)
+    ports.rpc.start(receiver, counters=collector.counters, token=settings.token)
+    reader = server(_api(collector, settings, ready=lambda: otlp.started and not stop.is_set()))
     running = [
         asyncio.create_task(otlp.serve(sockets=[ports.otlp])),
         asyncio.create_task(reader.serve(sockets=[ports.api])),
@@ -103,6 +99,17 @@ async def _serve(
             f"{fault}: see that the disk of {settings.data} has free space, and start again; "
             "everything acknowledged is kept and lands then"
         )
+
+
+def _api(collector: Collector, settings: CollectorSettings, *, ready: Callable[[], bool]) -> ApiApp:
+    return ApiApp(
+        collector.queries,
+        counters=collector.counters,
+        ready=ready,
+        hosts=settings.hosts,
+        token=settings.token,
+        fault=lambda: collector.fault,
+    )
 
 
 async def _failed(collector: Collector) -> None:

@@ -3,14 +3,14 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final
 
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.instrument.errors import UserError
 
 from .forward import Address, parse_headers
 from .land.database import TEMP_LIMIT
-from .receive.content import Content
+from .receive.privacy import Content
 from .tls import Tls
 
 MIB: Final = 1024 * 1024
@@ -38,7 +38,7 @@ class CollectorSettings:
     grpc_port: int = 4317
     api_port: int = 4320
     sag: SagSettings = field(default_factory=SagSettings)
-    content: Content = "drop"
+    content: str = "drop"  # or hash, truncate:N, keep
     memory_limit: str = "256MB"  # of DuckDB: 65,536 spans in one transaction do not fit in 128 MB
     temp_limit: str = TEMP_LIMIT  # of what queries spill to the data folder; one that needs more fails alone
     max_body_bytes: int = 64 * MIB  # of one request, unpacked
@@ -61,18 +61,18 @@ class CollectorSettings:
     forward_headers: tuple[str, ...] = field(default=(), repr=False)  # NAME=VALUE, sent to all of them
     forward_queue_bytes: int = 32 * MIB  # that wait for one of them; beyond it bodies are not passed on
     cors_origins: tuple[str, ...] = ()  # pages of a browser that may send, such as https://app.example; * is any
+    key: str | None = field(default=None, repr=False)  # of the hashes of content and users; else this run's own
+    tenant_from_user_id: bool = False  # a span without a tenant has its user's, hashed
 
     def __post_init__(self) -> None:
         self._check_ports()
-        if self.content not in get_args(Content):
-            raise UserError(f"content is {self.content!r}: expected one of {', '.join(get_args(Content))}")
+        self.content_rule()
         for name in POSITIVE:
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)!r}: expected a positive number")
         for name in ("memory_limit", "temp_limit"):
             if not MEMORY.fullmatch(getattr(self, name)):
                 raise UserError(f"{name} is {getattr(self, name)!r}: expected a size such as 128MB or 1GiB")
-
         self._check_senders()
 
     def _check_senders(self) -> None:
@@ -113,6 +113,10 @@ class CollectorSettings:
         if self.tls_cert is None or self.tls_key is None:
             return None
         return Tls(self.tls_cert, self.tls_key)
+
+    def content_rule(self) -> Content:
+        """Return the rule for content; without a key it has a new one each time."""
+        return Content.parse(self.content, key=self.key, tenant_from_user=self.tenant_from_user_id)
 
     @property
     def hosts(self) -> frozenset[str] | None:

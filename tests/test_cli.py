@@ -59,7 +59,7 @@ def test_an_unknown_key_in_the_settings_file_names_the_known_ones(tmp_path: Path
 def test_a_settings_file_gives_a_command_its_defaults(tmp_path: Path) -> None:
     file = tmp_path / "tailbudget.toml"
     file.write_text("[collector]\nhttp = 5318\ncors-origin = ['https://a.example', 'https://b.example']\n")
-    wanted = {"http": 5318, "cors_origin": ["https://a.example", "https://b.example"]}
+    wanted = {"http_port": 5318, "cors_origins": ["https://a.example", "https://b.example"]}
     assert config.defaults(cli, file) == {"collector": wanted}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from tailbudget.collector import collector as collector_module
 from tailbudget.collector.settings import CollectorSettings
 from tailbudget.instrument.errors import UserError
 
@@ -92,8 +93,9 @@ def test_settings_that_cannot_work_are_refused_by_name(tmp_path: Path, wrong: di
 
 
 def test_queries_spill_no_more_to_the_disk_than_they_may(tmp_path: Path) -> None:
-    with collector(tmp_path / "data", temp_limit="10MiB") as running:
-        assert running.value("select current_setting('max_temp_directory_size')") == "10.0 MiB"
+    with collector_module._open(CollectorSettings(tmp_path / "data", temp_limit="10MiB")) as connection:
+        limit = connection.execute("select current_setting('max_temp_directory_size')").fetchall()
+    assert limit == [("10.0 MiB",)]
 
 
 def test_sigterm_lands_what_was_acknowledged_and_leaves_no_journal(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """Commands that start something and keep it running, and those that fetch what it needs."""
 
-import os
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -13,11 +11,7 @@ from ..options import (
     log_to_stderr,
     option,
     port_option,
-    sag_option,
-    token_option,
 )
-
-FILE: Final = click.Path(path_type=Path)
 
 
 @click.command()
@@ -32,82 +26,6 @@ def up(*, demo: bool, model: str, data: Path) -> None:
     from ..up import up as start
 
     start(demo=demo, model=model, data=data)
-
-
-@click.command()
-@data_option
-@port_option("http", 4318, "Port of OTLP/HTTP.", variable="HTTP")
-@port_option("grpc", 4317, "Port of OTLP/gRPC.", variable="GRPC")
-@port_option("api", 4320, "Port of the read API, /metrics, /healthz and /readyz.", variable="API")
-@host_option
-@token_option
-@option("--tls-cert", type=FILE, default=None, envvar="TAILBUDGET_TLS_CERT", help="Certificate of the OTLP ports, PEM.")
-@option("--tls-key", type=FILE, default=None, envvar="TAILBUDGET_TLS_KEY", help="Its key, PEM, without a password.")
-@option(
-    "--forward",
-    multiple=True,
-    metavar="URL",
-    envvar="TAILBUDGET_FORWARD",
-    help="Also pass accepted bodies on to this OTLP/HTTP endpoint (http://tempo:4318), unchanged: with the prompts and "
-    "answers that they carry, whatever is kept here; repeatable. User and password in the URL become basic "
-    "authentication.",
-)
-@option(
-    "--forward-header",
-    multiple=True,
-    metavar="NAME=VALUE",
-    envvar="TAILBUDGET_FORWARD_HEADER",
-    help="Header sent to every --forward; repeatable.",
-)
-@option(
-    "--cors-origin",
-    multiple=True,
-    envvar="TAILBUDGET_CORS_ORIGIN",
-    help="Pages of this origin may send from a browser (https://app.example, or *); repeatable.",
-)
-@sag_option
-def collector(
-    *,
-    data: Path,
-    http: int,
-    grpc: int,
-    api: int,
-    host: str,
-    token_file: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    forward: tuple[str, ...],
-    forward_header: tuple[str, ...],
-    cors_origin: tuple[str, ...],
-    sag: str,
-) -> None:
-    """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
-
-    Example: tailbudget collector --data ./telemetry
-    """
-    from tailbudget.analytics.sag import SagSettings
-    from tailbudget.collector import serve
-    from tailbudget.collector.settings import CollectorSettings
-    from tailbudget.collector.token import read_token
-
-    log_to_stderr()
-    token = read_token(token_file, data=data) if token_file else os.environ.get("TAILBUDGET_TOKEN", "").strip() or None
-    serve(
-        CollectorSettings(
-            data=data,
-            host=host,
-            http_port=http,
-            grpc_port=grpc,
-            api_port=api,
-            token=token,
-            tls_cert=tls_cert,
-            tls_key=tls_key,
-            forward=forward,
-            forward_headers=forward_header,
-            cors_origins=cors_origin,
-            sag=SagSettings.parse(sag),
-        )
-    )
 
 
 @click.command()
@@ -159,4 +77,4 @@ def fetch(name: str) -> None:
     click.echo(download(name))
 
 
-COMMANDS = (up, collector, app, runtime, model)
+COMMANDS = (up, app, runtime, model)

@@ -21,8 +21,8 @@ from ..land.lander import Entry, Lander
 from ..land.seen import Keys, RecentKeys
 from .batches import Batches, content_dropped
 from .census import check_items
-from .content import Content
 from .decode import BadBodyError, decode_logs, decode_metrics, decode_traces
+from .privacy import Content
 
 log: Final = logging.getLogger(__name__)
 T = TypeVar("T")
