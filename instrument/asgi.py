@@ -16,7 +16,7 @@ from .errors import UserError
 from .guard import Guard
 from .request import BudgetsMs, RequestState, request_attributes, request_context
 from .spans import Activation, error_type
-from .vocabulary import TENANT, TIME_TO_FIRST_BYTE, TIME_TO_LAST_BYTE, Outcome, budget_attribute, convert
+from .vocabulary import REQUEST_ID, TENANT, TIME_TO_FIRST_BYTE, TIME_TO_LAST_BYTE, Outcome, budget_attribute, convert
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -120,6 +120,7 @@ class _Exchange:
             started_ns=self._started_ns,
             route=route or "",
             tenant=str(attributes.get(TENANT, "")),
+            request_id=str(attributes.get(REQUEST_ID, "")),
             marked=route is not None,
         )
         if route is not None:

@@ -14,6 +14,7 @@ from opentelemetry.util.types import AttributeValue
 from . import providers
 from .guard import Guard
 from .metering import request_counts
+from .running import registry
 from .spans import Activation, record_error, stopped
 from .vocabulary import (
     OUTCOME,
@@ -26,9 +27,11 @@ from .vocabulary import (
     TIME_TO_USABLE,
     USABLE_SOURCE,
     Outcome,
+    Stage,
     budget_attribute,
     convert,
 )
+from .work import Work
 
 BudgetsMs = Mapping[str, float]
 
@@ -46,7 +49,16 @@ class RequestState:
     is false for an HTTP request that is none of ours. Of requests inside of each other the outermost counts.
     """
 
-    def __init__(self, span: Span, *, started_ns: int, route: str, tenant: str = "", marked: bool = True) -> None:
+    def __init__(
+        self,
+        span: Span,
+        *,
+        started_ns: int,
+        route: str,
+        tenant: str = "",
+        request_id: str = "",
+        marked: bool = True,
+    ) -> None:
         outer = current_request()
         inner = outer is not None and outer.marked
         self.span = span
@@ -54,6 +66,10 @@ class RequestState:
         self.started_ns = started_ns
         self.route = route
         self.tenant = tenant
+        self.request_id = request_id
+        self.work: Work = Work(outer.work if outer else None)
+        self.budgets_ms: dict[str, float] = {}
+        self.last_beat_ns = 0
         self.outcome: Outcome | None = None
         self.usable_ns: int | None = None
         self.usable_source = ""
@@ -64,6 +80,12 @@ class RequestState:
         self._when_idle: Callable[[], None] | None = None
         self._lock = threading.RLock()
         self._key = request_counts.start(route, tenant) if marked and not inner else None
+        if self._key:
+            registry.enter(self)
+
+    def stage_now(self) -> Stage:
+        """Return the stage in which the request is."""
+        return self.work.stage_now()
 
     def stream_opened(self, started_ns: int) -> None:
         """Take note of a streamed call; the latest to start speaks for the request: nobody reads a planner's words."""
@@ -106,10 +128,12 @@ class RequestState:
     def set_budgets(self, budgets_ms: BudgetsMs) -> None:
         """Put the budgets on the span, in seconds. An unknown name raises ValueError."""
         for name, budget_ms in budgets_ms.items():
+            self.budgets_ms[name] = budget_ms
             self.span.set_attribute(budget_attribute(name), convert(budget_ms, "ms", "s"))
 
     def finish(self, outcome: Outcome | None) -> None:
         """Write outcome and clocks to the span and count the request out; ending the span is the caller's."""
+        registry.leave(self)
         outcome = self.outcome or outcome
         clocks = {
             TIME_TO_FIRST_TOKEN: self.first_token_ns,
@@ -179,7 +203,11 @@ class RequestScope:
         started_ns = time.perf_counter_ns()
         span = providers.tracer().start_span(self._route, kind=SpanKind.INTERNAL, attributes=attributes)
         self._state = RequestState(
-            span, started_ns=started_ns, route=self._route, tenant=str(attributes.get(TENANT, ""))
+            span,
+            started_ns=started_ns,
+            route=self._route,
+            tenant=str(attributes.get(TENANT, "")),
+            request_id=str(attributes.get(REQUEST_ID, "")),
         )
         self._activation = Activation(request_context(self._state))
         self._state.set_budgets(self._budgets_ms)

@@ -13,6 +13,7 @@ from opentelemetry.util.types import AttributeValue
 
 from . import providers
 from .guard import Guard
+from .request import RequestState, current_request
 from .spans import Activation, record_error
 from .vocabulary import STAGE, STAGES, Stage
 
@@ -31,9 +32,14 @@ class OpenStage:
     def __init__(self, stage: Stage, name: str | None, attributes: dict[str, AttributeValue]) -> None:
         self.span: Span = INVALID_SPAN
         self._inside = otel_context.get_current()
+        self._stage = stage
+        self._request: RequestState | None = None
         with Guard("stage"):
             self.span = _start(stage, name, attributes)
             self._inside = set_span_in_context(self.span)
+            self._request = current_request()
+            if self._request:
+                self._request.work.stage_began(stage)
 
     def activate(self) -> Activation:
         """Make the stage's span current until the activation is restored."""
@@ -53,6 +59,9 @@ class OpenStage:
     def end(self, error: BaseException | None) -> None:
         """End the span, marked as failed if `error` is an error."""
         with Guard("stage"):
+            request, self._request = self._request, None
+            if request:
+                request.work.stage_ended(self._stage)
             if error is not None:
                 record_error(self.span, error)
             self.span.end()

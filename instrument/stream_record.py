@@ -108,6 +108,8 @@ class StreamRecord:
                 return
             if not self._first_token_ns:
                 self._first_token_ns = arrived_ns
+                if self._request:
+                    self._request.work.call_decodes(self.span)
                 if self._meter:
                     self._meter.watch(self)
             if text and self._became_usable(text, before_ns, arrived_ns):

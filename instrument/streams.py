@@ -214,6 +214,9 @@ def start_call(*, model: str, provider: str, server_address: str, streamed: bool
         "server.address": server_address,
     }
     attributes = {name: value for name, value in said.items() if value}
-    return providers.tracer().start_span(
+    span = providers.tracer().start_span(
         f"chat {model}".strip(), kind=SpanKind.CLIENT, attributes={**attributes, "gen_ai.request.stream": streamed}
     )
+    if request := current_request():
+        request.work.call_began(span, streamed=streamed)
+    return span

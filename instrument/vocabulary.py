@@ -41,6 +41,11 @@ STREAM_STALL_TIME: Final = "slo.stream.stall_time"
 STREAM_CONSUMER_TIME: Final = "slo.stream.consumer_time"
 STREAM_GAPS: Final = "slo.stream.gaps"
 
+# A log record of a request that is still running. `slo.request.age` and `.started` are seconds (age; unix time).
+RUNNING_EVENT: Final = "slo.request.running"
+REQUEST_AGE: Final = "slo.request.age"
+REQUEST_BEGAN: Final = "slo.request.started"
+
 # Of an engine's span (vLLM's vocabulary).
 ENGINE_SPAN: Final = "llm_request"
 TIME_IN_QUEUE: Final = "gen_ai.latency.time_in_queue"
@@ -58,6 +63,7 @@ DECODE_STREAMS: Final = "slo.decode.streams"
 REQUESTS_STARTED: Final = "slo.requests.started"
 REQUESTS_ENDED: Final = "slo.requests.ended"
 REQUESTS_ACTIVE: Final = "slo.requests.active"
+REQUESTS_OLDEST_AGE: Final = "slo.requests.oldest_age"
 
 StreamEnd = Literal["complete", "closed", "abandoned", "cancelled", "error", "deadline"]
 Outcome = Literal["ok", "error", "timeout", "rejected", "dropped", "left", "shed", "lost", "degraded"]
