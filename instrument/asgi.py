@@ -16,7 +16,16 @@ from .errors import UserError
 from .guard import Guard
 from .request import BudgetsMs, RequestState, request_attributes, request_context
 from .spans import Activation, error_type
-from .vocabulary import REQUEST_ID, TENANT, TIME_TO_FIRST_BYTE, TIME_TO_LAST_BYTE, Outcome, budget_attribute, convert
+from .vocabulary import (
+    REMAINING_HEADER,
+    REQUEST_ID,
+    TENANT,
+    TIME_TO_FIRST_BYTE,
+    TIME_TO_LAST_BYTE,
+    Outcome,
+    budget_attribute,
+    convert,
+)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -125,6 +134,7 @@ class _Exchange:
         )
         if route is not None:
             self._state.set_budgets(budgets)
+            self._state.hurry(self._header(REMAINING_HEADER))
         self._activation = Activation(request_context(self._state, parent))
 
     def _described(self) -> tuple[Context | None, dict[str, AttributeValue]]:
@@ -142,6 +152,10 @@ class _Exchange:
                 self._route, tenant=None, request_id=headers.get("x-request-id"), context=parent
             )
         return parent, attributes
+
+    def _header(self, name: str) -> str | None:
+        wanted = name.encode()
+        return next((value.decode("latin-1") for key, value in self._scope["headers"] if key == wanted), None)
 
     def _start(self, parent: Context | None, attributes: dict[str, AttributeValue]) -> Span:
         name = self._route or str(attributes["http.request.method"])

@@ -12,6 +12,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from .caps import outgoing
 from .chunks import Reported
 from .guard import Guard
 from .imports import when_imported
@@ -150,7 +151,7 @@ class _Call:
         self._instance = f"{self._address}:{url.port}" if url.port else self._address
         _describe(self._span, arguments)
         self._context = _context_of(self._span)
-        carrier: dict[str, str] = {}
+        carrier = dict(outgoing())
         _propagator.inject(carrier, self._context)
         self.arguments = arguments | {"extra_headers": {**carrier, **headers}}
 

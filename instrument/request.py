@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 from opentelemetry import baggage
@@ -12,11 +13,15 @@ from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, set_span_in_contex
 from opentelemetry.util.types import AttributeValue
 
 from . import providers
+from .budget import Budget, Policies
 from .guard import Guard
 from .metering import request_counts
+from .overruns import record_overrun
 from .running import registry
 from .spans import Activation, record_error, stopped
 from .vocabulary import (
+    BUDGET_PREFIX,
+    DEADLINE,
     OUTCOME,
     OUTCOMES,
     REQUEST,
@@ -25,6 +30,7 @@ from .vocabulary import (
     TIME_TO_FINAL,
     TIME_TO_FIRST_TOKEN,
     TIME_TO_USABLE,
+    TOOL_ROUNDS,
     USABLE_SOURCE,
     Outcome,
     Stage,
@@ -69,6 +75,11 @@ class RequestState:
         self.request_id = request_id
         self.work: Work = Work(outer.work if outer else None)
         self.budgets_ms: dict[str, float] = {}
+        self.on_over: Policies = outer.on_over if outer else "record"
+        self.tool_rounds: int | None = None
+        self.deadline_ns: int | None = outer.deadline_ns if outer else None
+        #: The caller said how long it waits.
+        self.hurried: bool = outer.hurried if outer else False
         self.last_beat_ns = 0
         self.outcome: Outcome | None = None
         self.usable_ns: int | None = None
@@ -126,14 +137,39 @@ class RequestState:
             self.usable_ns, self.usable_source = now_ns, "app"
 
     def set_budgets(self, budgets_ms: BudgetsMs) -> None:
-        """Put the budgets on the span, in seconds. An unknown name raises ValueError."""
+        """Hold the request to these budgets and put them on the span, in seconds. An unknown name raises ValueError."""
+        if isinstance(budgets_ms, Budget):
+            self.on_over = budgets_ms.on_over
+            self.tool_rounds = budgets_ms.tool_rounds or self.tool_rounds
+        if self.tool_rounds:
+            self.span.set_attribute(BUDGET_PREFIX + TOOL_ROUNDS, self.tool_rounds)
         for name, budget_ms in budgets_ms.items():
+            attribute = budget_attribute(name)
             self.budgets_ms[name] = budget_ms
-            self.span.set_attribute(budget_attribute(name), convert(budget_ms, "ms", "s"))
+            self.span.set_attribute(attribute, convert(budget_ms, "ms", "s"))
+        if "total" in budgets_ms:
+            self._end_by(self.started_ns + int(convert(budgets_ms["total"], "ms", "ns")))
+
+    def hurry(self, remaining_ms: str | None) -> None:
+        """Take the caller's word for how many milliseconds it still waits; what is no number is ignored."""
+        if remaining_ms and remaining_ms.strip().isdecimal():
+            self.hurried = True
+            self._end_by(time.perf_counter_ns() + int(convert(int(remaining_ms), "ms", "ns")))
+
+    def _end_by(self, deadline_ns: int) -> None:
+        self.deadline_ns = min(self.deadline_ns or deadline_ns, deadline_ns)
+        left_s = convert(self.deadline_ns - time.perf_counter_ns(), "ns", "s")
+        self.span.set_attribute(DEADLINE, time.time() + left_s)
+
+    @property
+    def too_many_rounds(self) -> bool:
+        """Whether tools ran more often, one after the other, than they may."""
+        return self.tool_rounds is not None and self.work.tool_rounds > self.tool_rounds
 
     def finish(self, outcome: Outcome | None) -> None:
         """Write outcome and clocks to the span and count the request out; ending the span is the caller's."""
         registry.leave(self)
+        record_overrun(self)
         outcome = self.outcome or outcome
         clocks = {
             TIME_TO_FIRST_TOKEN: self.first_token_ns,
@@ -186,6 +222,33 @@ class RequestScope:
         self._request_id = request_id
         self._state: RequestState | None = None
         self._activation: Activation | None = None
+        self._around: AbstractAsyncContextManager[None] | None = None
+
+    async def __aenter__(self) -> Span:
+        from .caps import async_cap_of  # which reads requests
+
+        span = self.__enter__()
+        try:
+            if cap := async_cap_of(None, span):
+                self._around = cap.around()
+                await self._around.__aenter__()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return span
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        around, self._around = self._around, None
+        try:
+            if around:
+                await around.__aexit__(kind, error, trace)
+        except BaseException as over:
+            error = over
+            raise
+        finally:
+            self.__exit__(type(error) if error else None, error, trace)
 
     def __enter__(self) -> Span:
         with Guard("request"):
@@ -238,9 +301,10 @@ def request(
 ) -> RequestScope:
     """Return a context manager whose body is one request of `route`; it gives the request's span.
 
-    Budgets are milliseconds by name: a stage, `model`, `total`, `ttft` or `usable`.
+    Budgets are milliseconds by name: a stage, `model`, `total`, `ttft` or `usable`; a `Budget` can do more than be
+    recorded. Under `async with` the body is cancelled when a total budget that bites is spent.
     """
-    return RequestScope(route, budgets_ms or {}, tenant, request_id)
+    return RequestScope(route, {} if budgets_ms is None else budgets_ms, tenant, request_id)
 
 
 @Guard("annotate")
@@ -273,7 +337,8 @@ def annotate(
     if known:
         state.outcome = outcome or state.outcome
     state.span.set_attributes(attributes or {})
-    state.set_budgets(budgets_ms or {})
+    if budgets_ms is not None:
+        state.set_budgets(budgets_ms)
     if not known:
         raise ValueError(f"unknown outcome {outcome!r}: expected one of {', '.join(OUTCOMES)}")
 

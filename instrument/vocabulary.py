@@ -20,6 +20,14 @@ TENANT: Final = "slo.tenant"
 STAGE: Final = "slo.stage"
 BUDGET_PREFIX: Final = "slo.budget."
 DEADLINE: Final = "slo.deadline"
+TOOL_ROUNDS: Final = "tool_rounds"
+#: The budget that was exceeded most (of a request, a stage, `total` or `tool_rounds`), by how many seconds, and what
+#: was done about it where something was: `raise` or `fallback`.
+OVER: Final = "slo.over"
+OVER_TIME: Final = "slo.over.time"
+OVER_ACTION: Final = "slo.over.action"
+#: Milliseconds that the caller still waits, in an HTTP header.
+REMAINING_HEADER: Final = "x-slo-remaining-ms"
 OUTCOME: Final = "slo.outcome"
 SYNTHETIC: Final = "slo.synthetic"
 TIME_TO_FIRST_TOKEN: Final = "slo.time_to_first_token"
@@ -45,6 +53,12 @@ STREAM_GAPS: Final = "slo.stream.gaps"
 RUNNING_EVENT: Final = "slo.request.running"
 REQUEST_AGE: Final = "slo.request.age"
 REQUEST_BEGAN: Final = "slo.request.started"
+
+# A log record of what a user made of an answer, joined to its request by `slo.request.id`.
+FEEDBACK_EVENT: Final = "slo.feedback"
+FEEDBACK_SCORE: Final = "slo.feedback.score"
+FEEDBACK_COMPLETED: Final = "slo.feedback.completed"
+FEEDBACK_CONVERTED: Final = "slo.feedback.converted"
 
 # Of an engine's span (vLLM's vocabulary).
 ENGINE_SPAN: Final = "llm_request"
