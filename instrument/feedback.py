@@ -43,9 +43,7 @@ def feedback(
         LogRecord(
             timestamp=now_ns,
             observed_timestamp=now_ns,
-            context=set_span_in_context(
-                INVALID_SPAN
-            ),  # not the request that brings the feedback
+            context=set_span_in_context(INVALID_SPAN),  # not the request that brings the feedback
             severity_number=SeverityNumber.INFO,
             event_name=FEEDBACK_EVENT,
             attributes={REQUEST_ID: str(request_id)[:MAX_ID_LENGTH], **attributes},

@@ -1,6 +1,7 @@
 """The middleware on real uvicorn and Starlette: spans, budgets, and clients that leave before the answer is done."""
 
 import asyncio
+import time
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -91,6 +92,7 @@ def test_a_marked_path_is_a_request_with_its_budgets(recorded: Recorded) -> None
     assert span.kind == SpanKind.SERVER
     assert span.parent is not None
     assert (span.parent.trace_id, span.parent.span_id) == (7, 9)
+    assert attributes.pop("slo.deadline") == pytest.approx(time.time() + 4, abs=10)
     assert attributes == {
         "slo.request": "/chat",
         "slo.request.id": "r-1",
