@@ -1,8 +1,8 @@
 """The middleware on real uvicorn and Starlette: spans, budgets, and clients that leave before the answer is done."""
 
 import asyncio
-import time
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
