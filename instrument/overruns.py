@@ -32,7 +32,7 @@ class Budgeted(Protocol):
         """Whether tools ran too often."""
 
 
-class _OnceAWindow:
+class OnceAWindow:
     """Says whether a key may be logged, and how often it was not since it last was."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class _OnceAWindow:
         return self._held.pop(key, 0)
 
 
-_once = _OnceAWindow()
+_once = OnceAWindow()
 
 
 def record_overrun(request: Budgeted) -> None:

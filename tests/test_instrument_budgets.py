@@ -34,7 +34,7 @@ def recorded() -> Iterator[Recorded]:
 def fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
     from tailbudget.instrument import overruns
 
-    monkeypatch.setattr(overruns, "_once", overruns._OnceAWindow())
+    monkeypatch.setattr(overruns, "_once", overruns.OnceAWindow())
 
 
 async def slow() -> str:
