@@ -1,7 +1,7 @@
 """A request's budget in code: what it and its stages may take, and what happens when they take more."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict, Unpack
 
 from .errors import UserError
 from .vocabulary import STAGES, TOOL_ROUNDS
@@ -28,6 +28,23 @@ ENFORCED: Final = ("total", *STAGES, TOOL_ROUNDS)
 Policies = OnOver | Mapping[str, OnOver]
 
 
+class LimitsMs(TypedDict, total=False):
+    """What a `Budget` may limit, in milliseconds."""
+
+    total_ms: float
+    ttft_ms: float
+    usable_ms: float
+    network_ms: float
+    queue_ms: float
+    retrieval_ms: float
+    prompt_ms: float
+    prefill_ms: float
+    decode_ms: float
+    model_ms: float
+    tools_ms: float
+    post_ms: float
+
+
 class Budget(Mapping[str, float]):
     """Milliseconds by name, and what happens beyond them; fits wherever `budgets_ms` does.
 
@@ -36,50 +53,19 @@ class Budget(Mapping[str, float]):
     """
 
     def __init__(
-        self,
-        *,
-        total_ms: float | None = None,
-        ttft_ms: float | None = None,
-        usable_ms: float | None = None,
-        network_ms: float | None = None,
-        queue_ms: float | None = None,
-        retrieval_ms: float | None = None,
-        prompt_ms: float | None = None,
-        prefill_ms: float | None = None,
-        decode_ms: float | None = None,
-        model_ms: float | None = None,
-        tools_ms: float | None = None,
-        post_ms: float | None = None,
-        tool_rounds: int | None = None,
-        on_over: Policies = "record",
+        self, *, tool_rounds: int | None = None, on_over: Policies = "record", **limits_ms: Unpack[LimitsMs]
     ) -> None:
-        given = {
-            "total": total_ms,
-            "ttft": ttft_ms,
-            "usable": usable_ms,
-            "network": network_ms,
-            "queue": queue_ms,
-            "retrieval": retrieval_ms,
-            "prompt": prompt_ms,
-            "prefill": prefill_ms,
-            "decode": decode_ms,
-            "model": model_ms,
-            "tools": tools_ms,
-            "post": post_ms,
-        }
-        self._limits_ms = {name: limit_ms for name, limit_ms in given.items() if limit_ms is not None}
-        self.tool_rounds = tool_rounds
-        self.on_over = on_over
-        for name, limit_ms in self._limits_ms.items():
-            _positive(f"{name}_ms", limit_ms, "milliseconds, such as 300")
+        for name, value in limits_ms.items():
+            if name not in LimitsMs.__annotations__:
+                raise UserError(f"Budget: unknown {name!r}: expected one of {', '.join(LimitsMs.__annotations__)}")
+            _positive(name, value, "milliseconds, such as 300")
         if tool_rounds is not None:
             _positive("tool_rounds", tool_rounds, "rounds, such as 2")
-        for policy in on_over.values() if isinstance(on_over, Mapping) else (on_over,):
-            if policy not in ("record", "raise") and not callable(policy):
-                raise UserError(f"Budget: on_over is {policy!r}: expected 'record', 'raise' or a function")
-        for name in on_over if isinstance(on_over, Mapping) else ():
-            if name not in ENFORCED:
-                raise UserError(f"Budget: on_over has {name!r}: expected one of {', '.join(ENFORCED)}")
+        _check_policies(on_over)
+        given: Mapping[str, Any] = limits_ms
+        self._limits_ms = {name.removesuffix("_ms"): float(value) for name, value in given.items()}
+        self.tool_rounds = tool_rounds
+        self.on_over = on_over
 
     def __getitem__(self, name: str) -> float:
         return self._limits_ms[name]
@@ -98,6 +84,15 @@ class Budget(Mapping[str, float]):
 def policy_for(policies: Policies, name: str) -> OnOver:
     """Return what happens when `name` is over."""
     return policies.get(name, "record") if isinstance(policies, Mapping) else policies
+
+
+def _check_policies(on_over: Policies) -> None:
+    for policy in on_over.values() if isinstance(on_over, Mapping) else (on_over,):
+        if policy not in ("record", "raise") and not callable(policy):
+            raise UserError(f"Budget: on_over is {policy!r}: expected 'record', 'raise' or a function")
+    for name in on_over if isinstance(on_over, Mapping) else ():
+        if name not in ENFORCED:
+            raise UserError(f"Budget: on_over has {name!r}: expected one of {', '.join(ENFORCED)}")
 
 
 def _positive(name: str, value: object, expected: str) -> None:

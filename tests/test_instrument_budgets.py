@@ -279,6 +279,7 @@ def test_the_callers_deadline_holds_in_the_service_and_goes_on(recorded: Recorde
     ("given", "said"),
     [
         ({"total_ms": 0}, "total_ms is 0: expected a positive number"),
+        ({"retreival_ms": 300}, "unknown 'retreival_ms': expected one of total_ms, ttft_ms"),
         ({"tools_ms": True}, "tools_ms is True"),
         ({"tool_rounds": -1}, "tool_rounds is -1"),
         ({"on_over": "explode"}, "on_over is 'explode': expected 'record', 'raise' or a function"),
