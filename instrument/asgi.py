@@ -14,6 +14,7 @@ from opentelemetry.util.types import AttributeValue
 from . import providers
 from .errors import UserError
 from .guard import Guard
+from .loop_lag import watch_loop
 from .request import BudgetsMs, RequestState, request_attributes, request_context
 from .spans import Activation, error_type
 from .vocabulary import (
@@ -73,6 +74,7 @@ class ASGIMiddleware:
 
     def _begin(self, scope: Scope, receive: Receive, send: Send) -> "_Exchange | None":
         with guard:
+            watch_loop()
             route, budgets = self._marked(scope["path"])
             return _Exchange(scope, receive, send, route, budgets)
         return None

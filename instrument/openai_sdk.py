@@ -12,6 +12,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from . import call_metrics
 from .caps import outgoing
 from .chunks import Reported
 from .guard import Guard
@@ -171,6 +172,7 @@ class _Call:
             reported.take(answer)
             self._span.set_attributes(reported_attributes(reported))
             self._span.end()
+            call_metrics.ended(self._span, reported=reported)
         return answer
 
     def _meter(self) -> DecodeMeter:
@@ -186,6 +188,7 @@ class _Call:
         if isinstance(status, int):
             self._span.set_attribute("http.response.status_code", status)
         self._span.end()
+        call_metrics.ended(self._span, error=error)
 
 
 def _describe(span: Span, arguments: Mapping[str, Any]) -> None:

@@ -78,6 +78,7 @@ REQUESTS_STARTED: Final = "slo.requests.started"
 REQUESTS_ENDED: Final = "slo.requests.ended"
 REQUESTS_ACTIVE: Final = "slo.requests.active"
 REQUESTS_OLDEST_AGE: Final = "slo.requests.oldest_age"
+LOOP_LAG: Final = "slo.loop.lag"
 
 StreamEnd = Literal["complete", "closed", "abandoned", "cancelled", "error", "deadline"]
 Outcome = Literal["ok", "error", "timeout", "rejected", "dropped", "left", "shed", "lost", "degraded"]

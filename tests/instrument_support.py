@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -83,6 +83,18 @@ class Recorded:
             if found.name == metric
             for point in found.data.data_points
             if isinstance(point, NumberDataPoint)
+        ]
+
+    def histograms(self) -> list[tuple[str, HistogramDataPoint]]:
+        """Collect now and return name and point of each histogram."""
+        data = self._reader.get_metrics_data()
+        return [
+            (found.name, point)
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            for found in scope.metrics
+            for point in found.data.data_points
+            if isinstance(point, HistogramDataPoint)
         ]
 
 
