@@ -16,6 +16,7 @@ from . import call_metrics
 from .caps import outgoing
 from .chunks import Reported
 from .guard import Guard
+from .hygiene import hygiene
 from .imports import when_imported
 from .metering import DecodeMeter, decode_meter
 from .request import current_request
@@ -197,7 +198,7 @@ def _describe(span: Span, arguments: Mapping[str, Any]) -> None:
         value = arguments.get(argument)
         if isinstance(value, (bool, int, float, str)):  # the SDK's "not given" is an object
             said.setdefault(attribute, value)
-    span.set_attributes(said)
+    span.set_attributes({**said, **hygiene(arguments.get("messages"), tools=arguments.get("tools"))})
 
 
 def _context_of(span: Span) -> Context:

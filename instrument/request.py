@@ -81,6 +81,8 @@ class RequestState:
         #: The caller said how long it waits.
         self.hurried: bool = outer.hurried if outer else False
         self.last_beat_ns = 0
+        self.prompt_version = ""
+        self.retrieved_tokens = 0
         self.outcome: Outcome | None = None
         self.usable_ns: int | None = None
         self.usable_source = ""

@@ -60,6 +60,16 @@ FEEDBACK_SCORE: Final = "slo.feedback.score"
 FEEDBACK_COMPLETED: Final = "slo.feedback.completed"
 FEEDBACK_CONVERTED: Final = "slo.feedback.converted"
 
+# Of a model call's prompt: counts, never content. Shares (`system`, `history`, `tools`, `retrieved`) are of its tokens.
+PROMPT_TOKENS: Final = "slo.prompt.tokens"
+PROMPT_ESTIMATED: Final = "slo.prompt.estimated"
+PROMPT_MESSAGES: Final = "slo.prompt.messages"
+PROMPT_VERSION: Final = "slo.prompt.version"
+PROMPT_JSON_BYTES: Final = "slo.prompt.json_bytes"
+PROMPT_IMAGES: Final = "slo.prompt.images"
+PROMPT_IMAGE_BYTES: Final = "slo.prompt.image_bytes"
+PROMPT_SHARE_PREFIX: Final = "slo.prompt.share."
+
 # Of an engine's span (vLLM's vocabulary).
 ENGINE_SPAN: Final = "llm_request"
 TIME_IN_QUEUE: Final = "gen_ai.latency.time_in_queue"

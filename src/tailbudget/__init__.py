@@ -8,6 +8,7 @@ from tailbudget.instrument.budget import Budget, OverBudgetError
 from tailbudget.instrument.caps import check, deadline_s, remaining_ms
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.feedback import feedback, request_id
+from tailbudget.instrument.hygiene import count_tokens_with, describe_prompt
 from tailbudget.instrument.lifecycle import init, shutdown
 from tailbudget.instrument.request import annotate, request, usable
 from tailbudget.instrument.stages import stage, within
@@ -20,7 +21,9 @@ __all__ = [
     "UserError",
     "annotate",
     "check",
+    "count_tokens_with",
     "deadline_s",
+    "describe_prompt",
     "feedback",
     "init",
     "remaining_ms",
