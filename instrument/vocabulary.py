@@ -90,6 +90,23 @@ REQUESTS_ACTIVE: Final = "slo.requests.active"
 REQUESTS_OLDEST_AGE: Final = "slo.requests.oldest_age"
 LOOP_LAG: Final = "slo.loop.lag"
 
+# Of guards: each has its name in `slo.guard`.
+GUARD: Final = "slo.guard"
+BREAKER_STATE: Final = "slo.breaker.state"
+CACHE_HITS: Final = "slo.cache.hits"
+CACHE_MISSES: Final = "slo.cache.misses"
+CACHE_HIT: Final = "slo.cache.hit"
+CACHE_AGE: Final = "slo.cache.age"
+HEDGE_SENT: Final = "slo.hedge.sent"
+HEDGE_WON: Final = "slo.hedge.won"
+HEDGE_WASTED_TOKENS: Final = "slo.hedge.wasted_tokens"
+HEDGED: Final = "slo.hedged"
+LIMIT_CURRENT: Final = "slo.limit.current"
+LIMIT_IN_FLIGHT: Final = "slo.limit.in_flight"
+QUEUE_DEPTH: Final = "slo.queue.depth"
+QUEUE_WAIT: Final = "slo.queue.wait"
+SHED: Final = "slo.shed"
+
 StreamEnd = Literal["complete", "closed", "abandoned", "cancelled", "error", "deadline"]
 Outcome = Literal["ok", "error", "timeout", "rejected", "dropped", "left", "shed", "lost", "degraded"]
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
