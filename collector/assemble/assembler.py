@@ -24,7 +24,10 @@ FEWER: Final = 8
 #: What the values or the size of a trace can cause; any other error is the database's or ours.
 OF_A_TRACE: Final = (duckdb.DataError, duckdb.InvalidInputException, duckdb.OutOfMemoryException)
 #: What a tick builds, in this order; each is a temporary table of the file's name.
-BUILD: Final = ("node", "twin", "tail", "walk", "path", "call", "piece", "request", "stage")
+BUILD: Final = (
+    "node", "twin", "tail", "walk", "path", "call", "slice", "behind", "outside", "ended", "cut", "piece", "part",
+    "request", "stage",
+)  # fmt: skip
 TABLES: Final = ("requests", "calls", "streams", "stages", "stage_spans", "violations")
 
 
@@ -111,14 +114,15 @@ class Assembler:
             self._run("member")
         if self._run("partner", now=now):
             self._run("member")
-        idle = self._idle()
+        needed = self._flags("probe")
         for name in BUILD:
-            if name not in idle:
+            if needed.get(name, True):
                 self._run(name)
-        self._run("over", stages=list(STAGES))
+        if self._flags("late")["over"]:
+            self._run("over", stages=list(STAGES))
         first_us, last_us = self._bounds_us()
         for table in TABLES:
-            if table not in idle:
+            if needed.get(table, True):
                 self._run(table, first_us=first_us, last_us=last_us)
         self._run("done", now=now)
         done = self._value("select count(*) from ripe"), self._value("select count(*) from request"), unfinished
@@ -136,10 +140,12 @@ class Assembler:
             rows = int(counted[0][0]) if counted else 0
         return rows
 
-    def _idle(self) -> set[str]:
-        """Return the steps that these traces have no use for."""
-        (needed,) = self._connection.execute(_sql("probe")).fetchall()
-        return {name for name, wanted in zip(("twin", "tail", "streams"), needed, strict=True) if not wanted}
+    def _flags(self, name: str) -> dict[str, bool]:
+        """Return what the only row of a question says, by column."""
+        asked = self._connection.execute(_sql(name))
+        columns = [str(column[0]) for column in asked.description]
+        (row,) = asked.fetchall()
+        return dict(zip(columns, map(bool, row), strict=True))
 
     def _bounds_us(self) -> tuple[int, int]:
         row = self._connection.execute("select min(s) // 1000, max(e) // 1000 + 1 from node").fetchall()[0]

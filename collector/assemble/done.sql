@@ -4,6 +4,7 @@ delete from rooted where trace_id in (select trace_id from ripe) or seen < $now 
 delete from abroad where trace_id in (select trace_id from ripe) or seen < $now - interval 10 minute;
 delete from twin;
 delete from tail;
+delete from over;
 insert into rooted
 select distinct trace_id, $now from member where parent_span_id is null;
 insert into abroad

@@ -9,6 +9,8 @@ select distinct service, route from requests where calls > 0;
 -- Empty where a tick has none.
 create temp table if not exists twin (outer_call bigint, inner_call bigint, level integer, alone boolean);
 create temp table if not exists tail (i bigint, call bigint);
+create temp table if not exists cost (req bigint, usd double);
+create temp table if not exists over (req bigint, over_stage varchar, over_by varchar, over_budget_ms double, over_ms double);
 
 -- Two rules that several files share.
 -- Whether an error says that the caller stopped listening: its last word, since types come with their modules.

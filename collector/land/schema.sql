@@ -63,6 +63,7 @@ create table spans (
     call_role VARCHAR,                 -- slo.role: what a model call is for
     hedged BOOLEAN,                    -- slo.hedged
     fallback BOOLEAN,                  -- slo.fallback
+    feedback VARCHAR,                  -- slo.feedback
     streamed_ns BIGINT,                -- on the second record of a streamed call: from its headers to its end
     last_event_ns BIGINT,              -- last event since the span's start
     attrs JSON not null                -- every attribute that the content rule keeps, under its own key
