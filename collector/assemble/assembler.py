@@ -109,25 +109,32 @@ class Assembler:
         if not ripe:
             return 0, 0, False
         unfinished = ripe >= self._traces
-        if self._run("member") > SPANS:
+        if self._members() > SPANS:
             unfinished = bool(self._run("trim", spans=SPANS)) or unfinished
-            self._run("member")
+            self._members()
         if self._run("partner", now=now):
-            self._run("member")
-        needed = self._flags("probe")
+            self._members()
+        needed = self._row("probe")
         for name in BUILD:
-            if needed.get(name, True):
+            if needed.get(name, 1):
                 self._run(name)
-        if self._flags("late")["over"]:
+        after = self._row("after")
+        if after["over"]:
             self._run("over", stages=list(STAGES))
         first_us, last_us = self._bounds_us()
         for table in TABLES:
-            if needed.get(table, True):
+            if needed.get(table, 1):
                 self._run(table, first_us=first_us, last_us=last_us)
         self._run("done", now=now)
+        if after["rejudge"]:
+            self._run("rejudge", now=now)
         done = self._value("select count(*) from ripe"), self._value("select count(*) from request"), unfinished
         self._run("release")
         return done
+
+    def _members(self) -> int:
+        from_us, to_us = self._row("extent").values()
+        return self._run("member", from_us=from_us, to_us=to_us)
 
     def _run(self, name: str, **params: object) -> int:
         """Run the statements of one file, each with the parameters that it names; return the rows of the last."""
@@ -140,12 +147,12 @@ class Assembler:
             rows = int(counted[0][0]) if counted else 0
         return rows
 
-    def _flags(self, name: str) -> dict[str, bool]:
+    def _row(self, name: str) -> dict[str, int]:
         """Return what the only row of a question says, by column."""
         asked = self._connection.execute(_sql(name))
         columns = [str(column[0]) for column in asked.description]
         (row,) = asked.fetchall()
-        return dict(zip(columns, map(bool, row), strict=True))
+        return dict(zip(columns, map(int, row), strict=True))
 
     def _bounds_us(self) -> tuple[int, int]:
         row = self._connection.execute("select min(s) // 1000, max(e) // 1000 + 1 from node").fetchall()[0]

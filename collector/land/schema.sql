@@ -326,7 +326,9 @@ create table dirty (
     trace_id UUID primary key,         -- the trace
     since TIMESTAMPTZ not null,        -- arrival of the first span not yet assembled
     last_arrival TIMESTAMPTZ not null, -- arrival of the last one
-    root_seen BOOLEAN not null         -- a span without a parent is among those that arrived
+    root_seen BOOLEAN not null,        -- a span without a parent is among those that arrived
+    first_ns BIGINT,                   -- earliest start of the spans that arrived
+    last_ns BIGINT                     -- latest end of them
 );
 
 -- One row a request body that was stored, so that a repeat is acknowledged and skipped.
