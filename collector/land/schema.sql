@@ -88,7 +88,7 @@ create table span_links (
     attrs JSON not null                -- attributes that the content rule keeps
 );
 
--- One row a resource: the process that sent spans or metrics.
+-- One row a resource: the process that sent spans, metrics or logs.
 create table resources (
     resource_id UBIGINT primary key,   -- 64-bit hash of the attributes
     service VARCHAR,                   -- service.name
@@ -108,13 +108,37 @@ create table metrics (
     started TIMESTAMPTZ,               -- start of the interval
     t TIMESTAMPTZ not null,            -- time of the point
     value DOUBLE,                      -- of gauges and sums
+    value_int BIGINT,                  -- the same, exactly, where it was sent as an integer
     n UBIGINT,                         -- count, of histograms and summaries
     total DOUBLE,                      -- sum, of histograms and summaries
-    bounds DOUBLE[],                   -- explicit bounds of a histogram
+    min DOUBLE,                        -- smallest value, of histograms that tell it
+    max DOUBLE,                        -- largest value, of histograms that tell it
+    bounds DOUBLE[],                   -- bounds of a histogram; quantiles (0 to 1) of a summary
     counts UBIGINT[],                  -- counts by bucket
+    zero_threshold DOUBLE,             -- width of an exponential histogram's zero bucket
+    quantile_values DOUBLE[],          -- of a summary: the value at each quantile in bounds
+    flags UINTEGER,                    -- as sent, 1 = no value was recorded; null when 0
+    exemplars JSON,                    -- [{t_ns, value, trace_id, span_id, attrs}], null without any
+    description VARCHAR,               -- as sent
     resource_id UBIGINT not null,      -- row of resources
     scope VARCHAR,                     -- name of the instrumentation scope
     attrs JSON not null                -- attributes of the point
+);
+
+-- One row a received log record.
+create table logs (
+    trace_id UUID,                     -- of the span in which it was written, null when outside of any
+    span_id UBIGINT,                   -- of the span in which it was written
+    t TIMESTAMPTZ not null,            -- when it happened, else when it was observed, else when it arrived
+    observed TIMESTAMPTZ,              -- when the collecting SDK saw it
+    severity_number INTEGER,           -- 1 to 24, from TRACE to FATAL4; null when unspecified
+    severity VARCHAR,                  -- severity as text, as sent
+    event_name VARCHAR,                -- what kind of event it is, from its own field or the attribute event.name
+    body JSON,                         -- what it says, null when it has none or the content rule drops it
+    service VARCHAR,                   -- service.name of the resource
+    scope VARCHAR,                     -- name of the instrumentation scope
+    resource_id UBIGINT not null,      -- row of resources
+    attrs JSON not null                -- attributes that the content rule keeps
 );
 
 -- One row a user interaction.
@@ -316,9 +340,9 @@ create table gpu (
 create table ingest_health (
     minute TIMESTAMPTZ not null,       -- start of the minute
     service VARCHAR,                   -- who sent it
-    signal VARCHAR not null,           -- traces or metrics
+    signal VARCHAR not null,           -- traces, metrics or logs
     reason VARCHAR not null,           -- accepted, or why not: duplicate, bad_id, content_dropped, ...
-    n BIGINT not null                  -- spans, points or attributes
+    n BIGINT not null                  -- spans, points, records or attributes
 );
 
 -- One row a trace that has spans not yet assembled.

@@ -7,17 +7,20 @@ from typing import Any, Final
 
 import orjson
 import pyarrow as pa
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from .batches import CONTENT_DROPPED, Health
 from .content import EVENT_RULES, KEY_RULES, Content, status_head
-from .values import Json, column_text, plain
+from .values import Json, column_text, json_text, plain
 
 Column = list[str | None]
 #: (resource_id, service, instance, version, region, attrs)
 ResourceRow = tuple[int, str | None, str | None, str | None, str | None, str]
 
+#: Where SDKs put a log event's name before the record had a field for it.
+EVENT_NAME: Final = "event.name"
 RESOURCE_COLUMNS: Final = ("service.name", "service.instance.id", "service.version", "cloud.region")
 
 
@@ -60,11 +63,29 @@ class Attributes:
         return kept
 
     def take_event(self, name: str, pairs: Any) -> dict[str, Json]:
-        """Return the attributes of an event: none when the event is known to carry content."""
+        """Return the attributes of an event: when it is known to carry content, none but its name."""
         if pairs and self._content_events[name]:
-            self._drop(pairs, range(len(pairs)))
-            return {}
+            content = [at for at, pair in enumerate(pairs) if (pair.key, pair.value.string_value) != (EVENT_NAME, name)]
+            if content:
+                self._drop(pairs, content)
         return self.take(pairs)
+
+    def take_body(self, name: str, record: LogRecord) -> str | None:
+        """Return the body of a record named `name` as JSON text: null when it has none or is known to be content.
+
+        What is content is deleted from the record; the keys of a body that is a map are looked up like attributes.
+        """
+        if not record.HasField("body"):
+            return None
+        if self._content_events[name]:
+            self.scrubbed = True
+            self.count(CONTENT_DROPPED)
+            record.ClearField("body")
+            return None
+        kind = record.body.WhichOneof("value")
+        if kind == "kvlist_value":
+            return json_text(self.take(record.body.kvlist_value.values))
+        return None if kind is None else json_text(plain(record.body))
 
     def take_message(self, status: Status) -> str | None:
         """Return the message of a status without what it quotes, which is deleted from the status; null when empty."""
@@ -76,7 +97,7 @@ class Attributes:
         return message or None
 
     def count(self, reason: str, n: int = 1) -> None:
-        """Count spans, points or links of the resource read last."""
+        """Count spans, points, links or records of the resource read last."""
         self.health[self.service, reason] += n
 
     def _drop(self, pairs: Any, indices: Sequence[int]) -> None:

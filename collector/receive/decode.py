@@ -9,8 +9,20 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from .attributes import Attributes
-from .batches import EVENTS, LINKS, METRICS, RESOURCES, MetricBatches, SpanBatches, spans_schema, table
+from .batches import (
+    EVENTS,
+    LINKS,
+    LOGS,
+    METRICS,
+    RESOURCES,
+    LogBatches,
+    MetricBatches,
+    SpanBatches,
+    spans_schema,
+    table,
+)
 from .content import Content
+from .logs import LogReader
 from .points import PointReader
 from .spans import SpanReader
 
@@ -46,7 +58,10 @@ def decode_traces(body: bytes, *, promoted: Sequence[str] = (), content: Content
 
 
 def decode_metrics(body: bytes, *, content: Content = "drop") -> MetricBatches:
-    """Return the points of an ExportMetricsServiceRequest. Raises BadBodyError."""
+    """Return the points of an ExportMetricsServiceRequest; histograms without their buckets are counted in `rejected`.
+
+    Raises BadBodyError.
+    """
     message = _parse(ExportMetricsServiceRequest(), body)
     attributes = Attributes(content=content)
     reader = PointReader(attributes)
@@ -54,6 +69,22 @@ def decode_metrics(body: bytes, *, content: Content = "drop") -> MetricBatches:
         reader.read(resource_metrics)
     return MetricBatches(
         metrics=table(reader.points, METRICS),
+        resources=table(attributes.resources.values(), RESOURCES),
+        rejected=reader.rejected,
+        health=attributes.health,
+        scrubbed=message.SerializeToString() if attributes.scrubbed else None,
+    )
+
+
+def decode_logs(body: bytes, *, content: Content = "drop") -> LogBatches:
+    """Return the records of an ExportLogsServiceRequest. Raises BadBodyError."""
+    message = _parse(ExportLogsServiceRequest(), body)
+    attributes = Attributes(content=content)
+    reader = LogReader(attributes)
+    for resource_logs in message.resource_logs:
+        reader.read(resource_logs)
+    return LogBatches(
+        logs=table(reader.records, LOGS),
         resources=table(attributes.resources.values(), RESOURCES),
         health=attributes.health,
         scrubbed=message.SerializeToString() if attributes.scrubbed else None,

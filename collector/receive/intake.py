@@ -21,7 +21,7 @@ from ..land.seen import Keys, RecentKeys
 from .batches import Batches, content_dropped
 from .census import check_items
 from .content import Content
-from .decode import BadBodyError, decode_metrics, decode_traces
+from .decode import BadBodyError, decode_logs, decode_metrics, decode_traces
 
 log: Final = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def decode(signal: Signal, body: bytes, *, content: Content) -> Batches:
     try:
         if signal == "traces":
             return decode_traces(body, promoted=PROMOTED, content=content)
-        return decode_metrics(body, content=content)
+        return (decode_metrics if signal == "metrics" else decode_logs)(body, content=content)
     except (BadBodyError, MemoryError):
         raise
     except Exception as error:
@@ -81,7 +81,7 @@ class Intake:
         self._rejected: dict[int, int] = {}  # by key, of the bodies with rejected spans, since the start
 
     async def accept(self, signal: Signal, body: bytes, packed: Packed) -> int:
-        """Return how many spans were rejected, once the rest is on disk.
+        """Return how many spans, points or records were rejected, once the rest is on disk.
 
         A body that was accepted before is not stored again. Raises BadBodyError, TooManyItemsError and
         JournalRefusedError.
