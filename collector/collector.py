@@ -96,7 +96,7 @@ class Collector:
 
     def _chores(self) -> Sequence[Chore]:
         connection = self._connection
-        assembler = Assembler(connection)
+        assembler = Assembler(connection, prices=self._settings.prices)
         return [
             Chore("assembly", ASSEMBLE_EVERY_S, lambda now: assembler.tick(now).unfinished),
             Chore(

@@ -8,6 +8,7 @@ from typing import Final, get_args
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.instrument.errors import UserError
 
+from .assemble.prices import Price
 from .land.database import TEMP_LIMIT
 from .receive.content import Content
 
@@ -33,6 +34,7 @@ class CollectorSettings:
     queue_bytes: int = 64 * MIB  # memory of what waits decoded; beyond it senders are slowed down
     segment_bytes: int = 64 * MIB  # of one journal file
     free_bytes: int = 128 * MIB  # kept free on the disk, so that what is journaled can land
+    prices: tuple[Price, ...] = ()  # what tokens cost; without any no request has a cost
     allowed_hosts: tuple[str, ...] = ()  # further names by which browsers and clients may call the API
 
     def __post_init__(self) -> None:

@@ -133,7 +133,8 @@ def land(connection: duckdb.DuckDBPyConnection, spans: Iterable[Span], *, at: da
            from batch_spans group by all
            on conflict do update set
              last_arrival = excluded.last_arrival, root_seen = dirty.root_seen or excluded.root_seen,
-             first_ns = least(dirty.first_ns, excluded.first_ns), last_ns = greatest(dirty.last_ns, excluded.last_ns)""",
+             first_ns = least(dirty.first_ns, excluded.first_ns),
+             last_ns = greatest(dirty.last_ns, excluded.last_ns)""",
         {"at": at or datetime.fromtimestamp(EPOCH_NS / 1e9, UTC)},
     )
     connection.unregister("batch_spans")

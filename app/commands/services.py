@@ -27,17 +27,25 @@ def up(*, demo: bool, model: str, data: Path) -> None:
 @port_option("api", 4320, "Port of the read API, /metrics, /healthz and /readyz.", variable="API")
 @host_option
 @sag_option
-def collector(*, data: Path, http: int, api: int, host: str, sag: str) -> None:
+@option(
+    "--prices",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="CSV file of prices: provider, model (* for any), then dollars a million input, output and cached tokens.",
+)
+def collector(*, data: Path, http: int, api: int, host: str, sag: str, prices: Path | None) -> None:
     """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
 
     Example: tailbudget collector --data ./telemetry
     """
     from tailbudget.analytics.sag import SagSettings
     from tailbudget.collector import serve
+    from tailbudget.collector.assemble.prices import read_prices
     from tailbudget.collector.settings import CollectorSettings
 
     log_to_stderr()
-    serve(CollectorSettings(data=data, host=host, http_port=http, api_port=api, sag=SagSettings.parse(sag)))
+    paid = read_prices(prices) if prices else ()
+    detector = SagSettings.parse(sag)
+    serve(CollectorSettings(data=data, host=host, http_port=http, api_port=api, sag=detector, prices=paid))
 
 
 @click.command()

@@ -13,6 +13,8 @@ import duckdb
 
 from tailbudget.instrument.vocabulary import STAGES
 
+from .prices import Price, price_table
+
 #: Traces and spans a tick takes at most; the next one goes on. 200,000 spans at once need more than the 128 MB that the
 #: database may use, 64,000 need less than 96.
 TRACES: Final = 4_000
@@ -26,7 +28,7 @@ OF_A_TRACE: Final = (duckdb.DataError, duckdb.InvalidInputException, duckdb.OutO
 #: What a tick builds, in this order; each is a temporary table of the file's name.
 BUILD: Final = (
     "node", "twin", "tail", "walk", "path", "call", "slice", "behind", "outside", "ended", "cut", "piece", "part",
-    "request", "stage",
+    "cost", "request", "stage",
 )  # fmt: skip
 TABLES: Final = ("requests", "calls", "streams", "stages", "stage_spans", "violations")
 
@@ -52,12 +54,16 @@ log: Final = logging.getLogger(__name__)
 class Assembler:
     """Assembles on one connection, which no other thread may use meanwhile."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, prices: tuple[Price, ...] = ()) -> None:
         self._connection = connection
+        self._prices = prices
         self._parsed: dict[str, list[duckdb.Statement]] = {}  # parsing anew was a seventh of a small tick
         self._traces = TRACES
         self._failed: Counter[str] = Counter()
         connection.execute(_sql("state"))
+        connection.register("batch_price", price_table(prices))
+        connection.execute("create or replace temp table price as from batch_price")
+        connection.unregister("batch_price")
 
     def tick(self, now: datetime) -> TickReport:
         """Assemble the ripe traces of `dirty` in one transaction and take them off the list.
@@ -114,7 +120,7 @@ class Assembler:
             self._members()
         if self._run("partner", now=now):
             self._members()
-        needed = self._row("probe")
+        needed = self._row("probe") | {"cost": len(self._prices)}
         for name in BUILD:
             if needed.get(name, 1):
                 self._run(name)

@@ -5,6 +5,7 @@ delete from abroad where trace_id in (select trace_id from ripe) or seen < $now 
 delete from twin;
 delete from tail;
 delete from over;
+delete from cost;
 insert into trace_state
 select trace_id, min(start_ns), max(end_ns), bool_or(parent_span_id is null), $now from member group by trace_id;
 insert into abroad
