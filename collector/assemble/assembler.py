@@ -5,8 +5,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from pathlib import Path
 from typing import Final
 
 import duckdb
@@ -14,6 +12,7 @@ import duckdb
 from tailbudget.instrument.vocabulary import STAGES
 
 from .prices import Price, price_table
+from .statements import Statements, text_of
 
 #: Traces and spans a tick takes at most; the next one goes on. 200,000 spans at once need more than the 128 MB that the
 #: database may use, 64,000 need less than 96.
@@ -28,7 +27,7 @@ OF_A_TRACE: Final = (duckdb.DataError, duckdb.InvalidInputException, duckdb.OutO
 #: What a tick builds, in this order; each is a temporary table of the file's name.
 BUILD: Final = (
     "node", "twin", "tail", "walk", "path", "call", "slice", "behind", "outside", "ended", "cut", "piece", "part",
-    "cost", "request", "stage",
+    "cost", "request", "left", "stage",
 )  # fmt: skip
 TABLES: Final = ("requests", "calls", "streams", "stages", "stage_spans", "violations")
 
@@ -43,11 +42,6 @@ class TickReport:
     unfinished: bool = False  # ripe traces were left to the next tick
 
 
-@cache
-def _sql(name: str) -> str:
-    return (Path(__file__).parent / f"{name}.sql").read_text(encoding="utf-8")
-
-
 log: Final = logging.getLogger(__name__)
 
 
@@ -57,10 +51,10 @@ class Assembler:
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, prices: tuple[Price, ...] = ()) -> None:
         self._connection = connection
         self._prices = prices
-        self._parsed: dict[str, list[duckdb.Statement]] = {}  # parsing anew was a seventh of a small tick
+        self._statements = Statements(connection)
         self._traces = TRACES
         self._failed: Counter[str] = Counter()
-        connection.execute(_sql("state"))
+        connection.execute(text_of("state"))
         connection.register("batch_price", price_table(prices))
         connection.execute("create or replace temp table price as from batch_price")
         connection.unregister("batch_price")
@@ -100,69 +94,50 @@ class Assembler:
         if self._traces > 1:
             self._traces = max(self._traces // FEWER, 1)
             return
-        self._run("ripe", now=now, traces=1)
+        self._statements.run("ripe", now=now, traces=1)
         trace_id = str(self._connection.execute("select trace_id from ripe").fetchall()[0][0])
         self._failed[trace_id] += 1
         if self._failed[trace_id] < TRIES:
-            self._run("postpone", now=now)
+            self._statements.run("postpone", now=now)
             return
         del self._failed[trace_id]
         log.error("trace %s cannot be assembled and was given up: %s", trace_id, str(error).splitlines()[0])
-        self._run("give_up", now=now)
+        self._statements.run("give_up", now=now)
 
     def _assemble(self, now: datetime) -> tuple[int, int, bool]:
-        ripe = self._run("ripe", now=now, traces=self._traces)
+        ripe = self._statements.run("ripe", now=now, traces=self._traces)
         if not ripe:
             return 0, 0, False
         unfinished = ripe >= self._traces
         if self._members() > SPANS:
-            unfinished = bool(self._run("trim", spans=SPANS)) or unfinished
+            unfinished = bool(self._statements.run("trim", spans=SPANS)) or unfinished
             self._members()
-        if self._run("partner", now=now):
+        if self._statements.run("partner", now=now):
             self._members()
-        needed = self._row("probe") | {"cost": len(self._prices)}
+        lost = self._value("select count(*) from live where outcome = 'lost'")
+        if lost:
+            self._statements.run("lost")
+        needed = self._statements.row("probe") | {"cost": len(self._prices), "left": lost}
         for name in BUILD:
             if needed.get(name, 1):
-                self._run(name)
-        after = self._row("after")
+                self._statements.run(name)
+        after = self._statements.row("after")
         if after["over"]:
-            self._run("over", stages=list(STAGES))
-        first_us, last_us = self._bounds_us()
+            self._statements.run("over", stages=list(STAGES))
+        bounds = self._statements.row("bounds")
         for table in TABLES:
             if needed.get(table, 1):
-                self._run(table, first_us=first_us, last_us=last_us)
-        self._run("done", now=now)
+                self._statements.run(table, **bounds)
+        self._statements.run("done", now=now)
         if after["rejudge"]:
-            self._run("rejudge", now=now)
+            self._statements.run("rejudge", now=now)
         done = self._value("select count(*) from ripe"), self._value("select count(*) from request"), unfinished
-        self._run("release")
+        self._statements.run("release")
         return done
 
     def _members(self) -> int:
-        from_us, to_us = self._row("extent").values()
-        return self._run("member", from_us=from_us, to_us=to_us)
-
-    def _run(self, name: str, **params: object) -> int:
-        """Run the statements of one file, each with the parameters that it names; return the rows of the last."""
-        rows = 0
-        if name not in self._parsed:
-            self._parsed[name] = self._connection.extract_statements(_sql(name))
-        for statement in self._parsed[name]:
-            named = {key: params[key] for key in statement.named_parameters}
-            counted = self._connection.execute(statement, named).fetchall()
-            rows = int(counted[0][0]) if counted else 0
-        return rows
-
-    def _row(self, name: str) -> dict[str, int]:
-        """Return what the only row of a question says, by column."""
-        asked = self._connection.execute(_sql(name))
-        columns = [str(column[0]) for column in asked.description]
-        (row,) = asked.fetchall()
-        return dict(zip(columns, map(int, row), strict=True))
-
-    def _bounds_us(self) -> tuple[int, int]:
-        row = self._connection.execute("select min(s) // 1000, max(e) // 1000 + 1 from node").fetchall()[0]
-        return int(row[0] or 0), int(row[1] or 0)
+        from_us, to_us = self._statements.row("extent").values()
+        return self._statements.run("member", from_us=from_us, to_us=to_us)
 
     def _value(self, query: str) -> int:
         return int(self._connection.execute(query).fetchall()[0][0])

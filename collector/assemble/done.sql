@@ -2,6 +2,7 @@
 delete from dirty where trace_id in (select trace_id from ripe);
 delete from trace_state where trace_id in (select trace_id from ripe) or seen < $now - interval 15 minute;
 delete from abroad where trace_id in (select trace_id from ripe) or seen < $now - interval 10 minute;
+delete from live where (trace_id, span_id) in (select (trace_id, span_id) from member where rule <> 'lost');
 delete from twin;
 delete from tail;
 delete from over;

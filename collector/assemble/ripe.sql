@@ -1,5 +1,5 @@
--- One row a trace to assemble now: its root is there, was there before, or nothing came for ten seconds; and between which
--- nanoseconds its spans lie, as far as is known.
+-- One row a trace to assemble now: its root is there, was there before, or nothing came for ten seconds and no request in it
+-- is known to run; and between which nanoseconds its spans lie, as far as is known.
 create or replace temp table ripe as
 select
     dirty.trace_id,
@@ -13,7 +13,7 @@ select
 from dirty
 left join trace_state on trace_state.trace_id = dirty.trace_id
 where dirty.root_seen
-   or dirty.last_arrival <= $now - interval 10 second
+   or dirty.last_arrival <= $now - interval 10 second and dirty.trace_id not in (select trace_id from live where outcome is null)
    or trace_state.root_seen
 order by dirty.since, dirty.trace_id
 limit $traces
