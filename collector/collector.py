@@ -13,7 +13,7 @@ from tailbudget.instrument.vocabulary import convert
 
 from .alerting import update_sag_alerts
 from .api.queries import Queries
-from .assemble import Assembler
+from .assemble import Assembler, Live
 from .counters import Counters
 from .journal.record import path_of, read
 from .journal.recover import recover
@@ -93,8 +93,9 @@ class Collector:
 
     def _chores(self) -> Sequence[Chore]:
         connection = self._connection
-        assembler = Assembler(connection)
+        live, assembler = Live(connection), Assembler(connection, prices=self._settings.prices)
         return [
+            Chore("running requests", ASSEMBLE_EVERY_S, live.tick),
             Chore("assembly", ASSEMBLE_EVERY_S, lambda now: assembler.tick(now).unfinished),
             Chore(
                 "sag alerts",
