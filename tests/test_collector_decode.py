@@ -12,6 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tailbudget.collector.receive.decode import BadBodyError, decode_metrics, decode_traces
 from tailbudget.collector.receive.intake import decode
 from tailbudget.collector.receive.points import PointReader
+from tailbudget.collector.receive.privacy import DROP
 
 from .collector_support import T0_NS, S, counter, gauge, metrics_body, pairs, trace_request, varint
 
@@ -139,13 +140,58 @@ def test_points_of_all_kinds_become_rows() -> None:
     exponential.positive.offset = 0
     exponential.positive.bucket_counts.extend([1, 2])
     exponential.zero_count = 1
-    metrics.add(name="s").summary.data_points.add(time_unix_nano=6, count=2, sum=3.0)
+    summary = metrics.add(name="s").summary.data_points.add(time_unix_nano=6, count=2, sum=3.0)
+    for quantile, value in ((0.5, 1.25), (0.99, 1.75)):
+        summary.quantile_values.add(quantile=quantile, value=value)
     rows = {row["name"]: row for row in decode_metrics(request.SerializeToString()).metrics.to_pylist()}
     assert (rows["c"]["value"], rows["c"]["temporality"], rows["c"]["attrs"]) == (2.5, "cumulative", '{"k":"v"}')
     assert (rows["g"]["value"], rows["g"]["unit"], rows["g"]["start_ns"]) == (7.0, "s", None)
     assert (rows["h"]["n"], rows["h"]["total"], rows["h"]["counts"]) == (3, 6.0, [1, 2])
     assert (rows["e"]["bounds"], rows["e"]["counts"]) == ([1.0, 2.0, 4.0], [1, 1, 2])
     assert (rows["s"]["n"], rows["s"]["total"]) == (2, 3.0)
+    assert (rows["s"]["bounds"], rows["s"]["quantile_values"]) == ([0.5, 0.99], [1.25, 1.75])
+
+
+def test_nothing_that_a_point_says_is_lost() -> None:
+    request = ExportMetricsServiceRequest()
+    scope = request.resource_metrics.add().scope_metrics.add()
+    scope.scope.attributes.extend(pairs({"tier": "a"}))
+    metric = scope.metrics.add(name="ns", description="since boot")
+    exact = metric.gauge.data_points.add(time_unix_nano=1, as_int=2**60 + 1, flags=1)
+    exact.exemplars.add(
+        time_unix_nano=9,
+        as_double=math.inf,
+        trace_id=b"t" * 16,
+        span_id=b"s" * 8,
+        filtered_attributes=pairs({"user": "u", "gen_ai.prompt": "secret"}),
+    )
+    exact.exemplars.add(as_int=4)
+    histogram = scope.metrics.add(name="h").histogram.data_points.add(time_unix_nano=2, count=0, sum=0.0)
+    histogram.min, histogram.max = -1.5, 0.0
+    scope.metrics.add(name="e").exponential_histogram.data_points.add(time_unix_nano=3, zero_threshold=1e-9, max=4.0)
+    batches = decode_metrics(request.SerializeToString())
+    found, held, zero = batches.metrics.to_pylist()
+    assert (found["value_int"], found["flags"], found["description"]) == (2**60 + 1, 1, "since boot")
+    assert found["attrs"] == '{"tier":"a"}'
+    assert json.loads(found["exemplars"]) == [
+        {"t_ns": 9, "value": "Infinity", "trace_id": "74" * 16, "span_id": "73" * 8, "attrs": {"user": "u"}},
+        {"t_ns": 0, "value": 4, "trace_id": None, "span_id": None, "attrs": {}},
+    ]
+    assert batches.scrubbed is not None
+    assert b"secret" not in batches.scrubbed
+    assert (held["total"], held["min"], held["max"], held["exemplars"], held["flags"]) == (0.0, -1.5, 0.0, None, None)
+    assert (zero["zero_threshold"], zero["min"], zero["max"]) == (1e-9, None, 4.0)
+
+
+def test_a_histogram_without_its_buckets_is_rejected_alone() -> None:
+    request = ExportMetricsServiceRequest()
+    points = request.resource_metrics.add().scope_metrics.add().metrics.add(name="h").histogram.data_points
+    points.add(time_unix_nano=1, count=3, explicit_bounds=[1.0, 2.0], bucket_counts=[1, 2])
+    points.add(time_unix_nano=2, count=3, explicit_bounds=[1.0], bucket_counts=[1, 2])
+    points.add(time_unix_nano=3, count=3)
+    batches = decode_metrics(request.SerializeToString())
+    assert (batches.metrics["t_ns"].to_pylist(), batches.rejected) == ([2, 3], 1)
+    assert batches.health == {(None, "accepted"): 2, (None, "bad_buckets"): 1}
 
 
 @pytest.mark.parametrize("scale", [20, -10, -11, -2000, 1100, 2**31 - 1, -(2**31)])
@@ -170,7 +216,7 @@ def test_a_body_that_the_decoder_does_not_expect_is_bad_for_good(
 
     monkeypatch.setattr(PointReader, "read", unexpected)
     with pytest.raises(BadBodyError, match="unforeseen"):
-        decode("metrics", metrics_body(gauge("g", 1.0, t_ns=1)), content="drop")
+        decode("metrics", metrics_body(gauge("g", 1.0, t_ns=1)), content=DROP)
     assert "cannot be decoded" in caplog.text
 
 

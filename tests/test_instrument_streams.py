@@ -8,9 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 
-from tailbudget import request, stream, usable
+from tailbudget import request, stage, stream, usable
 from tailbudget.instrument.gaps import MAX_GAPS, decode_gaps
 from tailbudget.instrument.metering import decode_meter
 from tests.instrument_support import Recorded, recording
@@ -368,3 +369,41 @@ def test_a_failure_of_ours_never_reaches_the_reader(
     monkeypatch.setattr("tailbudget.instrument.guard.Guard.reraise", False)
     assert list(stream(iter("abc"), model="m", text_of=broken)) == ["a", "b", "c"]
     assert end(recorded) == "complete"
+
+
+def current_span_id() -> int:
+    return trace.get_current_span().get_span_context().span_id
+
+
+def test_two_streams_that_interleave_in_one_task_leave_the_callers_span_current(recorded: Recorded) -> None:
+    with request("chat"):
+        mine = current_span_id()
+        first, second = stream(Words("a", "b"), model="m"), stream(Words("c", "d"), model="other")
+        for pull in (first, second, second, first):
+            next(pull)
+            assert current_span_id() == mine
+        assert list(second) == list(first) == []
+        assert current_span_id() == mine
+    request_id = recorded.id_of("chat")
+    parents = {span.name: span.parent.span_id for span in recorded.spans if span.parent}
+    assert parents == {"chat other": request_id, "chat m": request_id}
+    assert recorded.attributes("chat m")["slo.stream.chunks"] == 2
+    assert recorded.attributes("chat other")["slo.stream.chunks"] == 2
+
+
+async def test_one_stream_read_in_two_tasks_leaves_each_its_own_span(recorded: Recorded) -> None:
+    with request("chat"):
+        wrapped: Any = stream(AsyncWords("a", "b", "c"), model="m")
+        assert await anext(wrapped) == "a"
+
+        async def read_the_rest() -> int:
+            with stage("post", "elsewhere"):
+                mine = current_span_id()
+                assert [word async for word in wrapped] == ["b", "c"]
+                assert current_span_id() == mine
+                return mine
+
+        elsewhere = await asyncio.create_task(read_the_rest())
+        assert current_span_id() not in (elsewhere, 0)
+    assert end(recorded) == "complete"
+    assert recorded.attributes("chat m")["slo.stream.chunks"] == 3

@@ -16,7 +16,8 @@ from typing import BinaryIO, Final, Literal, get_args
 
 from ..unpack import gunzip
 
-Signal = Literal["traces", "metrics"]
+#: A record holds the place in this list: append only.
+Signal = Literal["traces", "metrics", "logs"]
 Encoding = Literal["identity", "gzip"]
 
 MAGIC: Final = b"tailbudget journal 1\n"

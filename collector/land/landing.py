@@ -18,7 +18,7 @@ from tailbudget.analytics.recognise import span_select
 from tailbudget.instrument.vocabulary import GPU_METRICS
 
 from ..journal.writer import Position
-from ..receive.batches import Batches, MetricBatches, SpanBatches
+from ..receive.batches import Batches, LogBatches, MetricBatches, SpanBatches
 from .rates import NAMES, DecodeRates, Last
 from .seen import Keys, RecentKeys
 
@@ -79,6 +79,7 @@ class Landing:
         counted = Counter(health or {})
         traces = [(body, body.batches) for body in bodies if isinstance(body.batches, SpanBatches)]
         metrics = [body.batches for body in bodies if isinstance(body.batches, MetricBatches)]
+        logs = [body.batches for body in bodies if isinstance(body.batches, LogBatches)]
         with self._transaction():
             kept, keys = self._unseen([batches for _, batches in traces])
             self._land_resources([body.batches for body in bodies])
@@ -86,8 +87,10 @@ class Landing:
                 self._land_spans(kept, arrived)
             if metrics:
                 self._land_metrics(metrics)
-            _count(counted, "traces", kept)
-            _count(counted, "metrics", metrics)
+            if logs:
+                self._land_logs(logs, arrived)
+            for signal, parts in (("traces", kept), ("metrics", metrics), ("logs", logs)):
+                _count(counted, signal, parts)
             self._land_health(counted, arrived)
             spans = {id(body): batches.spans.num_rows for (body, _), batches in zip(traces, kept, strict=True)}
             self._land_bodies([(body.digest, spans.get(id(body), 0)) for body in bodies], arrived)
@@ -169,6 +172,11 @@ class Landing:
         if rates.num_rows:
             with self._batch(decode_rate=rates):
                 self._connection.execute(landing_sql("decode_rate"))
+
+    def _land_logs(self, batches: Sequence[LogBatches], arrived: dict[str, datetime]) -> None:
+        with self._batch(logs=pa.concat_tables(part.logs for part in batches)):
+            self._connection.execute(landing_sql("logs"), arrived)
+            self._connection.execute(landing_sql("live"), arrived)
 
     def _land_health(self, counted: Health, arrived: dict[str, datetime]) -> None:
         rows = [

@@ -63,6 +63,7 @@ create table spans (
     call_role VARCHAR,                 -- slo.role: what a model call is for
     hedged BOOLEAN,                    -- slo.hedged
     fallback BOOLEAN,                  -- slo.fallback
+    feedback VARCHAR,                  -- slo.feedback
     streamed_ns BIGINT,                -- on the second record of a streamed call: from its headers to its end
     last_event_ns BIGINT,              -- last event since the span's start
     attrs JSON not null                -- every attribute that the content rule keeps, under its own key
@@ -87,7 +88,7 @@ create table span_links (
     attrs JSON not null                -- attributes that the content rule keeps
 );
 
--- One row a resource: the process that sent spans or metrics.
+-- One row a resource: the process that sent spans, metrics or logs.
 create table resources (
     resource_id UBIGINT primary key,   -- 64-bit hash of the attributes
     service VARCHAR,                   -- service.name
@@ -107,13 +108,37 @@ create table metrics (
     started TIMESTAMPTZ,               -- start of the interval
     t TIMESTAMPTZ not null,            -- time of the point
     value DOUBLE,                      -- of gauges and sums
+    value_int BIGINT,                  -- the same, exactly, where it was sent as an integer
     n UBIGINT,                         -- count, of histograms and summaries
     total DOUBLE,                      -- sum, of histograms and summaries
-    bounds DOUBLE[],                   -- explicit bounds of a histogram
+    min DOUBLE,                        -- smallest value, of histograms that tell it
+    max DOUBLE,                        -- largest value, of histograms that tell it
+    bounds DOUBLE[],                   -- bounds of a histogram; quantiles (0 to 1) of a summary
     counts UBIGINT[],                  -- counts by bucket
+    zero_threshold DOUBLE,             -- width of an exponential histogram's zero bucket
+    quantile_values DOUBLE[],          -- of a summary: the value at each quantile in bounds
+    flags UINTEGER,                    -- as sent, 1 = no value was recorded; null when 0
+    exemplars JSON,                    -- [{t_ns, value, trace_id, span_id, attrs}], null without any
+    description VARCHAR,               -- as sent
     resource_id UBIGINT not null,      -- row of resources
     scope VARCHAR,                     -- name of the instrumentation scope
     attrs JSON not null                -- attributes of the point
+);
+
+-- One row a received log record.
+create table logs (
+    trace_id UUID,                     -- of the span in which it was written, null when outside of any
+    span_id UBIGINT,                   -- of the span in which it was written
+    t TIMESTAMPTZ not null,            -- when it happened, else when it was observed, else when it arrived
+    observed TIMESTAMPTZ,              -- when the collecting SDK saw it
+    severity_number INTEGER,           -- 1 to 24, from TRACE to FATAL4; null when unspecified
+    severity VARCHAR,                  -- severity as text, as sent
+    event_name VARCHAR,                -- what kind of event it is, from its own field or the attribute event.name
+    body JSON,                         -- what it says, null when it has none or the content rule drops it
+    service VARCHAR,                   -- service.name of the resource
+    scope VARCHAR,                     -- name of the instrumentation scope
+    resource_id UBIGINT not null,      -- row of resources
+    attrs JSON not null                -- attributes that the content rule keeps
 );
 
 -- One row a user interaction.
@@ -130,7 +155,7 @@ create table requests (
     region VARCHAR,                    -- cloud.region
     conversation_id VARCHAR,           -- gen_ai.conversation.id
     outcome VARCHAR not null,          -- ok, error, timeout, rejected, dropped, left, shed, lost or degraded
-    left_in_stage VARCHAR,             -- stage in which a dropped or left request ended
+    left_in_stage VARCHAR,             -- stage in which a dropped, left or lost request ended
     left_after_ms DOUBLE,              -- time until the client left
     total_ms DOUBLE not null,          -- sum of the nine stage columns
     ttft_ms DOUBLE,                    -- first token of the last streamed call on the path, null when none streamed
@@ -263,6 +288,23 @@ create table violations (
     over_ms DOUBLE                     -- by how much
 );
 
+-- One row a request that runs longer than its first token should take, as its service says every 5 s; gone once its span came.
+create table live (
+    trace_id UUID not null,            -- its trace
+    span_id UBIGINT not null,          -- its span, which has not come yet
+    request_id VARCHAR not null,       -- slo.request.id, else the span id in hex
+    started TIMESTAMPTZ not null,      -- when it began, on the clock of its service
+    service VARCHAR,                   -- service.name
+    route VARCHAR,                     -- slo.request
+    tenant VARCHAR,                    -- slo.tenant
+    stage VARCHAR,                     -- what it was doing when last heard of
+    age_s DOUBLE not null,             -- how long it had run then
+    heard TIMESTAMPTZ not null,        -- when that was, on the collector's clock
+    outcome VARCHAR,                   -- null while it runs; lost after 15 s of silence: then it is a row of requests too
+    changed BOOLEAN not null,          -- it was lost or heard of again since its trace was assembled
+    resource_id UBIGINT not null       -- row of resources
+);
+
 -- One row a series and 10 s: how fast tokens came while streams were decoding.
 create table decode_rate (
     t TIMESTAMPTZ not null,            -- start of the 10 s
@@ -315,9 +357,9 @@ create table gpu (
 create table ingest_health (
     minute TIMESTAMPTZ not null,       -- start of the minute
     service VARCHAR,                   -- who sent it
-    signal VARCHAR not null,           -- traces or metrics
+    signal VARCHAR not null,           -- traces, metrics or logs
     reason VARCHAR not null,           -- accepted, or why not: duplicate, bad_id, content_dropped, ...
-    n BIGINT not null                  -- spans, points or attributes
+    n BIGINT not null                  -- spans, points, records or attributes
 );
 
 -- One row a trace that has spans not yet assembled.
@@ -325,7 +367,9 @@ create table dirty (
     trace_id UUID primary key,         -- the trace
     since TIMESTAMPTZ not null,        -- arrival of the first span not yet assembled
     last_arrival TIMESTAMPTZ not null, -- arrival of the last one
-    root_seen BOOLEAN not null         -- a span without a parent is among those that arrived
+    root_seen BOOLEAN not null,        -- a span without a parent is among those that arrived
+    first_ns BIGINT,                   -- earliest start of the spans that arrived
+    last_ns BIGINT                     -- latest end of them
 );
 
 -- One row a request body that was stored, so that a repeat is acknowledged and skipped.

@@ -64,17 +64,48 @@ METRICS: Final = pa.schema(
         pa.field("start_ns", pa.int64()),  # null when the sender gave none
         pa.field("t_ns", pa.int64(), nullable=False),
         pa.field("value", pa.float64()),
+        pa.field("value_int", pa.int64()),  # null where the sender gave a double
         pa.field("n", pa.uint64()),
         pa.field("total", pa.float64()),
+        pa.field("min", pa.float64()),
+        pa.field("max", pa.float64()),
         pa.field("bounds", pa.list_(pa.float64())),
         pa.field("counts", pa.list_(pa.uint64())),
+        pa.field("zero_threshold", pa.float64()),
+        pa.field("quantile_values", pa.list_(pa.float64())),  # beside the quantiles in `bounds`
+        pa.field("flags", pa.uint32()),  # null when 0
+        pa.field("exemplars", pa.string()),  # JSON text, null without any
+        pa.field("description", pa.string()),
         pa.field("resource_id", pa.uint64(), nullable=False),
         pa.field("scope", pa.string()),
         pa.field("attrs", pa.string(), nullable=False),
     ]
 )
+LOGS: Final = pa.schema(
+    [
+        pa.field("trace_id", pa.string()),  # as in SPANS; null where the record has no valid one
+        pa.field("span_id", pa.uint64()),
+        pa.field("t_ns", pa.int64()),  # null when the sender gave none
+        pa.field("observed_ns", pa.int64()),  # null when the sender gave none
+        pa.field("severity_number", pa.int32()),  # null when unspecified
+        pa.field("severity", pa.string()),
+        pa.field("event_name", pa.string()),
+        pa.field("body", pa.string()),  # JSON text
+        pa.field("service", pa.string()),
+        pa.field("scope", pa.string()),
+        pa.field("resource_id", pa.uint64(), nullable=False),
+        pa.field("attrs", pa.string(), nullable=False),
+    ]
+)
 
 CONTENT_DROPPED: Final = "content_dropped"
+#: What is counted of content, by what becomes of it.
+CONTENT_REASONS: Final = {
+    "drop": CONTENT_DROPPED,
+    "hash": "content_hashed",
+    "truncate": "content_truncated",
+    "keep": "content_kept",
+}
 #: (service, reason) -> how many spans, points or attributes.
 Health = Counter[tuple[str | None, str]]
 
@@ -137,7 +168,28 @@ class MetricBatches:
         return int(self.metrics.nbytes + self.resources.nbytes)
 
 
-Batches = SpanBatches | MetricBatches
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogBatches:
+    """One logs body, decoded."""
+
+    logs: pa.Table
+    resources: pa.Table
+    rejected: int = 0
+    health: Health = field(default_factory=Counter)
+    scrubbed: bytes | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows that landing will write."""
+        return int(self.logs.num_rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the batches hold."""
+        return int(self.logs.nbytes + self.resources.nbytes)
+
+
+Batches = SpanBatches | MetricBatches | LogBatches
 
 
 def content_dropped(batches: Batches) -> int:

@@ -1,11 +1,11 @@
-"""Counts spans and points on the wire, before a parser turns the two bytes of an empty one into an object of 170."""
+"""Counts spans, points and records on the wire, before a parser turns the two bytes of an empty one into 170."""
 
 from collections.abc import Iterator
 from typing import Final
 
 from ..journal.record import Signal
 
-#: The numbers of the fields from a request down to its spans; to its points through any kind of metric.
+#: The numbers of the fields from a request down to its spans or log records; to its points through any kind of metric.
 PATHS: Final[dict[Signal, tuple[frozenset[int], ...]]] = {
     "traces": (frozenset({1}), frozenset({2}), frozenset({2})),
     "metrics": (
@@ -15,19 +15,20 @@ PATHS: Final[dict[Signal, tuple[frozenset[int], ...]]] = {
         frozenset({5, 7, 9, 10, 11}),
         frozenset({1}),
     ),
+    "logs": (frozenset({1}), frozenset({2}), frozenset({2})),
 }
-ITEMS: Final[dict[Signal, str]] = {"traces": "spans", "metrics": "points"}
-LEAST_BYTES: Final = 2  # of a span or point: its tag and a length of 0
+ITEMS: Final[dict[Signal, str]] = {"traces": "spans", "metrics": "points", "logs": "log records"}
+LEAST_BYTES: Final = 2  # of an item: its tag and a length of 0
 FIXED_BYTES: Final = {1: 8, 5: 4}
 VARINT, BYTES = 0, 2
 
 
 class TooManyItemsError(Exception):
-    """A body with more spans or points than it may have."""
+    """A body with more spans, points or log records than it may have."""
 
 
 def check_items(signal: Signal, body: bytes, *, most: int) -> None:
-    """Return when the body has at most `most` spans or points. Raises TooManyItemsError.
+    """Return when the body has at most `most` spans, points or log records. Raises TooManyItemsError.
 
     A body that is no protobuf is counted up to where it breaks: parsing it says what is wrong.
     """

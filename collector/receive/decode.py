@@ -9,9 +9,21 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from .attributes import Attributes
-from .batches import EVENTS, LINKS, METRICS, RESOURCES, MetricBatches, SpanBatches, spans_schema, table
-from .content import Content
+from .batches import (
+    EVENTS,
+    LINKS,
+    LOGS,
+    METRICS,
+    RESOURCES,
+    LogBatches,
+    MetricBatches,
+    SpanBatches,
+    spans_schema,
+    table,
+)
+from .logs import LogReader
 from .points import PointReader
+from .privacy import DROP, Content
 from .spans import SpanReader
 
 M = TypeVar("M", bound=Message)
@@ -23,7 +35,7 @@ class BadBodyError(Exception):
     """The body is no protobuf message of the signal that its path names."""
 
 
-def decode_traces(body: bytes, *, promoted: Sequence[str] = (), content: Content = "drop") -> SpanBatches:
+def decode_traces(body: bytes, *, promoted: Sequence[str] = (), content: Content = DROP) -> SpanBatches:
     """Return the spans of an ExportTraceServiceRequest, with one more column a promoted key.
 
     Spans without a valid id are left out and counted in `rejected`; a span that the body repeats is taken once.
@@ -45,8 +57,11 @@ def decode_traces(body: bytes, *, promoted: Sequence[str] = (), content: Content
     )
 
 
-def decode_metrics(body: bytes, *, content: Content = "drop") -> MetricBatches:
-    """Return the points of an ExportMetricsServiceRequest. Raises BadBodyError."""
+def decode_metrics(body: bytes, *, content: Content = DROP) -> MetricBatches:
+    """Return the points of an ExportMetricsServiceRequest; histograms without their buckets are counted in `rejected`.
+
+    Raises BadBodyError.
+    """
     message = _parse(ExportMetricsServiceRequest(), body)
     attributes = Attributes(content=content)
     reader = PointReader(attributes)
@@ -55,15 +70,25 @@ def decode_metrics(body: bytes, *, content: Content = "drop") -> MetricBatches:
     return MetricBatches(
         metrics=table(reader.points, METRICS),
         resources=table(attributes.resources.values(), RESOURCES),
+        rejected=reader.rejected,
         health=attributes.health,
         scrubbed=message.SerializeToString() if attributes.scrubbed else None,
     )
 
 
-def count_log_records(body: bytes) -> int:
-    """Return how many records an ExportLogsServiceRequest holds. Raises BadBodyError."""
+def decode_logs(body: bytes, *, content: Content = DROP) -> LogBatches:
+    """Return the records of an ExportLogsServiceRequest. Raises BadBodyError."""
     message = _parse(ExportLogsServiceRequest(), body)
-    return sum(len(scope.log_records) for resource in message.resource_logs for scope in resource.scope_logs)
+    attributes = Attributes(content=content)
+    reader = LogReader(attributes)
+    for resource_logs in message.resource_logs:
+        reader.read(resource_logs)
+    return LogBatches(
+        logs=table(reader.records, LOGS),
+        resources=table(attributes.resources.values(), RESOURCES),
+        health=attributes.health,
+        scrubbed=message.SerializeToString() if attributes.scrubbed else None,
+    )
 
 
 def _parse(message: M, body: bytes) -> M:

@@ -38,11 +38,11 @@ def column_text(value: Json) -> str | None:
     return json_text(value)
 
 
-def _double(value: AnyValue) -> Json:
-    number = value.double_value
-    if number - number == 0.0:  # false for NaN and the infinities alone
-        return number
-    return _NOT_FINITE[str(number)]
+def number(value: float) -> Json:
+    """Return a double as JSON knows it."""
+    if value - value == 0.0:  # false for NaN and the infinities alone
+        return value
+    return _NOT_FINITE[str(value)]
 
 
 _NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -51,7 +51,7 @@ _PLAIN: Final[dict[str, Callable[[AnyValue], Json]]] = {
     "string_value": lambda value: value.string_value,
     "bool_value": lambda value: value.bool_value,
     "int_value": lambda value: value.int_value,
-    "double_value": _double,
+    "double_value": lambda value: number(value.double_value),
     "array_value": lambda value: [plain(item) for item in value.array_value.values],
     "kvlist_value": lambda value: plain_map(value.kvlist_value.values),
     "bytes_value": lambda value: b64encode(value.bytes_value).decode(),
