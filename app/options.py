@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import click
 
+#: Guards that `up --demo --guard` can try; `app/demo/trials.py` has a workload for each.
+GUARDS = ("hedge", "breaker", "limit", "queue", "shed", "cache", "embeddings", "semantic", "fan-out")
 DATA_HELP = "Folder of the database and the journal."
 #: Help names the variable of every option that has one.
 option = partial(click.option, show_envvar=True)

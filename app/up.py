@@ -29,8 +29,10 @@ COMMAND = "tailbudget.app.main"
 NEEDED_MB = 256
 
 
-def up(*, demo: bool, model: str, data: Path) -> None:
+def up(*, demo: bool, model: str, data: Path, guard: str | None = None) -> None:
     """Start all parts, print each one's address once it answers, and serve until SIGINT or SIGTERM.
+
+    With `demo` traffic follows, or with `guard` the trial of that guard.
 
     Raises UserError, after stopping what was started, when a port is taken, the model cannot be had, or a part ends.
     """
@@ -49,7 +51,7 @@ def up(*, demo: bool, model: str, data: Path) -> None:
             processes.wait_ready(part, timeout_s=READY_WITHIN_S, stopping=stop)
             _say(part, stop)
         if demo and not stop():
-            processes.start(_traffic(ports, data))
+            processes.start(_trial(ports, guard, data) if guard else _traffic(ports, data))
         while not stop():
             processes.check()
             time.sleep(0.2)
@@ -160,6 +162,12 @@ def _traffic(ports: dict[str, int], data: Path) -> Part:
     demo, runtime, api = (_url(ports[name]) for name in ("DEMO", "RUNTIME", "API"))
     arguments = ["tailbudget.app.demo.traffic", "--demo", demo, "--runtime", runtime, "--api", api]
     return Part("traffic", arguments, _token(data), speaks=True)
+
+
+def _trial(ports: dict[str, int], guard: str, data: Path) -> Part:
+    http, runtime = _url(ports["HTTP"]), _url(ports["RUNTIME"])
+    arguments = ["tailbudget.app.demo.trial", "--guard", guard, "--model-url", f"{runtime}/v1"]
+    return Part("trial", arguments, {**_token(data), "OTEL_EXPORTER_OTLP_ENDPOINT": http}, speaks=True)
 
 
 def _url(port: int) -> str:
