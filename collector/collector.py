@@ -101,6 +101,7 @@ class Collector:
                 "sag alerts",
                 ALERT_EVERY_S,
                 lambda now: update_sag_alerts(connection, now=now, settings=self._settings.sag),
+                share=0.1,  # 12 ms a series
             ),
             Chore(
                 "forgetting bodies",

@@ -34,7 +34,11 @@ SAMPLES: dict[str, object] = {
     "gap_s": 300,
     "window_s": 300,
     "min_buckets": 15,
-    "threshold": 0.16,
+    "threshold": 0.12,
+    "series": "m|p|i|server|token",
+    "opened": "2026-03-01 12:00:00+00:00",
+    "since": "2026-03-01 12:00:00+00:00",
+    "sagging": ["m|p|i|server|token"],
 }
 
 

@@ -69,6 +69,7 @@ class Chore:
     name: str
     every_s: float
     run: Callable[[datetime], object]
+    share: float = 1.0  # of the thread's time, at most; one that takes longer runs more seldom
     due_s: float = 0.0  # monotonic
 
 
@@ -292,7 +293,7 @@ class Lander:
                 self._counters.failures.labels(chore.name).inc()
             took_s = time.monotonic() - started
             pause_s = chore.every_s if took_s <= chore.every_s / 10 else max(SLOW_CHORE_EVERY_S, chore.every_s)
-            chore.due_s = started if unfinished else started + pause_s
+            chore.due_s = started if unfinished else started + max(pause_s, took_s / chore.share)
 
 
 def _line(error: Exception) -> str:

@@ -332,7 +332,8 @@ create table alerts (
     instance VARCHAR,                  -- what it is about
     value DOUBLE,                      -- what was seen
     threshold DOUBLE,                  -- what was allowed
-    summary VARCHAR not null           -- one sentence for a person
+    summary VARCHAR not null,          -- one sentence for a person
+    scope VARCHAR                      -- what sags with it, null for a series alone: alerts of one scope are one page
 );
 
 -- One row a sample of one GPU.
