@@ -15,6 +15,7 @@ from .alerting import update_sag_alerts
 from .api.queries import Queries
 from .assemble import Assembler
 from .counters import Counters
+from .erasure import Erasures
 from .journal.record import path_of, read
 from .journal.recover import recover
 from .journal.writer import Journal, Limits, Position
@@ -33,6 +34,7 @@ JOURNAL: Final = "journal"
 ASSEMBLE_EVERY_S: Final = 2.0
 ALERT_EVERY_S: Final = 5.0
 FORGET_EVERY_S: Final = 3600.0
+ERASE_EVERY_S: Final = 0.5
 LAND_WITHIN_S: Final = 5.0
 
 
@@ -54,6 +56,7 @@ class Collector:
             self._connection.close()
             raise
         self.queries = _queries(self._connection, settings)
+        self.erasures = self._erasures()
         unlanded = sum(entry.nbytes for entry in backlog)
         self._journal = Journal(self._folder, segment=segment, limits=_limits(settings), unlanded=unlanded)
         self.counters.journal.set_function(lambda: self._journal.unlanded_bytes)
@@ -91,10 +94,19 @@ class Collector:
         self.queries.close()
         self._connection.close()
 
+    def _erasures(self) -> Erasures:
+        return Erasures(
+            self._connection,
+            roll=lambda: self._journal.roll(),
+            waits=lambda segment: self._lander.has_before(segment),
+            discard=lambda segment: self._journal.discard_before(segment),
+        )
+
     def _chores(self) -> Sequence[Chore]:
         connection = self._connection
         assembler = Assembler(connection)
         return [
+            Chore("erasure", ERASE_EVERY_S, lambda _: self.erasures.run()),
             Chore("assembly", ASSEMBLE_EVERY_S, lambda now: assembler.tick(now).unfinished),
             Chore(
                 "sag alerts",

@@ -58,6 +58,7 @@ async def _serve(
         ready=ready,
         hosts=settings.hosts,
         token=settings.token,
+        erase=collector.erasures.ask,
         fault=lambda: collector.fault,
     )
     reader = server(api_app)

@@ -123,6 +123,11 @@ class Lander:
         """Whether what waits holds as much memory as it may: batches of further entries are let go."""
         return self._decoded_bytes > self._queue_bytes
 
+    def has_before(self, segment: int) -> bool:
+        """Whether an entry of an earlier segment of the journal waits."""
+        with self._lock:
+            return bool(self._queue) and self._queue[0].start.segment < segment
+
     def put(self, entry: Entry) -> None:
         """Take an acknowledged body; its batches are let go when the queue holds too much already."""
         with self._lock:
