@@ -24,6 +24,7 @@ TIMEOUT_S: Final = 10.0
 #: Why something was not stored, in words.
 REASONS: Final = {
     "bad_id": "spans whose trace or span id is absent, all zero or of a wrong length",
+    "bad_buckets": "histograms with another number of buckets than one more than their bounds",
     "bad_link": "links that point to no valid span",
     "content_dropped": "attributes with prompts, answers or tool arguments, which are not kept",
     "content_hashed": "attributes with prompts, answers or tool arguments, kept as hashes",
@@ -31,13 +32,15 @@ REASONS: Final = {
     "content_kept": "attributes with prompts, answers or tool arguments, kept redacted",
     "duplicate": "spans that had been stored before",
     "repeated_body": "bodies that had been accepted before",
-    "signal_not_stored": "records of a signal that has no table",
     "unreadable": "bodies that could not be read back from the journal",
     "unlandable": "bodies that do not fit the tables",
-    "http_413": "bodies over the size limit",
     "http_400": "bodies that are no OTLP",
+    "http_401": "bodies without the collector's token",
+    "http_405": "requests of another method than POST",
+    "http_408": "bodies that took too long to arrive",
+    "http_413": "bodies over the size limit",
     "http_415": "bodies of an unknown content type or encoding",
-    "http_503": "bodies refused while the journal or the disk was full: senders were asked to retry",
+    "http_503": "bodies refused while memory, journal or disk was full: senders were asked to retry",
 }
 #: Metric -> what it is called here; /metrics has them without labels.
 GAUGES: Final = {

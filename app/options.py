@@ -17,8 +17,14 @@ option = partial(click.option, show_envvar=True)
 
 def port_option(name: str, default: int, what: str, *, variable: str) -> Callable[..., Any]:
     """Return the option of a port that `TAILBUDGET_<variable>_PORT` sets too."""
+    setting = name if name == "port" else f"{name}_port"
     return option(
-        f"--{name}", default=default, type=click.IntRange(1, 65535), envvar=f"TAILBUDGET_{variable}_PORT", help=what
+        f"--{name}",
+        setting,
+        default=default,
+        type=click.IntRange(1, 65535),
+        envvar=f"TAILBUDGET_{variable}_PORT",
+        help=what,
     )
 
 

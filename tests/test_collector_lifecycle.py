@@ -29,7 +29,7 @@ def refusal(running: Collector) -> str:
     return line
 
 
-@pytest.mark.parametrize(("name", "option"), [("http_port", "--http"), ("api_port", "--api")])
+@pytest.mark.parametrize(("name", "option"), [("http_port", "--http"), ("grpc_port", "--grpc"), ("api_port", "--api")])
 def test_a_taken_port_is_named_with_its_option_before_anything_is_touched(
     tmp_path: Path, name: str, option: str
 ) -> None:
@@ -77,6 +77,9 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, path: str) -> N
     [
         {"http_port": 0},
         {"http_port": 4320},
+        {"grpc_port": 4318},
+        {"max_bodies": 0},
+        {"tls_cert": Path("cert.pem")},
         {"content": "all"},
         {"max_body_bytes": 0},
         {"max_spans_per_body": 0},

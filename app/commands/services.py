@@ -1,22 +1,16 @@
 """Commands that start something and keep it running, and those that fetch what it needs."""
 
-import os
 from pathlib import Path
 
 import click
 
 from ..options import (
     api_option,
-    content_option,
     data_option,
     host_option,
-    key_option,
     log_to_stderr,
     option,
     port_option,
-    sag_option,
-    token_option,
-    user_option,
 )
 
 
@@ -32,55 +26,6 @@ def up(*, demo: bool, model: str, data: Path) -> None:
     from ..up import up as start
 
     start(demo=demo, model=model, data=data)
-
-
-@click.command()
-@data_option
-@port_option("http", 4318, "Port of OTLP/HTTP.", variable="HTTP")
-@port_option("api", 4320, "Port of the read API, /metrics, /healthz and /readyz.", variable="API")
-@host_option
-@token_option
-@content_option
-@key_option
-@user_option
-@sag_option
-def collector(
-    *,
-    data: Path,
-    http: int,
-    api: int,
-    host: str,
-    token_file: Path | None,
-    content: str,
-    key_file: Path | None,
-    tenant_from_user_id: bool,
-    sag: str,
-) -> None:
-    """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
-
-    Example: tailbudget collector --data ./telemetry
-    """
-    from tailbudget.analytics.sag import SagSettings
-    from tailbudget.collector import serve
-    from tailbudget.collector.receive.privacy import read_key
-    from tailbudget.collector.settings import CollectorSettings
-    from tailbudget.collector.token import read_token
-
-    log_to_stderr()
-    token = read_token(token_file, data=data) if token_file else os.environ.get("TAILBUDGET_TOKEN", "").strip() or None
-    serve(
-        CollectorSettings(
-            data=data,
-            host=host,
-            http_port=http,
-            api_port=api,
-            token=token,
-            content=content,
-            key=read_key(key_file, data=data) if key_file else None,
-            tenant_from_user_id=tenant_from_user_id,
-            sag=SagSettings.parse(sag),
-        )
-    )
 
 
 @click.command()
@@ -132,4 +77,4 @@ def fetch(name: str) -> None:
     click.echo(download(name))
 
 
-COMMANDS = (up, collector, app, runtime, model)
+COMMANDS = (up, app, runtime, model)

@@ -91,12 +91,6 @@ def decode_logs(body: bytes, *, content: Content = DROP) -> LogBatches:
     )
 
 
-def count_log_records(body: bytes) -> int:
-    """Return how many records an ExportLogsServiceRequest holds. Raises BadBodyError."""
-    message = _parse(ExportLogsServiceRequest(), body)
-    return sum(len(scope.log_records) for resource in message.resource_logs for scope in resource.scope_logs)
-
-
 def _parse(message: M, body: bytes) -> M:
     try:
         message.ParseFromString(body)
