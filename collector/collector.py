@@ -8,6 +8,8 @@ from typing import Final
 import duckdb
 import numpy as np
 
+from tailbudget.analytics.overview import assembly_lag
+from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import convert
 
@@ -107,7 +109,7 @@ class Collector:
         assembler = Assembler(connection)
         return [
             Chore("erasure", ERASE_EVERY_S, lambda _: self.erasures.run()),
-            Chore("assembly", ASSEMBLE_EVERY_S, lambda now: assembler.tick(now).unfinished),
+            Chore("assembly", ASSEMBLE_EVERY_S, lambda now: self._assemble(assembler, now)),
             Chore(
                 "sag alerts",
                 ALERT_EVERY_S,
@@ -119,6 +121,12 @@ class Collector:
                 lambda now: connection.execute(landing_sql("forget_bodies"), {"now": now}).fetchall(),
             ),
         ]
+
+    def _assemble(self, assembler: Assembler, now: datetime) -> bool:
+        unfinished = assembler.tick(now).unfinished
+        lag_s = assembly_lag(ConnectionReader(self._connection), now=datetime.now(UTC))["lag_s"][0].as_py()
+        self.counters.assembly_lag_s.set(lag_s or 0.0)
+        return unfinished
 
     def _body_keys(self) -> Keys:
         now = {"now": datetime.now(UTC)}

@@ -105,6 +105,7 @@ class Lander:
         self._groups: list[int] = []  # numbers of bodies in the next transactions, last first, after one that failed
         self._thread = threading.Thread(target=self._run, name="lander")
         counters.queue.set_function(lambda: len(self._queue))
+        counters.queue_bytes.set_function(lambda: self._decoded_bytes)
         counters.lag_s.set_function(self._lag_s)
 
     def start(self) -> None:
