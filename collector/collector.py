@@ -8,6 +8,8 @@ from typing import Final
 import duckdb
 import numpy as np
 
+from tailbudget.analytics.overview import assembly_lag
+from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import convert
 
@@ -15,6 +17,7 @@ from .alerting import update_sag_alerts
 from .api.queries import Queries
 from .assemble import Assembler, Live
 from .counters import Counters
+from .erasure import Erasures
 from .journal.record import path_of, read
 from .journal.recover import recover
 from .journal.writer import Journal, Limits, Position
@@ -33,6 +36,7 @@ JOURNAL: Final = "journal"
 ASSEMBLE_EVERY_S: Final = 2.0
 ALERT_EVERY_S: Final = 5.0
 FORGET_EVERY_S: Final = 3600.0
+ERASE_EVERY_S: Final = 0.5
 LAND_WITHIN_S: Final = 5.0
 
 
@@ -54,6 +58,7 @@ class Collector:
             self._connection.close()
             raise
         self.queries = _queries(self._connection, settings)
+        self.erasures = self._erasures()
         unlanded = sum(entry.nbytes for entry in backlog)
         self._journal = Journal(self._folder, segment=segment, limits=_limits(settings), unlanded=unlanded)
         self.counters.journal.set_function(lambda: self._journal.unlanded_bytes)
@@ -91,12 +96,21 @@ class Collector:
         self.queries.close()
         self._connection.close()
 
+    def _erasures(self) -> Erasures:
+        return Erasures(
+            self._connection,
+            roll=lambda: self._journal.roll(),
+            waits=lambda segment: self._lander.has_before(segment),
+            discard=lambda segment: self._journal.discard_before(segment),
+        )
+
     def _chores(self) -> Sequence[Chore]:
         connection = self._connection
         live, assembler = Live(connection), Assembler(connection, prices=self._settings.prices)
         return [
             Chore("running requests", ASSEMBLE_EVERY_S, live.tick),
-            Chore("assembly", ASSEMBLE_EVERY_S, lambda now: assembler.tick(now).unfinished),
+            Chore("erasure", ERASE_EVERY_S, lambda _: self.erasures.run()),
+            Chore("assembly", ASSEMBLE_EVERY_S, lambda now: self._assemble(assembler, now)),
             Chore(
                 "sag alerts",
                 ALERT_EVERY_S,
@@ -109,6 +123,12 @@ class Collector:
                 lambda now: connection.execute(landing_sql("forget_bodies"), {"now": now}).fetchall(),
             ),
         ]
+
+    def _assemble(self, assembler: Assembler, now: datetime) -> bool:
+        unfinished = assembler.tick(now).unfinished
+        lag_s = assembly_lag(ConnectionReader(self._connection), now=datetime.now(UTC))["lag_s"][0].as_py()
+        self.counters.assembly_lag_s.set(lag_s or 0.0)
+        return unfinished
 
     def _body_keys(self) -> Keys:
         now = {"now": datetime.now(UTC)}

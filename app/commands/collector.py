@@ -55,6 +55,13 @@ FILE: Final = click.Path(path_type=Path)
     envvar="TAILBUDGET_CORS_ORIGIN",
     help="Pages of this origin may send from a browser (https://app.example, or *); repeatable.",
 )
+@option(
+    "--scrape",
+    multiple=True,
+    metavar="URL",
+    envvar="TAILBUDGET_SCRAPE",
+    help="Pull the /metrics of this vLLM, SGLang or tailbudget runtime (http://127.0.0.1:8000) every 5 s; repeatable.",
+)
 @content_option
 @key_option
 @user_option

@@ -106,6 +106,7 @@ class Lander:
         self._groups: list[int] = []  # numbers of bodies in the next transactions, last first, after one that failed
         self._thread = threading.Thread(target=self._run, name="lander")
         counters.queue.set_function(lambda: len(self._queue))
+        counters.queue_bytes.set_function(lambda: self._decoded_bytes)
         counters.lag_s.set_function(self._lag_s)
 
     def start(self) -> None:
@@ -123,6 +124,11 @@ class Lander:
     def full(self) -> bool:
         """Whether what waits holds as much memory as it may: batches of further entries are let go."""
         return self._decoded_bytes > self._queue_bytes
+
+    def has_before(self, segment: int) -> bool:
+        """Whether an entry of an earlier segment of the journal waits."""
+        with self._lock:
+            return bool(self._queue) and self._queue[0].start.segment < segment
 
     def put(self, entry: Entry) -> None:
         """Take an acknowledged body; its batches are let go when the queue holds too much already."""

@@ -354,13 +354,36 @@ create table gpu (
     up BOOLEAN not null                -- false when the GPU did not answer
 );
 
+-- One row a sample of one inference engine and model: pushed by our runtime, or scraped from its /metrics.
+create table engine (
+    t TIMESTAMPTZ not null,            -- when
+    instance VARCHAR not null,         -- host and port
+    model VARCHAR,                     -- model, null where the engine does not say
+    source VARCHAR,                    -- vllm, sglang, tailbudget, or the service that pushed it
+    up BOOLEAN not null,               -- false when it did not answer
+    running DOUBLE,                    -- requests in the batch
+    waiting DOUBLE,                    -- requests in the queue
+    kv_used DOUBLE,                    -- share of the KV cache in use, 0 to 1
+    batch_tokens DOUBLE,               -- mean tokens computed a step since the last sample
+    step_ms DOUBLE,                    -- length of a step
+    prefix_queries DOUBLE,             -- prompt tokens looked up in the prefix cache since the last sample
+    prefix_hits DOUBLE,                -- and found there
+    prompt_tokens DOUBLE,              -- computed since the last sample
+    generation_tokens DOUBLE,          -- generated since the last sample
+    drafts DOUBLE,                     -- tokens drafted by speculation since the last sample
+    accepted DOUBLE,                   -- and accepted
+    preemptions DOUBLE                 -- since the last sample
+);
+
 -- One row a minute, sender and reason: what was received, and what of it was not stored.
 create table ingest_health (
     minute TIMESTAMPTZ not null,       -- start of the minute
     service VARCHAR,                   -- who sent it
     signal VARCHAR not null,           -- traces, metrics or logs
     reason VARCHAR not null,           -- accepted, or why not: duplicate, bad_id, content_dropped, ...
-    n BIGINT not null                  -- spans, points, records or attributes
+    n BIGINT not null,                 -- spans, points, records or attributes
+    lag_sum_s DOUBLE,                  -- of accepted spans: seconds from their end until they landed, summed
+    lag_max_s DOUBLE                   -- of accepted spans: the most; negative when the sender's clock is ahead
 );
 
 -- One row a trace that has spans not yet assembled.
