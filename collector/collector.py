@@ -13,7 +13,7 @@ from tailbudget.instrument.vocabulary import convert
 
 from .alerting import update_sag_alerts
 from .api.queries import Queries
-from .assemble import Assembler, Live
+from .assemble import Assembler, Live, pack_rollup
 from .counters import Counters
 from .journal.record import path_of, read
 from .journal.recover import recover
@@ -33,6 +33,7 @@ JOURNAL: Final = "journal"
 ASSEMBLE_EVERY_S: Final = 2.0
 ALERT_EVERY_S: Final = 5.0
 FORGET_EVERY_S: Final = 3600.0
+PACK_EVERY_S: Final = 3600.0
 LAND_WITHIN_S: Final = 5.0
 
 
@@ -105,6 +106,7 @@ class Collector:
                 ALERT_EVERY_S,
                 lambda now: update_sag_alerts(connection, now=now, settings=self._settings.sag),
             ),
+            Chore("packing the roll-up", PACK_EVERY_S, lambda now: pack_rollup(connection, now)),
             Chore(
                 "forgetting bodies",
                 FORGET_EVERY_S,

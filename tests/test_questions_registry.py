@@ -33,6 +33,7 @@ SAMPLES: dict[str, object] = {
     "window_s": 300,
     "min_buckets": 15,
     "threshold": 0.16,
+    **dict.fromkeys(("service", "model", "tenant", "outcome", "version", "region", "prompt_bucket")),
 }
 
 
