@@ -15,7 +15,7 @@ from tailbudget.instrument.vocabulary import convert
 
 from .alerting import update_sag_alerts
 from .api.queries import Queries
-from .assemble import Assembler, Live
+from .assemble import Assembler, Live, pack_rollup
 from .counters import Counters
 from .erasure import Erasures
 from .journal.record import path_of, read
@@ -37,6 +37,7 @@ ASSEMBLE_EVERY_S: Final = 2.0
 ALERT_EVERY_S: Final = 5.0
 FORGET_EVERY_S: Final = 3600.0
 ERASE_EVERY_S: Final = 0.5
+PACK_EVERY_S: Final = 3600.0
 LAND_WITHIN_S: Final = 5.0
 
 
@@ -117,6 +118,7 @@ class Collector:
                 lambda now: update_sag_alerts(connection, now=now, settings=self._settings.sag),
                 share=0.1,  # 12 ms a series
             ),
+            Chore("packing the roll-up", PACK_EVERY_S, lambda now: pack_rollup(connection, now)),
             Chore(
                 "forgetting bodies",
                 FORGET_EVERY_S,

@@ -39,6 +39,7 @@ SAMPLES: dict[str, object] = {
     "opened": "2026-03-01 12:00:00+00:00",
     "since": "2026-03-01 12:00:00+00:00",
     "sagging": ["m|p|i|server|token"],
+    **dict.fromkeys(("service", "model", "tenant", "outcome", "version", "region", "prompt_bucket")),
 }
 
 

@@ -288,6 +288,21 @@ create table violations (
     over_ms DOUBLE                     -- by how much
 );
 
+-- One row a minute (an hour, of what ended 26 hours ago), measure, group and bucket, or several that add up: how many
+-- requests that are not synthetic had a value between 1.02^(bucket - 1) and 1.02^bucket milliseconds.
+create table rollup_minute (
+    minute TIMESTAMPTZ not null,       -- in which the requests started
+    measure VARCHAR not null,          -- column of requests: total_ms, ttft_ms, usable_ms, final_ms or a stage's
+    service VARCHAR,                   -- of the requests
+    route VARCHAR,                     -- of the requests
+    model VARCHAR,                     -- of the requests
+    tenant VARCHAR,                    -- of the requests; `other` for all but the 200 largest of a day, once it ended 26 hours ago
+    outcome VARCHAR,                   -- of the requests
+    bucket INTEGER not null,           -- -32768 for a value of 0
+    n BIGINT not null,                 -- requests; negative where a late span changed what was counted before
+    total_ms DECIMAL(18, 3) not null   -- sum of their values, each rounded to the microsecond
+);
+
 -- One row a request that runs longer than its first token should take, as its service says every 5 s; gone once its span came.
 create table live (
     trace_id UUID not null,            -- its trace
