@@ -4,7 +4,14 @@ from pathlib import Path
 
 import click
 
-from ..options import api_option, data_option, host_option, log_to_stderr, option, port_option, sag_option
+from ..options import (
+    api_option,
+    data_option,
+    host_option,
+    log_to_stderr,
+    option,
+    port_option,
+)
 
 
 @click.command()
@@ -19,25 +26,6 @@ def up(*, demo: bool, model: str, data: Path) -> None:
     from ..up import up as start
 
     start(demo=demo, model=model, data=data)
-
-
-@click.command()
-@data_option
-@port_option("http", 4318, "Port of OTLP/HTTP.", variable="HTTP")
-@port_option("api", 4320, "Port of the read API, /metrics, /healthz and /readyz.", variable="API")
-@host_option
-@sag_option
-def collector(*, data: Path, http: int, api: int, host: str, sag: str) -> None:
-    """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
-
-    Example: tailbudget collector --data ./telemetry
-    """
-    from tailbudget.analytics.sag import SagSettings
-    from tailbudget.collector import serve
-    from tailbudget.collector.settings import CollectorSettings
-
-    log_to_stderr()
-    serve(CollectorSettings(data=data, host=host, http_port=http, api_port=api, sag=SagSettings.parse(sag)))
 
 
 @click.command()
@@ -89,4 +77,4 @@ def fetch(name: str) -> None:
     click.echo(download(name))
 
 
-COMMANDS = (up, collector, app, runtime, model)
+COMMANDS = (up, app, runtime, model)
