@@ -11,7 +11,7 @@ import numpy as np
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import convert
 
-from .alerting import update_sag_alerts
+from .alerting import BurnAlerts, ObjectiveFiles, update_sag_alerts
 from .api.queries import Queries
 from .assemble import Assembler, Live
 from .counters import Counters
@@ -32,6 +32,7 @@ log: Final = logging.getLogger(__name__)
 JOURNAL: Final = "journal"
 ASSEMBLE_EVERY_S: Final = 2.0
 ALERT_EVERY_S: Final = 5.0
+OBJECTIVES_EVERY_S: Final = 15.0
 FORGET_EVERY_S: Final = 3600.0
 LAND_WITHIN_S: Final = 5.0
 
@@ -43,6 +44,7 @@ class Collector:
         self._settings = settings
         self._content = settings.content_rule()
         self._folder = settings.data / JOURNAL
+        self._objectives = ObjectiveFiles(settings.slo)
         self.counters = Counters()
         self.counters.decoder.labels(DECODER).set(1)
         self._connection = _open(settings)
@@ -102,6 +104,7 @@ class Collector:
                 ALERT_EVERY_S,
                 lambda now: update_sag_alerts(connection, now=now, settings=self._settings.sag),
             ),
+            Chore("objectives", OBJECTIVES_EVERY_S, BurnAlerts(connection, self._objectives).update),
             Chore(
                 "forgetting bodies",
                 FORGET_EVERY_S,

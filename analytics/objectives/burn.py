@@ -21,42 +21,60 @@ CAP: Final = 0.9
 #: An alarm is over when its rules were silent for so long.
 QUIET_MIN: Final = 5
 LONGEST: Final = timedelta(days=3)
+#: The least silence that makes an objective blind.
+BLIND_S: Final = 600
 #: The slowest call's, since a request has no such clock of its own.
-TPOT: Final = "(select max(tpot_ms) from calls where calls.trace_id = requests.trace_id and calls.request_id = requests.request_id)"
+TPOT: Final = "(select max(tpot_ms) from calls where (trace_id, request_id) = (requests.trace_id, requests.request_id))"
 
 
-def status(reader: Reader, objective: Objective, *, now: datetime) -> pa.Table:
-    """Return one row a part that had events in the period, the worst first.
+def status(reader: Reader, objective: Objective, *, now: datetime, stored: bool = False) -> pa.Table:
+    """Return one row a part that had events in the period, the least budget left first.
 
-    Columns: part (null when the objective is not kept apart), n, bad, good_share, budget_left (1 is all of it, negative
-    is overspent), hours_left (at the last hour's burn; null while nothing burns), burn_1h, burn_6h, burn_1d, burn_3d,
-    firing (names of rules), paging.
+    Columns: part (empty when all share one budget), n, bad, good_share, budget_left (1 is all of it, negative is
+    overspent), hours_left (at the last hour's burn; null while nothing burns), burn_1h, burn_6h, burn_1d, burn_3d,
+    firing (names of rules), paging. With `stored` the period is read from `slo_minute`, as a collector counted it.
     """
     since = period_start(objective.period, now)
-    query = f"{_counted(objective)}, {_sql('burn')}, {_sql('status')}"
-    params = _params(objective, now, now)
-    return reader.query(query, {**params, "since": since, "events_from": min(since, now - LONGEST)})
+    query = f"{_counted(objective, stored=stored)}, {_sql('burn')}, {_sql('status')}"
+    events_from = now - LONGEST if stored else min(since, now - LONGEST)
+    params = _params(objective, now, now, stored=stored)
+    return reader.query(query, {**params, "since": since, "events_from": events_from})
 
 
-def alarms(reader: Reader, objective: Objective, *, since: datetime, until: datetime) -> pa.Table:
+def alarms(reader: Reader, objective: Objective, *, since: datetime, until: datetime, stored: bool = False) -> pa.Table:
     """Return one row an alarm that the objective's burn rules raise on what is stored from `since` to `until`.
 
     Columns: part, severity (page or ticket), rule, opened, closed (null while it lasts), burn (the highest), bad, n.
     """
-    query = f"{_counted(objective)}, {_sql('burn')}, {_sql('alarms')}"
-    return reader.query(query, {**_params(objective, since, until), "quiet_min": QUIET_MIN})
+    query = f"{_counted(objective, stored=stored)}, {_sql('burn')}, {_sql('alarms')}"
+    return reader.query(query, {**_params(objective, since, until, stored=stored), "quiet_min": QUIET_MIN})
 
 
 def burn(reader: Reader, objective: Objective, *, since: datetime, until: datetime) -> pa.Table:
-    """Return one row a part, minute and rule: part, minute, rule, severity, factor, n, bad, long_burn, short_burn, firing."""
-    query = f"{_counted(objective)}, {_sql('burn')} select * from burn order by part, minute, rule"
+    """Return one row a part, minute and rule.
+
+    Columns: part, minute, rule, severity, factor, n, bad, long_burn, short_burn, firing.
+    """
+    query = f"{_counted(objective)}, {_sql('burn')} {_sql('all')}"
     return reader.query(query, _params(objective, since, until))
 
 
-def counts(reader: Reader, objective: Objective, *, since: datetime, until: datetime) -> pa.Table:
-    """Return one row a part and minute (or slice) with events: part, minute, n, bad."""
-    query = f"{_counted(objective)} select part, minute, n, bad from minutes order by part, minute"
-    return reader.query(query, {**_slices(objective), "events_from": since, "to_ts": until})
+def count_sql(objective: Objective) -> str:
+    """Return the statement that counts events into `slo_minute`; it binds `objective` and `counts_params`."""
+    return f"{_sql('count')} {_counted(objective)} {_sql('counts')}"
+
+
+def counts_params(objective: Objective, *, since: datetime, until: datetime) -> dict[str, object]:
+    """Return the parameters of the minutes with events from `since` to `until`."""
+    return {**_slices(objective), "events_from": since, "to_ts": until}
+
+
+def blind(reader: Reader, objective: Objective, *, now: datetime) -> tuple[datetime | None, bool]:
+    """Return when the last event of the objective was, and whether some were expected since: then nobody sees it."""
+    query = _sql("blind").format(events=_events(objective))
+    params = {"events_from": now - timedelta(days=8), "to_ts": now, "least_s": BLIND_S}
+    (row,) = reader.query(query, params).to_pylist()
+    return row["last_event"], bool(row["blind"])
 
 
 def unreachable(objective: Objective) -> tuple[str, ...]:
@@ -92,9 +110,9 @@ def period_start(period: Period, now: datetime) -> datetime:
     return first[period.calendar]
 
 
-def _counted(objective: Objective) -> str:
+def _counted(objective: Objective, *, stored: bool = False) -> str:
     """Return the two relations that every question about an objective begins with: `events` and `minutes`."""
-    aggregate = _sql("slices" if objective.method == "timeslices" else "minutes")
+    aggregate = _sql("stored_minutes" if stored else "slices" if objective.method == "timeslices" else "minutes")
     return f"with events as ({_events(objective)}), minutes as ({aggregate})"
 
 
@@ -123,7 +141,8 @@ def _measure(measure: str) -> str:
     return "(" + " + ".join(f"{column}_ms" for column in columns) + ")"
 
 
-def _params(objective: Objective, since: datetime, until: datetime) -> dict[str, object]:
+def _params(objective: Objective, since: datetime, until: datetime, *, stored: bool = False) -> dict[str, object]:
+    counted: dict[str, object] = {"objective": objective.name} if stored else _slices(objective)
     return {
         "events_from": since - LONGEST,
         "from_ts": since,
@@ -132,7 +151,7 @@ def _params(objective: Objective, since: datetime, until: datetime) -> dict[str,
         "period_s": objective.period.days * DAY_S,
         "cap": CAP,
         "least_bad": LEAST_BAD,
-        **_slices(objective),
+        **counted,
     }
 
 

@@ -147,7 +147,7 @@ def _target(goal: Tree) -> float:
         goal.fail("expected either `target` (0 to 1) or `targetPercent`")
     if share is not None:
         return share.number(low=0.0, high=0.999999)
-    return percent.number(low=0.0, high=99.9999) / 100 if percent is not None else 0.0
+    return round(percent.number(low=0.0, high=99.9999) / 100, 9) if percent is not None else 0.0
 
 
 def _limit(goal: Tree, signal: str) -> Limit:

@@ -78,7 +78,7 @@ def share(tree: Tree) -> float:
 
 def share_of(found: re.Match[str]) -> float:
     """Return the share that a match of SHARE names."""
-    return float(found["rank"] or found["percent"]) / 100
+    return round(float(found["rank"] or found["percent"]) / 100, 9)
 
 
 def _limit(tree: Tree, found: re.Match[str], measure: str) -> Limit:

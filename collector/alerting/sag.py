@@ -66,7 +66,7 @@ def _close(
     if alarm is not None and alarm["closed"] is None:
         return None
     ended = alarm["closed"] if alarm is not None and alarm["closed"] > row["opened"] else now
-    connection.execute(_sql("close_sag"), {"alert_id": row["alert_id"], "closed": ended})
+    connection.execute(_sql("close_alert"), {"alert_id": row["alert_id"], "closed": ended})
     return AlertChange(str(row["alert_id"]), str(row["series"]), row["opened"], ended)
 
 
