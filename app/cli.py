@@ -2,13 +2,25 @@
 
 import sys
 from collections.abc import Sequence
+from itertools import chain
+from typing import Final
 
 import click
 
 from tailbudget.instrument.errors import UserError
 
 from . import config
-from .commands import collector, questions, services, slo, verdicts
+from .commands import collector, feeds, questions, services, slo, verdicts
+
+#: In the order in which --help lists their commands.
+TOPICS: Final = (
+    services,
+    collector,
+    feeds,
+    questions,
+    verdicts,
+    slo,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110})
@@ -17,7 +29,7 @@ def cli() -> None:
     """Where every millisecond of an LLM request went, and whether it was within budget."""
 
 
-for command in (*services.COMMANDS, *collector.COMMANDS, *questions.COMMANDS, *verdicts.COMMANDS, *slo.COMMANDS):
+for command in chain.from_iterable(topic.COMMANDS for topic in TOPICS):
     cli.add_command(command)
 
 

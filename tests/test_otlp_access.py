@@ -15,7 +15,9 @@ import pytest
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from tailbudget.collector.receive.cors import Cors
+from tailbudget.collector.receive.refusal import FAULTS
 from tailbudget.collector.receive.room import BusyError, Room
+from tailbudget.collector.receive.rpc import STATUSES
 from tailbudget.collector.settings import CollectorSettings
 from tailbudget.instrument.errors import UserError
 
@@ -183,7 +185,7 @@ def test_no_more_bodies_than_may_be_are_taken_at_once() -> None:
         third.take(10)
 
 
-def test_more_calls_than_may_wait_are_refused_and_none_is_lost(tmp_path: Path) -> None:
+def test_sixty_calls_at_once_are_all_taken(tmp_path: Path) -> None:
     with collector(tmp_path / "data") as running, ExitStack() as stack:
         wires = [stack.enter_context(channel(running.grpc_port)) for _ in range(4)]
         codes: list[grpc.StatusCode] = []
@@ -198,3 +200,11 @@ def test_more_calls_than_may_wait_are_refused_and_none_is_lost(tmp_path: Path) -
         for thread in threads:
             thread.join()
         assert codes == [CODE.OK] * 60
+
+
+def test_the_page_on_otlp_names_every_fault_and_option() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "otlp.md").read_text(encoding="utf-8")
+    for status, code in FAULTS.values():
+        assert f"| {status} | {STATUSES[code].name} |" in page
+    for option in ("--grpc", "--token-file", "--tls-cert", "--tls-key", "--cors-origin", "--forward"):
+        assert option in page

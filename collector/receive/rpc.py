@@ -140,8 +140,8 @@ class _Services(grpc.GenericRpcHandler):
     async def _take(self, endpoint: Endpoint, message: bytes) -> bytes:
         with self._receiver.room.hold() as hold:
             hold.take(len(message))
-            answer = await self._receiver.take(Received(endpoint=endpoint, data=message), hold)
-        return answer.SerializeToString()
+            taken = await self._receiver.take(Received(endpoint=endpoint, data=message), hold)
+        return taken.answer.SerializeToString()
 
     def _refusing(self, endpoint: Endpoint, refusal: Refusal) -> Handler:
         def refuse(_messages: object, context: grpc.ServicerContext) -> NoReturn:
