@@ -41,6 +41,7 @@ class CollectorSettings:
     grpc_port: int = 4317
     api_port: int = 4320
     sag: SagSettings = field(default_factory=SagSettings)
+    slo: tuple[Path, ...] = ()  # files of objectives, read again when they change
     content: str = "drop"  # or hash, truncate:N, keep
     memory_limit: str = "256MB"  # of DuckDB: 65,536 spans in one transaction do not fit in 128 MB
     temp_limit: str = TEMP_LIMIT  # of what queries spill to the data folder; one that needs more fails alone

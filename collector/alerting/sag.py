@@ -45,8 +45,9 @@ def update_sag_alerts(
 ) -> list[AlertChange]:
     """Judge the bins that ended GRACE_S before `now` or earlier; return the alerts that this opened or closed.
 
-    A series has at most one open alert; those that sag together name the same scope. While it is open its value, severity and summary follow the worst seen so far;
-    it closes when its rate is back, or when the series has had no bin for as long as the detector looks back.
+    A series has at most one open alert; those that sag together name the same scope. While it is open its value,
+    severity and summary follow the worst seen so far; it closes when its rate is back, or when the series has had no
+    bin for as long as the detector looks back.
     """
     found = _alarms(connection, now=now, settings=settings)
     open_now = {str(row["series"]): row for row in _rows(connection, _sql("open_sags"))}
@@ -77,7 +78,7 @@ def _close(
     if alarm is not None and alarm["closed"] is None:
         return None
     ended = alarm["closed"] if alarm is not None and alarm["closed"] > row["opened"] else now
-    connection.execute(_sql("close_sag"), {"alert_id": row["alert_id"], "closed": ended})
+    connection.execute(_sql("close_alert"), {"alert_id": row["alert_id"], "closed": ended})
     return AlertChange(str(row["alert_id"]), str(row["series"]), row["opened"], ended)
 
 

@@ -348,7 +348,44 @@ create table alerts (
     value DOUBLE,                      -- what was seen
     threshold DOUBLE,                  -- what was allowed
     summary VARCHAR not null,          -- one sentence for a person
-    scope VARCHAR                      -- what sags with it, null for a series alone: alerts of one scope are one page
+    scope VARCHAR,                     -- what sags with it, null for a series alone: alerts of one scope are one page
+    labels JSON,                       -- what it is about by name: objective, part, ...
+    owner VARCHAR,                     -- who answers for it, from the objective
+    runbook VARCHAR,                   -- what to do, from the objective
+    acknowledged TIMESTAMPTZ,          -- when a person took it, null until then
+    acknowledged_by VARCHAR            -- who took it
+);
+
+-- One row an objective, part and minute that had events: what its error budget is counted from.
+create table slo_minute (
+    objective VARCHAR not null,        -- its name
+    part VARCHAR not null,             -- the tenant, model, ... that has a budget of its own; empty when all share one
+    minute TIMESTAMPTZ not null,       -- start of the minute, or of the slice
+    n BIGINT not null,                 -- events that count, or 1 for a slice
+    bad BIGINT not null                -- of them bad
+);
+
+-- One row an objective and part: how its error budget stands.
+create table slo_status (
+    objective VARCHAR not null,        -- its name
+    part VARCHAR not null,             -- the tenant, model, ... that has a budget of its own; empty when all share one
+    judged TIMESTAMPTZ not null,       -- when
+    goal VARCHAR not null,             -- what is promised, in words
+    target DOUBLE not null,            -- share that must be good, 0 to 1
+    period VARCHAR not null,           -- over what time: 30d, or month
+    n BIGINT not null,                 -- events of the period
+    bad BIGINT not null,               -- of them bad
+    good_share DOUBLE,                 -- 1 - bad / n
+    budget_left DOUBLE,                -- share of the error budget, negative when overspent
+    hours_left DOUBLE,                 -- until it is spent at the last hour's burn, null while nothing burns
+    burn_1h DOUBLE,                    -- budgets a period that the last hour's bad share would spend
+    burn_6h DOUBLE,                    -- the same of 6 hours
+    burn_1d DOUBLE,                    -- the same of a day
+    burn_3d DOUBLE,                    -- the same of 3 days
+    firing VARCHAR[] not null,         -- burn rules that fire
+    blind_since TIMESTAMPTZ,           -- when the last event was, where more were expected since; else null
+    owner VARCHAR,                     -- who answers for it
+    runbook VARCHAR                    -- what to do
 );
 
 -- One row a sample of one GPU.
