@@ -35,6 +35,7 @@ SAMPLES: dict[str, object] = {
     "window_s": 300,
     "min_buckets": 15,
     "threshold": 0.12,
+    "ranks": [0.5, 0.95],
     "series": "m|p|i|server|token",
     "opened": "2026-03-01 12:00:00+00:00",
     "since": "2026-03-01 12:00:00+00:00",

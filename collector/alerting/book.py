@@ -49,26 +49,26 @@ def write(
     connection: duckdb.DuckDBPyConnection, alarms: Iterable[Alarm], *, kinds: tuple[str, ...], now: datetime
 ) -> list[Change]:
     """Make the open alerts of these kinds those of `alarms`; return what this opened or closed."""
-    table = ConnectionReader(connection).query(sql("open_alerts"), {"kinds": list(kinds)})
+    table = ConnectionReader(connection).query(statement("open_alerts"), {"kinds": list(kinds)})
     before = {_key(row): row for row in table.to_pylist()}
     changes: list[Change] = []
     wanted = {alarm.key: alarm for alarm in alarms}
     for key, row in before.items():
         if key not in wanted:
-            connection.execute(sql("close_alert"), {"alert_id": row["alert_id"], "closed": now})
+            connection.execute(statement("close_alert"), {"alert_id": row["alert_id"], "closed": now})
             changes.append(Change(row["alert_id"], row["opened"], now))
     for key, alarm in wanted.items():
         known = before.get(key)
         opened = known["opened"] if known else alarm.opened
         alert_id = known["alert_id"] if known else _id(alarm)
-        connection.execute(sql("open_alert"), _params(alarm, alert_id=alert_id, opened=opened))
+        connection.execute(statement("open_alert"), _params(alarm, alert_id=alert_id, opened=opened))
         if known is None:
             changes.append(Change(alert_id, opened, None))
     return changes
 
 
 @cache
-def sql(name: str) -> str:
+def statement(name: str) -> str:
     """Return the statement of `<name>.sql` in this folder."""
     return (SQL / f"{name}.sql").read_text(encoding="utf-8")
 

@@ -48,10 +48,10 @@ class BurnAlerts:
                 alarms.append(words.unjudged(objective, str(error).splitlines()[0], now=now))
         self._counted = dict.fromkeys(objectives, now)
         with self._transaction():
-            self._connection.execute(book.sql("clear_status"))
-            self._connection.execute(book.sql("forget_minutes"), {"names": [one.name for one in objectives]})
+            self._connection.execute(book.statement("clear_status"))
+            self._connection.execute(book.statement("forget_minutes"), {"names": [one.name for one in objectives]})
             for row in statuses:
-                self._connection.execute(book.sql("write_status"), row)
+                self._connection.execute(book.statement("write_status"), row)
             return book.write(self._connection, alarms, kinds=KINDS, now=now)
 
     @contextmanager
@@ -80,7 +80,7 @@ class BurnAlerts:
 
     def _count(self, objective: Objective, *, since: datetime, now: datetime) -> None:
         with self._transaction():  # ends before anything is read: readers have a transaction of their own
-            self._connection.execute(book.sql("refresh_minutes"), {"objective": objective.name, "since": since})
+            self._connection.execute(book.statement("refresh_minutes"), {"objective": objective.name, "since": since})
             params = burn.counts_params(objective, since=since, until=now)
             self._connection.execute(burn.count_sql(objective), {**params, "objective": objective.name})
 
