@@ -65,8 +65,10 @@ def figure(recorded: Recorded, metric: str, name: str) -> float:
 
 async def test_a_slow_first_attempt_is_overtaken_and_cancelled(recorded: Recorded, name: str) -> None:
     hedge, cancelled = Hedge(name, delay_s=0.02, max_share=1), []
+    told: list[int] = []
 
     async def call(attempt: Attempt) -> str:
+        attempt.on_cancel(lambda: told.append(attempt.number))
         try:
             await asyncio.sleep(LONG_S if attempt.number == 1 else 0)
         except asyncio.CancelledError:
@@ -76,7 +78,7 @@ async def test_a_slow_first_attempt_is_overtaken_and_cancelled(recorded: Recorde
 
     assert await hedge.run(call, idempotent=True) == "attempt 2"
     await asyncio.sleep(0)
-    assert cancelled == [1]
+    assert cancelled == told == [1]
     assert (figure(recorded, "slo.hedge.sent", name), figure(recorded, "slo.hedge.won", name)) == (1, 1)
 
 

@@ -29,11 +29,6 @@ BUDGETS = {
     "/too-late": {},
     "/users/{id}/chat": {"total": 1000},
 }
-    "/chat": {"total": 4000, "retrieval": 300},
-    "/fails": {},
-    "/too-late": {},
-    "/users/{id}/chat": {"total": 1000},
-}
 
 
 @pytest.fixture

@@ -118,6 +118,13 @@ def test_a_call_counts_once_and_one_without_an_end_is_forgotten(recorded: Record
     chunks.close()
     (point,) = histogram(recorded, "gen_ai.client.operation.duration")
     assert point.count == 1
+    span = recorded.tracer_provider.get_tracer("t").start_span("twice")
+    call_metrics.began(span, {"gen_ai.request.model": "twice"}, streamed=False)
+    for _ in range(2):
+        call_metrics.ended(span)
+    twice = [p.count for p in histogram(recorded, "gen_ai.client.operation.duration") if "twice" in str(p.attributes)]
+    assert twice == [1]
+    del span
     before = len(call_metrics._calls)
     call_metrics.began(recorded.tracer_provider.get_tracer("t").start_span("dropped"), {}, streamed=False)
     gc.collect()
