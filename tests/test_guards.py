@@ -383,6 +383,19 @@ async def test_one_that_gives_up_at_the_last_moment_hands_its_turn_on(name: str)
     assert first.cancelled() or first.exception() is None
 
 
+async def test_nobody_waits_longer_than_allowed_behind_one_that_hangs(name: str) -> None:
+    queue = BoundedQueue(name, at_once=1, max_wait_s=0.03)
+    async with queue:
+        with pytest.raises(QueueFullError, match=r"waited 0\.0 s"):
+            await queue.__aenter__()
+        with pytest.raises(QueueFullError, match=r"waited 0\.0 s"):
+            await asyncio.to_thread(queue.__enter__)
+        assert queue.depth == 0
+    async with queue:
+        assert queue._inside == 1
+    assert queue._inside == 0
+
+
 def test_threads_wait_too_and_never_more_are_inside_than_allowed(name: str) -> None:
     queue, inside, peak = BoundedQueue(name, at_once=3), [0], []
     lock = threading.Lock()
