@@ -2,10 +2,10 @@
 
 import time
 import weakref
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal
 
-from opentelemetry.metrics import Histogram, Meter
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
 
@@ -13,9 +13,10 @@ from . import providers
 from .attempts import current_attempt
 from .chunks import Reported
 from .guard import Guard
+from .metering import MAX_SERIES
 from .request import current_request
 from .spans import error_type
-from .vocabulary import convert
+from .vocabulary import RATELIMIT_REMAINING, convert
 
 #: Bucket boundaries of the conventions, in seconds and in tokens.
 SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -39,6 +40,8 @@ LABELS: Final = ("gen_ai.operation.name", "gen_ai.request.model", "gen_ai.provid
 Labels = dict[str, str]
 
 _histograms: dict[Meter, dict[str, Histogram]] = {}
+_gauged: set[Meter] = set()
+_remaining_by: dict[tuple[str, str, str], float] = {}
 
 
 class _Call:
@@ -92,6 +95,26 @@ def ended(
         for kind, tokens in (("input", reported.input_tokens), ("output", reported.output_tokens)):
             if tokens is not None:
                 histograms[TOKEN_USAGE].record(tokens, labels | {"gen_ai.token.type": kind})
+
+
+@Guard("call metrics")
+def ratelimit(remaining: float, *, kind: Literal["requests", "tokens"], provider: str, server_address: str) -> None:
+    """Take what a provider's answer says is left of its limit; the gauge `slo.ratelimit.remaining` has the last word.
+
+    Of at most 1,000 providers and addresses: they come from answers.
+    """
+    meter = providers.meter()
+    if meter not in _gauged:
+        _gauged.add(meter)
+        meter.create_observable_gauge(RATELIMIT_REMAINING, [_remaining])
+    key = (kind, provider, server_address)
+    if key in _remaining_by or len(_remaining_by) < MAX_SERIES:
+        _remaining_by[key] = remaining
+
+
+def _remaining(_: CallbackOptions) -> Iterator[Observation]:
+    for (kind, provider, address), remaining in _remaining_by.copy().items():
+        yield Observation(remaining, {"kind": kind, "gen_ai.provider.name": provider, "server.address": address})
 
 
 def _current() -> dict[str, Histogram]:

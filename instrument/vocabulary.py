@@ -89,6 +89,7 @@ REQUESTS_ENDED: Final = "slo.requests.ended"
 REQUESTS_ACTIVE: Final = "slo.requests.active"
 REQUESTS_OLDEST_AGE: Final = "slo.requests.oldest_age"
 LOOP_LAG: Final = "slo.loop.lag"
+RATELIMIT_REMAINING: Final = "slo.ratelimit.remaining"
 
 # Of guards: each has its name in `slo.guard`.
 GUARD: Final = "slo.guard"
