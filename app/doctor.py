@@ -60,7 +60,8 @@ def examine(api: str, *, span: timedelta) -> Row:
 
     Keys: api, decoder, landing_lag_s, assembly_lag_s, queue_bodies, journal_bytes, failures (by work), engines (whether
     each answered its last scrape), services (rows of the view `coverage`), arrivals (how late each is), unstored (rows
-    of what was received and not stored). Raises UserError when nothing answers there or OTLP is not accepted yet, QueryError when it answers but refuses.
+    of what was received and not stored). Raises UserError when nothing answers there or OTLP is not accepted yet,
+    QueryError when it answers but refuses.
     """
     api = api.rstrip("/")
     _check_ready(api)
