@@ -13,9 +13,9 @@ from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import convert
 
-from .alerting import update_sag_alerts
+from .alerting import BurnAlerts, ObjectiveFiles, update_sag_alerts
 from .api.queries import Queries
-from .assemble import Assembler
+from .assemble import Assembler, Live, pack_rollup
 from .counters import Counters
 from .erasure import Erasures
 from .journal.record import path_of, read
@@ -35,8 +35,10 @@ log: Final = logging.getLogger(__name__)
 JOURNAL: Final = "journal"
 ASSEMBLE_EVERY_S: Final = 2.0
 ALERT_EVERY_S: Final = 5.0
+OBJECTIVES_EVERY_S: Final = 15.0
 FORGET_EVERY_S: Final = 3600.0
 ERASE_EVERY_S: Final = 0.5
+PACK_EVERY_S: Final = 3600.0
 LAND_WITHIN_S: Final = 5.0
 
 
@@ -47,6 +49,7 @@ class Collector:
         self._settings = settings
         self._content = settings.content_rule()
         self._folder = settings.data / JOURNAL
+        self._objectives = ObjectiveFiles(settings.slo)
         self.counters = Counters()
         self.counters.decoder.labels(DECODER).set(1)
         self._connection = _open(settings)
@@ -106,15 +109,19 @@ class Collector:
 
     def _chores(self) -> Sequence[Chore]:
         connection = self._connection
-        assembler = Assembler(connection)
+        live, assembler = Live(connection), Assembler(connection, prices=self._settings.prices)
         return [
+            Chore("running requests", ASSEMBLE_EVERY_S, live.tick),
             Chore("erasure", ERASE_EVERY_S, lambda _: self.erasures.run()),
             Chore("assembly", ASSEMBLE_EVERY_S, lambda now: self._assemble(assembler, now)),
             Chore(
                 "sag alerts",
                 ALERT_EVERY_S,
                 lambda now: update_sag_alerts(connection, now=now, settings=self._settings.sag),
+                share=0.1,  # 12 ms a series
             ),
+            Chore("packing the roll-up", PACK_EVERY_S, lambda now: pack_rollup(connection, now)),
+            Chore("objectives", OBJECTIVES_EVERY_S, BurnAlerts(connection, self._objectives).update, share=0.1),
             Chore(
                 "forgetting bodies",
                 FORGET_EVERY_S,

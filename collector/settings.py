@@ -8,6 +8,7 @@ from typing import Final
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.instrument.errors import UserError
 
+from .assemble.prices import Price
 from .forward import Address, parse_headers
 from .land.database import TEMP_LIMIT
 from .receive.privacy import Content
@@ -40,6 +41,7 @@ class CollectorSettings:
     grpc_port: int = 4317
     api_port: int = 4320
     sag: SagSettings = field(default_factory=SagSettings)
+    slo: tuple[Path, ...] = ()  # files of objectives, read again when they change
     content: str = "drop"  # or hash, truncate:N, keep
     memory_limit: str = "256MB"  # of DuckDB: 65,536 spans in one transaction do not fit in 128 MB
     temp_limit: str = TEMP_LIMIT  # of what queries spill to the data folder; one that needs more fails alone
@@ -53,6 +55,7 @@ class CollectorSettings:
     queue_bytes: int = 64 * MIB  # memory of what waits decoded; beyond it senders are slowed down
     segment_bytes: int = 64 * MIB  # of one journal file
     free_bytes: int = 128 * MIB  # kept free on the disk, so that what is journaled can land
+    prices: tuple[Price, ...] = ()  # what tokens cost; without any no request has a cost
     allowed_hosts: tuple[str, ...] = ()  # further names by which browsers and clients may call the API
     token: str | None = field(default=None, repr=False)  # that senders and readers must bear
     tls_cert: Path | None = None  # PEM, of the OTLP ports; with tls_key

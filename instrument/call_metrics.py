@@ -1,4 +1,4 @@
-"""The GenAI conventions' histograms of model calls, whatever sampling does with their spans."""
+"""What begins and ends with a model call beside its span: the conventions' histograms, which sampling does not thin."""
 
 import time
 import weakref
@@ -7,10 +7,13 @@ from typing import Final
 
 from opentelemetry.metrics import Histogram, Meter
 from opentelemetry.trace import Span
+from opentelemetry.util.types import AttributeValue
 
 from . import providers
+from .attempts import current_attempt
 from .chunks import Reported
 from .guard import Guard
+from .request import current_request
 from .spans import error_type
 from .vocabulary import convert
 
@@ -31,6 +34,8 @@ HISTOGRAMS: Final[dict[str, tuple[str, tuple[float, ...]]]] = {
     TOKEN_USAGE: ("{token}", TOKENS),
 }
 
+#: Attributes of the span that are labels of the metrics.
+LABELS: Final = ("gen_ai.operation.name", "gen_ai.request.model", "gen_ai.provider.name", "server.address")
 Labels = dict[str, str]
 
 _histograms: dict[Meter, dict[str, Histogram]] = {}
@@ -48,9 +53,17 @@ class _Call:
 _calls: "weakref.WeakKeyDictionary[Span, _Call]" = weakref.WeakKeyDictionary()
 
 
-def began(span: Span, labels: Mapping[str, str]) -> None:
-    """Take note of the call that `span` stands for; empty labels are left out."""
-    _calls[span] = _Call({name: value for name, value in labels.items() if value})
+@Guard("call metrics")
+def began(span: Span, attributes: Mapping[str, AttributeValue], *, streamed: bool) -> None:
+    """Take note of a call, here, in the request that makes it and in the attempt of a hedge that it belongs to.
+
+    `attributes` are those with which its span started; the conventions say which of them are labels.
+    """
+    _calls[span] = _Call({name: str(attributes[name]) for name in LABELS if attributes.get(name)})
+    if attempt := current_attempt():
+        attempt.made(span)
+    if request := current_request():
+        request.work.call_began(span, streamed=streamed)
 
 
 @Guard("call metrics")

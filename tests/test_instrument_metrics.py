@@ -119,7 +119,7 @@ def test_a_call_counts_once_and_one_without_an_end_is_forgotten(recorded: Record
     (point,) = histogram(recorded, "gen_ai.client.operation.duration")
     assert point.count == 1
     before = len(call_metrics._calls)
-    call_metrics.began(recorded.tracer_provider.get_tracer("t").start_span("dropped"), {})
+    call_metrics.began(recorded.tracer_provider.get_tracer("t").start_span("dropped"), {}, streamed=False)
     gc.collect()
     assert len(call_metrics._calls) == before
 

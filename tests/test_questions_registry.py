@@ -20,6 +20,8 @@ SAMPLES: dict[str, object] = {
     "measure": "total_ms",
     "from_ts": "2026-03-01 12:00:00+00:00",
     "to_ts": "2026-03-01 12:15:00+00:00",
+    "baseline_from_ts": "2026-03-01 11:00:00+00:00",
+    "baseline_to_ts": "2026-03-01 11:15:00+00:00",
     "now": "2026-03-01 12:15:00+00:00",
     "route": None,
     "bucket_s": 20,
@@ -32,7 +34,12 @@ SAMPLES: dict[str, object] = {
     "gap_s": 300,
     "window_s": 300,
     "min_buckets": 15,
-    "threshold": 0.16,
+    "threshold": 0.12,
+    "series": "m|p|i|server|token",
+    "opened": "2026-03-01 12:00:00+00:00",
+    "since": "2026-03-01 12:00:00+00:00",
+    "sagging": ["m|p|i|server|token"],
+    **dict.fromkeys(("service", "model", "tenant", "outcome", "version", "region", "prompt_bucket")),
 }
 
 

@@ -20,6 +20,7 @@ from ..options import (
 )
 
 FILE: Final = click.Path(path_type=Path)
+SLO: Final = Path("slo.yaml")
 
 
 @click.command()
@@ -66,13 +67,34 @@ FILE: Final = click.Path(path_type=Path)
 @key_option
 @user_option
 @sag_option
-def collector(*, token_file: Path | None, key_file: Path | None, sag: str, **settings: Any) -> None:
+@option(
+    "--slo",
+    multiple=True,
+    type=FILE,
+    envvar="TAILBUDGET_SLO",
+    help="File of objectives, read again when it changes; repeatable. Without one ./slo.yaml, where there is one.",
+)
+@option(
+    "--prices",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="CSV file of prices: provider, model (* for any), then dollars a million input, output and cached tokens.",
+)
+def collector(
+    *,
+    token_file: Path | None,
+    key_file: Path | None,
+    sag: str,
+    prices: Path | None,
+    slo: tuple[Path, ...],
+    **settings: Any,
+) -> None:
     """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
 
     Example: tailbudget collector --data ./telemetry
     """
     from tailbudget.analytics.sag import SagSettings
     from tailbudget.collector import serve
+    from tailbudget.collector.assemble.prices import read_prices
     from tailbudget.collector.receive.privacy import read_key
     from tailbudget.collector.settings import CollectorSettings
     from tailbudget.collector.token import read_token
@@ -81,7 +103,9 @@ def collector(*, token_file: Path | None, key_file: Path | None, sag: str, **set
     data = settings["data"]
     token = read_token(token_file, data=data) if token_file else os.environ.get("TAILBUDGET_TOKEN", "").strip() or None
     key = read_key(key_file, data=data) if key_file else None
-    serve(CollectorSettings(token=token, key=key, sag=SagSettings.parse(sag), **settings))
+    paid = read_prices(prices) if prices else ()
+    objectives = slo or ((SLO,) if SLO.exists() else ())
+    serve(CollectorSettings(token=token, key=key, sag=SagSettings.parse(sag), prices=paid, slo=objectives, **settings))
 
 
 COMMANDS = (collector,)

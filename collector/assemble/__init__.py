@@ -1,5 +1,7 @@
 """From spans to requests: which spans make a request, its critical path, its model calls, its stages."""
 
 from .assembler import Assembler, TickReport
+from .live import Live
+from .rollup import pack_rollup
 
-__all__ = ["Assembler", "TickReport"]
+__all__ = ["Assembler", "Live", "TickReport", "pack_rollup"]

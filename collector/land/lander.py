@@ -26,8 +26,8 @@ AT_MOST_EVERY_S: Final = 1.0
 RETRY_S: Final = 1.0
 #: Counts are stored with the next bodies, or this late without any; a kill loses as much of them, and no span.
 COUNTS_EVERY_S: Final = 5.0
-#: A chore that takes over 10 % of its period runs this seldom.
-SLOW_CHORE_EVERY_S: Final = 5.0
+#: A chore that takes over 10 % of its period runs this seldom: requests are promised within 5 s of their last span.
+SLOW_CHORE_EVERY_S: Final = 4.0
 #: What is wrong with the machine rather than with a body: the same bodies are tried again.
 ENVIRONMENT: Final = (
     duckdb.IOException,
@@ -69,6 +69,7 @@ class Chore:
     name: str
     every_s: float
     run: Callable[[datetime], object]
+    share: float = 1.0  # of the thread's time, at most; one that takes longer runs more seldom
     due_s: float = 0.0  # monotonic
 
 
@@ -298,7 +299,7 @@ class Lander:
                 self._counters.failures.labels(chore.name).inc()
             took_s = time.monotonic() - started
             pause_s = chore.every_s if took_s <= chore.every_s / 10 else max(SLOW_CHORE_EVERY_S, chore.every_s)
-            chore.due_s = started if unfinished else started + pause_s
+            chore.due_s = started if unfinished else started + max(pause_s, took_s / chore.share)
 
 
 def _line(error: Exception) -> str:

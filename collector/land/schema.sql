@@ -63,6 +63,7 @@ create table spans (
     call_role VARCHAR,                 -- slo.role: what a model call is for
     hedged BOOLEAN,                    -- slo.hedged
     fallback BOOLEAN,                  -- slo.fallback
+    feedback VARCHAR,                  -- slo.feedback
     streamed_ns BIGINT,                -- on the second record of a streamed call: from its headers to its end
     last_event_ns BIGINT,              -- last event since the span's start
     attrs JSON not null                -- every attribute that the content rule keeps, under its own key
@@ -154,7 +155,7 @@ create table requests (
     region VARCHAR,                    -- cloud.region
     conversation_id VARCHAR,           -- gen_ai.conversation.id
     outcome VARCHAR not null,          -- ok, error, timeout, rejected, dropped, left, shed, lost or degraded
-    left_in_stage VARCHAR,             -- stage in which a dropped or left request ended
+    left_in_stage VARCHAR,             -- stage in which a dropped, left or lost request ended
     left_after_ms DOUBLE,              -- time until the client left
     total_ms DOUBLE not null,          -- sum of the nine stage columns
     ttft_ms DOUBLE,                    -- first token of the last streamed call on the path, null when none streamed
@@ -287,6 +288,38 @@ create table violations (
     over_ms DOUBLE                     -- by how much
 );
 
+-- One row a minute (an hour, of what ended 26 hours ago), measure, group and bucket, or several that add up: how many
+-- requests that are not synthetic had a value between 1.02^(bucket - 1) and 1.02^bucket milliseconds.
+create table rollup_minute (
+    minute TIMESTAMPTZ not null,       -- in which the requests started
+    measure VARCHAR not null,          -- column of requests: total_ms, ttft_ms, usable_ms, final_ms or a stage's
+    service VARCHAR,                   -- of the requests
+    route VARCHAR,                     -- of the requests
+    model VARCHAR,                     -- of the requests
+    tenant VARCHAR,                    -- of the requests; `other` for all but the 200 largest of a day, once it ended 26 hours ago
+    outcome VARCHAR,                   -- of the requests
+    bucket INTEGER not null,           -- -32768 for a value of 0
+    n BIGINT not null,                 -- requests; negative where a late span changed what was counted before
+    total_ms DECIMAL(18, 3) not null   -- sum of their values, each rounded to the microsecond
+);
+
+-- One row a request that runs longer than its first token should take, as its service says every 5 s; gone once its span came.
+create table live (
+    trace_id UUID not null,            -- its trace
+    span_id UBIGINT not null,          -- its span, which has not come yet
+    request_id VARCHAR not null,       -- slo.request.id, else the span id in hex
+    started TIMESTAMPTZ not null,      -- when it began, on the clock of its service
+    service VARCHAR,                   -- service.name
+    route VARCHAR,                     -- slo.request
+    tenant VARCHAR,                    -- slo.tenant
+    stage VARCHAR,                     -- what it was doing when last heard of
+    age_s DOUBLE not null,             -- how long it had run then
+    heard TIMESTAMPTZ not null,        -- when that was, on the collector's clock
+    outcome VARCHAR,                   -- null while it runs; lost after 15 s of silence: then it is a row of requests too
+    changed BOOLEAN not null,          -- it was lost or heard of again since its trace was assembled
+    resource_id UBIGINT not null       -- row of resources
+);
+
 -- One row a series and 10 s: how fast tokens came while streams were decoding.
 create table decode_rate (
     t TIMESTAMPTZ not null,            -- start of the 10 s
@@ -314,7 +347,45 @@ create table alerts (
     instance VARCHAR,                  -- what it is about
     value DOUBLE,                      -- what was seen
     threshold DOUBLE,                  -- what was allowed
-    summary VARCHAR not null           -- one sentence for a person
+    summary VARCHAR not null,          -- one sentence for a person
+    scope VARCHAR,                     -- what sags with it, null for a series alone: alerts of one scope are one page
+    labels JSON,                       -- what it is about by name: objective, part, ...
+    owner VARCHAR,                     -- who answers for it, from the objective
+    runbook VARCHAR,                   -- what to do, from the objective
+    acknowledged TIMESTAMPTZ,          -- when a person took it, null until then
+    acknowledged_by VARCHAR            -- who took it
+);
+
+-- One row an objective, part and minute that had events: what its error budget is counted from.
+create table slo_minute (
+    objective VARCHAR not null,        -- its name
+    part VARCHAR not null,             -- the tenant, model, ... that has a budget of its own; empty when all share one
+    minute TIMESTAMPTZ not null,       -- start of the minute, or of the slice
+    n BIGINT not null,                 -- events that count, or 1 for a slice
+    bad BIGINT not null                -- of them bad
+);
+
+-- One row an objective and part: how its error budget stands.
+create table slo_status (
+    objective VARCHAR not null,        -- its name
+    part VARCHAR not null,             -- the tenant, model, ... that has a budget of its own; empty when all share one
+    judged TIMESTAMPTZ not null,       -- when
+    goal VARCHAR not null,             -- what is promised, in words
+    target DOUBLE not null,            -- share that must be good, 0 to 1
+    period VARCHAR not null,           -- over what time: 30d, or month
+    n BIGINT not null,                 -- events of the period
+    bad BIGINT not null,               -- of them bad
+    good_share DOUBLE,                 -- 1 - bad / n
+    budget_left DOUBLE,                -- share of the error budget, negative when overspent
+    hours_left DOUBLE,                 -- until it is spent at the last hour's burn, null while nothing burns
+    burn_1h DOUBLE,                    -- budgets a period that the last hour's bad share would spend
+    burn_6h DOUBLE,                    -- the same of 6 hours
+    burn_1d DOUBLE,                    -- the same of a day
+    burn_3d DOUBLE,                    -- the same of 3 days
+    firing VARCHAR[] not null,         -- burn rules that fire
+    blind_since TIMESTAMPTZ,           -- when the last event was, where more were expected since; else null
+    owner VARCHAR,                     -- who answers for it
+    runbook VARCHAR                    -- what to do
 );
 
 -- One row a sample of one GPU.
@@ -372,7 +443,9 @@ create table dirty (
     trace_id UUID primary key,         -- the trace
     since TIMESTAMPTZ not null,        -- arrival of the first span not yet assembled
     last_arrival TIMESTAMPTZ not null, -- arrival of the last one
-    root_seen BOOLEAN not null         -- a span without a parent is among those that arrived
+    root_seen BOOLEAN not null,        -- a span without a parent is among those that arrived
+    first_ns BIGINT,                   -- earliest start of the spans that arrived
+    last_ns BIGINT                     -- latest end of them
 );
 
 -- One row a request body that was stored, so that a repeat is acknowledged and skipped.
