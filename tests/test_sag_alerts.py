@@ -148,7 +148,8 @@ def test_what_the_gpu_did_meanwhile_is_the_cause(now: dict[str, float], cause: s
     connection.execute(
         """insert into gpu by name
            select $t0::timestamptz + to_seconds(n) as sampled_at, 'h' as host, '0' as gpu, 0.9 as util, true as up,
-               case when n < 270 then 1710 else $sm_mhz end as sm_mhz, case when n < 270 then 0 else $throttle end as throttle
+               case when n < 270 then 1710 else $sm_mhz end as sm_mhz,
+               case when n < 270 then 0 else $throttle end as throttle
            from range(320) as numbered (n)""",
         {"t0": T0, **now},
     )

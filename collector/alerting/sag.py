@@ -45,8 +45,9 @@ def update_sag_alerts(
 ) -> list[AlertChange]:
     """Judge the bins that ended GRACE_S before `now` or earlier; return the alerts that this opened or closed.
 
-    A series has at most one open alert; those that sag together name the same scope. While it is open its value, severity and summary follow the worst seen so far;
-    it closes when its rate is back, or when the series has had no bin for as long as the detector looks back.
+    A series has at most one open alert; those that sag together name the same scope. While it is open its value,
+    severity and summary follow the worst seen so far; it closes when its rate is back, or when the series has had no
+    bin for as long as the detector looks back.
     """
     found = _alarms(connection, now=now, settings=settings)
     open_now = {str(row["series"]): row for row in _rows(connection, _sql("open_sags"))}
