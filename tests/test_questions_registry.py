@@ -18,6 +18,7 @@ SAMPLES: dict[str, object] = {
     "by": "tenant",
     "attribute": None,
     "measure": "total_ms",
+    "value": "acme",
     "from_ts": "2026-03-01 12:00:00+00:00",
     "to_ts": "2026-03-01 12:15:00+00:00",
     "baseline_from_ts": "2026-03-01 11:00:00+00:00",
