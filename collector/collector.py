@@ -25,6 +25,7 @@ from .land.seen import Keys
 from .receive.batches import CONTENT_DROPPED, Batches
 from .receive.decode import DECODER
 from .receive.intake import Intake, decode
+from .seal.sealer import Sealer, delete_unlisted
 from .settings import CollectorSettings
 
 log: Final = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ log: Final = logging.getLogger(__name__)
 JOURNAL: Final = "journal"
 ASSEMBLE_EVERY_S: Final = 2.0
 ALERT_EVERY_S: Final = 5.0
+SEAL_EVERY_S: Final = 60.0
 FORGET_EVERY_S: Final = 3600.0
 LAND_WITHIN_S: Final = 5.0
 
@@ -49,6 +51,7 @@ class Collector:
             known = self._body_keys()
             backlog, segment = self._recover(known)
             landing = Landing(self._connection)
+            delete_unlisted(self._connection, settings.data)
         except BaseException:
             self._connection.close()
             raise
@@ -91,12 +94,14 @@ class Collector:
         self._journal.close()
         if self._lander.close(within_s=LAND_WITHIN_S):
             self._journal.discard()
+        self._sealer.abandon()
         self.queries.close()
         self._connection.close()
 
     def _chores(self) -> Sequence[Chore]:
         connection = self._connection
         assembler = Assembler(connection)
+        self._sealer = Sealer(connection, self._settings.data, seal_after=self._settings.seal_after)
         return [
             Chore("assembly", ASSEMBLE_EVERY_S, lambda now: assembler.tick(now).unfinished),
             Chore(
@@ -104,6 +109,7 @@ class Collector:
                 ALERT_EVERY_S,
                 lambda now: update_sag_alerts(connection, now=now, settings=self._settings.sag),
             ),
+            Chore("sealing", SEAL_EVERY_S, self._sealer.tick),
             Chore(
                 "forgetting bodies",
                 FORGET_EVERY_S,

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Final, get_args
 
@@ -10,6 +11,7 @@ from tailbudget.instrument.errors import UserError
 
 from .land.database import TEMP_LIMIT
 from .receive.content import Content
+from .seal.sealer import SEAL_AFTER
 
 MIB: Final = 1024 * 1024
 MEMORY: Final = re.compile(r"\d+(\.\d+)? ?[KMGT]i?B", re.IGNORECASE)
@@ -33,6 +35,7 @@ class CollectorSettings:
     queue_bytes: int = 64 * MIB  # memory of what waits decoded; beyond it senders are slowed down
     segment_bytes: int = 64 * MIB  # of one journal file
     free_bytes: int = 128 * MIB  # kept free on the disk, so that what is journaled can land
+    seal_after: timedelta = SEAL_AFTER  # from the end of an hour until it goes to Parquet
     allowed_hosts: tuple[str, ...] = ()  # further names by which browsers and clients may call the API
 
     def __post_init__(self) -> None:
