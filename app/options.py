@@ -1,6 +1,7 @@
 """Options that several commands share, and how an option's text is checked."""
 
 import logging
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 import click
 
+UNITS = {"M": 10**6, "G": 10**9, "T": 10**12}
 DATA_HELP = "Folder of the database and the journal."
 #: Help names the variable of every option that has one.
 option = partial(click.option, show_envvar=True)
@@ -77,6 +79,28 @@ def _length(context: click.Context, parameter: click.Parameter, text: str) -> ti
         return length(text)
     except ValueError as error:
         raise click.BadParameter(str(error), context, parameter) from error
+
+
+def keep_option(name: str, default: str, what: str) -> Callable[..., Any]:
+    """Return the option of a length of time that `TAILBUDGET_<NAME>` sets too, as a timedelta."""
+    variable = f"TAILBUDGET_{name.replace('-', '_').upper()}"
+    return option(f"--{name}", default=default, envvar=variable, callback=_length, help=what)
+
+
+def _bytes(context: click.Context, parameter: click.Parameter, text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MGT])B", text.strip(), re.IGNORECASE)
+    if not found:
+        raise click.BadParameter(f"{text!r}: expected a size such as 500MB or 20GB", context, parameter)
+    return round(float(found[1]) * UNITS[found[2].upper()])
+
+
+disk_option = option(
+    "--max-disk",
+    default="20GB",
+    envvar="TAILBUDGET_MAX_DISK",
+    callback=_bytes,
+    help="Size of the data folder beyond which the oldest spans end.",
+)
 
 
 def log_to_stderr() -> None:

@@ -25,6 +25,8 @@ from .land.seen import Keys
 from .receive.batches import CONTENT_DROPPED, Batches
 from .receive.decode import DECODER
 from .receive.intake import Intake, decode
+from .seal.forensics import Forensics
+from .seal.retention import Retention
 from .seal.sealer import Sealer, delete_unlisted
 from .settings import CollectorSettings
 
@@ -101,7 +103,9 @@ class Collector:
     def _chores(self) -> Sequence[Chore]:
         connection = self._connection
         assembler = Assembler(connection)
-        self._sealer = Sealer(connection, self._settings.data, seal_after=self._settings.seal_after)
+        settings = self._settings
+        self._sealer = Sealer(connection, settings.data, seal_after=settings.seal_after)
+        retention = Retention(connection, settings.data, keep=settings.keep, counters=self.counters)
         return [
             Chore("assembly", ASSEMBLE_EVERY_S, lambda now: assembler.tick(now).unfinished),
             Chore(
@@ -110,6 +114,8 @@ class Collector:
                 lambda now: update_sag_alerts(connection, now=now, settings=self._settings.sag),
             ),
             Chore("sealing", SEAL_EVERY_S, self._sealer.tick),
+            Chore("retention", SEAL_EVERY_S, retention.tick),
+            Chore("forensics", SEAL_EVERY_S, Forensics(connection, settings.data).tick),
             Chore(
                 "forgetting bodies",
                 FORGET_EVERY_S,

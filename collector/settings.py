@@ -11,6 +11,7 @@ from tailbudget.instrument.errors import UserError
 
 from .land.database import TEMP_LIMIT
 from .receive.content import Content
+from .seal.retention import Keep
 from .seal.sealer import SEAL_AFTER
 
 MIB: Final = 1024 * 1024
@@ -36,6 +37,7 @@ class CollectorSettings:
     segment_bytes: int = 64 * MIB  # of one journal file
     free_bytes: int = 128 * MIB  # kept free on the disk, so that what is journaled can land
     seal_after: timedelta = SEAL_AFTER  # from the end of an hour until it goes to Parquet
+    keep: Keep = field(default_factory=Keep)
     allowed_hosts: tuple[str, ...] = ()  # further names by which browsers and clients may call the API
 
     def __post_init__(self) -> None:

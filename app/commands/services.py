@@ -1,10 +1,21 @@
 """Commands that start something and keep it running, and those that fetch what it needs."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import click
 
-from ..options import api_option, data_option, host_option, log_to_stderr, option, port_option, sag_option
+from ..options import (
+    api_option,
+    data_option,
+    disk_option,
+    host_option,
+    keep_option,
+    log_to_stderr,
+    option,
+    port_option,
+    sag_option,
+)
 
 
 @click.command()
@@ -27,17 +38,45 @@ def up(*, demo: bool, model: str, data: Path) -> None:
 @port_option("api", 4320, "Port of the read API, /metrics, /healthz and /readyz.", variable="API")
 @host_option
 @sag_option
-def collector(*, data: Path, http: int, api: int, host: str, sag: str) -> None:
+@keep_option("seal-after", "1h", "How long after its end an hour of spans goes to Parquet.")
+@keep_option("keep-spans", "7d", "How long spans, metrics and logs are kept.")
+@keep_option("keep-requests", "35d", "How long requests, calls, stages and violations are kept.")
+@keep_option("keep-rollups", "400d", "How long roll-ups and alerts are kept.")
+@disk_option
+def collector(
+    *,
+    data: Path,
+    http: int,
+    api: int,
+    host: str,
+    sag: str,
+    seal_after: timedelta,
+    keep_spans: timedelta,
+    keep_requests: timedelta,
+    keep_rollups: timedelta,
+    max_disk: int,
+) -> None:
     """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
 
     Example: tailbudget collector --data ./telemetry
     """
     from tailbudget.analytics.sag import SagSettings
     from tailbudget.collector import serve
+    from tailbudget.collector.seal.retention import Keep
     from tailbudget.collector.settings import CollectorSettings
 
     log_to_stderr()
-    serve(CollectorSettings(data=data, host=host, http_port=http, api_port=api, sag=SagSettings.parse(sag)))
+    serve(
+        CollectorSettings(
+            data=data,
+            host=host,
+            http_port=http,
+            api_port=api,
+            sag=SagSettings.parse(sag),
+            seal_after=seal_after,
+            keep=Keep(spans=keep_spans, requests=keep_requests, rollups=keep_rollups, max_disk_bytes=max_disk),
+        )
+    )
 
 
 @click.command()

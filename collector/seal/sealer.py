@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,7 +50,7 @@ class Sealer:
     """Seals through the connection that owns the data file; used by its one thread.
 
     A file counts from the transaction on that lists it, lets the view read it and deletes its rows from the table; one
-    that a crash left behind is deleted by `delete_unlisted`. `changed` is called after each such transaction.
+    that a crash left behind is deleted by `delete_unlisted`.
     """
 
     def __init__(
@@ -59,12 +59,10 @@ class Sealer:
         data: Path,
         *,
         seal_after: timedelta = SEAL_AFTER,
-        changed: Callable[[], object] = lambda: None,
     ) -> None:
         self._connection = connection
         self._data = data
         self._seal_after = seal_after
-        self._changed = changed
         self._job: _Job | None = None
         ((self._collector_id,),) = connection.execute("select collector_id from meta").fetchall()
 
@@ -96,7 +94,7 @@ class Sealer:
     def _plan(self, now: datetime) -> _Job | None:
         until = (now - self._seal_after).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         for bulk in SEALED_VIEWS:
-            counts = self._rows("counts", bulk, until_us=_us(until))
+            counts = self._rows("counts", bulk, until_us=to_us(until))
             if not counts:
                 continue
             hour_us = counts[0][0] // HOUR_US * HOUR_US
@@ -146,7 +144,6 @@ class Sealer:
         if not job.file.rows:
             job.file.abandon()
         log.info("%s: %d rows sealed", job.name, job.file.rows)
-        self._changed()
 
     def _list(self, job: _Job, now: datetime, *, nbytes: int) -> None:
         spread = statement("spread", job.bulk, file=quoted(job.name))
@@ -183,7 +180,8 @@ class Sealer:
         return rows
 
 
-def _us(instant: datetime) -> int:
+def to_us(instant: datetime) -> int:
+    """Return unix microseconds: instants cross into SQL as these, and back."""
     return round(instant.timestamp() * SECOND_US)
 
 

@@ -49,10 +49,14 @@ def columns(connection: duckdb.DuckDBPyConnection, bulk: Bulk) -> Mapping[str, s
     return {str(name): str(kind) for name, kind in connection.execute(query, [bulk.table]).fetchall()}
 
 
+def fill(name: str, **words: str) -> str:
+    """Return the SQL of one file, `{words}` filled in."""
+    return _text(name).format_map(words)
+
+
 def statement(name: str, bulk: Bulk, **more: str) -> str:
     """Return the SQL of one file for that table."""
-    known = {"table": bulk.table, "time": bulk.time, "key": bulk.key, "eligible": bulk.eligible}
-    return _text(name).format_map(known | more)
+    return fill(name, table=bulk.table, time=bulk.time, key=bulk.key, eligible=bulk.eligible, **more)
 
 
 def select_slice(bulk: Bulk, types: Mapping[str, str], *, sealed: Sequence[str], repeated: bool) -> str:

@@ -33,7 +33,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, views: Iterable[str] = B
     listed = sealed_files(connection)
     for view in views:
         connection.execute(f"create or replace view {view} as {reading(f'{view}_open', listed.get(view, {}))}")
-        for target, comment in _comments(connection, view):
+        for target, comment in comments(connection, view):
             connection.execute(f"comment on {target} is {quoted(comment)}")
 
 
@@ -58,7 +58,8 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _comments(connection: duckdb.DuckDBPyConnection, view: str) -> list[tuple[str, str]]:
+def comments(connection: duckdb.DuckDBPyConnection, view: str) -> list[tuple[str, str]]:
+    """Return what is commented on, `view ...` or `column ...`, and the comment, as the view's table has it."""
     table = connection.execute("select comment from duckdb_tables() where table_name = $1", [f"{view}_open"]).fetchall()
     columns = connection.execute(
         "select column_name, comment from duckdb_columns() where table_name = $1 and comment is not null",
