@@ -3,7 +3,7 @@
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -52,8 +52,15 @@ class ConnectionReader:
             cursor.close()
 
 
+def find_sealed(connection: duckdb.DuckDBPyConnection, folders: Iterable[Path]) -> None:
+    """Let views find their Parquet files, whose paths begin below a data folder, in one of the folders."""
+    paths = ",".join(str(folder.resolve()) for folder in folders).replace("'", "''")
+    connection.execute(f"set global file_search_path = '{paths}'")
+    connection.execute("set global parquet_metadata_cache = true")  # a question over 200 files: 55 ms, 115 without
+
+
 class FileReader(ConnectionReader):
-    """Reads the database of a data folder that no collector has open."""
+    """Reads the database of a data folder that no collector has open, sealed files included."""
 
     def __init__(self, data: Path) -> None:
         path = data / DATABASE_NAME
@@ -62,6 +69,7 @@ class FileReader(ConnectionReader):
         try:
             connection = duckdb.connect(str(path), read_only=True)
             connection.execute("set timezone = 'UTC'")
+            find_sealed(connection, [data])
         except duckdb.Error as error:
             locked = "could not set lock" in str(error).lower()
             hint = "a running collector owns the file: use its API instead" if locked else UNREADABLE

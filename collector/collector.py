@@ -28,6 +28,7 @@ from .receive.intake import Intake, decode
 from .seal.forensics import Forensics
 from .seal.retention import Retention
 from .seal.sealer import Sealer, delete_unlisted
+from .seal.snapshot import Snapshots
 from .settings import CollectorSettings
 
 log: Final = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Collector:
             self._connection.close()
             raise
         self.queries = Queries(self._connection.cursor())
+        self.snapshots = Snapshots(self._connection.cursor())
         self._journal = Journal(
             self._folder,
             segment=segment,

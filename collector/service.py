@@ -9,6 +9,7 @@ from typing import Final
 from tailbudget.instrument.errors import UserError
 
 from .api.http import ApiApp
+from .api.snapshots import SnapshotRoute
 from .collector import Collector
 from .receive.http import OtlpApp
 from .servers import bind, server
@@ -53,7 +54,12 @@ async def _serve(
         return receiver.started and not stop.is_set()
 
     api_app = ApiApp(
-        collector.queries, counters=counters, ready=ready, hosts=settings.hosts, fault=lambda: collector.fault
+        collector.queries,
+        counters=counters,
+        ready=ready,
+        hosts=settings.hosts,
+        fault=lambda: collector.fault,
+        snapshot=SnapshotRoute(collector.snapshots, settings.data, free_bytes=settings.free_bytes),
     )
     reader = server(api_app)
     running = [asyncio.create_task(receiver.serve(sockets=[otlp])), asyncio.create_task(reader.serve(sockets=[api]))]
@@ -62,6 +68,7 @@ async def _serve(
     for task in ending:
         task.cancel()
     collector.queries.interrupt()
+    collector.snapshots.stop()
     receiver.should_exit = reader.should_exit = True
     await asyncio.gather(*running)
     if fault := collector.fault:

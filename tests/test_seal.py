@@ -13,7 +13,8 @@ from tailbudget.collector.land.database import open_database
 from tailbudget.collector.land.landing import Body, Landing
 from tailbudget.collector.receive.decode import decode_logs, decode_metrics, decode_traces
 from tailbudget.collector.seal import sealer as sealing
-from tailbudget.collector.seal.sealer import Sealer
+from tailbudget.collector.seal.forget import forget_traces
+from tailbudget.collector.seal.sealer import Sealer, delete_unlisted
 from tailbudget.collector.seal.views import BULK
 
 from .collector_support import T0_NS, S, any_value, gauge, metrics_body, pairs, trace_request
@@ -238,3 +239,32 @@ def test_user_sql_still_reaches_no_file(connection: duckdb.DuckDBPyConnection, t
     for statement in (f"from '{tmp_path}/secret.csv'", f"copy meta to '{tmp_path}/out.csv'", "from glob('*')"):
         with pytest.raises(duckdb.Error, match=r"disabled by configuration|does not exist"):
             connection.execute(statement).fetchall()
+
+
+def test_forgotten_traces_are_gone_from_tables_and_files_and_the_rest_is_as_it_was(
+    connection: duckdb.DuckDBPyConnection, data: Path
+) -> None:
+    land(connection, traces(30, seed=1), metrics(5, seed=9))
+    seal(connection, data)
+    land(connection, traces(20, seed=2))
+    before = files(data)
+    chosen = "select trace_id::varchar from (from spans order by hash(trace_id) limit 11)"
+    gone = [trace_id for (trace_id,) in connection.execute(chosen).fetchall()]
+    kept = (
+        "select count(*), sum(hash(x)::hugeint)::varchar from spans as x where not list_contains($1::uuid[], trace_id)"
+    )
+    left = connection.execute(kept, [gone]).fetchall()
+    assert forget_traces(connection, data, gone) == 33  # a span, an event and a link each
+    assert connection.execute(kept, [gone]).fetchall() == left
+    assert content(connection)["spans"][0] == 50 - 11
+    assert content(connection)["metrics"][0] == 5
+    for name in files(data):
+        query = (
+            f"select count(*) from read_parquet('{data}/sealed/{name}') where trace_id in (select unnest($1::uuid[]))"
+        )
+        if not name.startswith("metrics"):
+            assert connection.execute(query.replace(str(data) + "/", ""), [gone]).fetchall() == [(0,)]
+    assert files(data) != before
+    assert len(files(data)) == len(before)
+    delete_unlisted(connection, data)
+    assert content(connection)["spans"][0] == 50 - 11

@@ -72,4 +72,18 @@ def report(
     click.echo(reports.to_json(found) if as_json else reports.report(found), nl=False)
 
 
-COMMANDS = (sql, doctor, report)
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+@some_api_option
+@folder_option
+def snapshot(*, out: Path, api: str | None, data: Path | None) -> None:
+    """Copy everything that is stored to one file that any duckdb shell opens.
+
+    Example: tailbudget snapshot incident.duckdb
+    """
+    from ..snapshot import snapshot as take
+
+    click.echo(f"{out}: {take(out, api=api, data=data):,} bytes")
+
+
+COMMANDS = (sql, doctor, report, snapshot)

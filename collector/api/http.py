@@ -1,4 +1,4 @@
-"""The read API as a raw ASGI application: POST /v1/sql, /metrics, /healthz, /readyz."""
+"""The read API as a raw ASGI application: POST /v1/sql, /v1/snapshot, /metrics, /healthz, /readyz."""
 
 import asyncio
 import json
@@ -15,6 +15,7 @@ from tailbudget.analytics.reader import ARROW_STREAM
 from ..asgi import (
     JSON,
     TEXT,
+    App,
     BodyTooLargeError,
     ClientGoneError,
     Receive,
@@ -28,6 +29,7 @@ from ..asgi import (
 from ..counters import Counters
 from .guard import RefusedSqlError
 from .queries import LONGEST_S, MAX_ROWS, TIMEOUT_S, BusyError, Queries, Query, TimedOutError
+from .snapshots import PATH as SNAPSHOT
 
 log: Final = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class ApiApp:
         ready: Callable[[], bool],
         hosts: frozenset[str] | None,
         fault: Callable[[], str | None] = lambda: None,
+        snapshot: App | None = None,
     ) -> None:
         self._queries = queries
         self._counters = counters
@@ -81,6 +84,7 @@ class ApiApp:
             "/metrics": ("GET", self._metrics),
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
+            **({SNAPSHOT: ("POST", snapshot)} if snapshot else {}),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,10 +7,10 @@ from typing import Final
 
 import duckdb
 
-from tailbudget.analytics.reader import DATABASE_NAME
+from tailbudget.analytics.reader import DATABASE_NAME, find_sealed
 from tailbudget.instrument.errors import UserError
 
-from ..seal.views import SEALED, find_sealed, quoted
+from ..seal.views import SEALED, quoted
 from .schema import create_or_check
 
 #: Below the data folder: copies on their way to whoever asked for them.

@@ -59,13 +59,18 @@ def statement(name: str, bulk: Bulk, **more: str) -> str:
     return fill(name, table=bulk.table, time=bulk.time, key=bulk.key, eligible=bulk.eligible, **more)
 
 
+def uuid_blobs(types: Mapping[str, str], bulk: Bulk) -> str:
+    """Return what `select * replace` needs so that UUIDs come as 16 bytes; it must not be empty."""
+    uuids = [name for name, kind in types.items() if kind == "UUID"]
+    return ", ".join(f"{name}::blob as {name}" for name in uuids) or f"{bulk.time} as {bulk.time}"
+
+
 def select_slice(bulk: Bulk, types: Mapping[str, str], *, sealed: Sequence[str], repeated: bool) -> str:
     """Return the SQL that reads a slice without what the files `sealed` have; UUIDs come as 16 bytes."""
-    uuids = [name for name, kind in types.items() if kind == "UUID"]
     return statement(
         "slice",
         bulk,
-        blobs=", ".join(f"{name}::blob as {name}" for name in uuids) or f"{bulk.time} as {bulk.time}",
+        blobs=uuid_blobs(types, bulk),
         unsealed=statement("unsealed", bulk, files=", ".join(map(quoted, sealed))) if sealed else "true",
         latest=LATEST if repeated else "",
     )

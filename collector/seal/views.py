@@ -2,22 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Final
 
 import duckdb
 
 #: The bulk of what was received: each of these views reads the table `<view>_open` and sealed files.
 BULK: Final = ("spans", "span_events", "span_links", "metrics", "logs")
-#: Below the data folder; paths in views begin with it, and `find_sealed` says below what.
+#: Below the data folder; paths in views begin with it, and `analytics.reader.find_sealed` says below what.
 SEALED: Final = "sealed"
-
-
-def find_sealed(connection: duckdb.DuckDBPyConnection, folders: Iterable[Path]) -> None:
-    """Let the views, whose paths begin below a data folder, find their files in one of these."""
-    paths = ",".join(str(folder.resolve()) for folder in folders)
-    connection.execute(f"set global file_search_path = {quoted(paths)}")
-    connection.execute("set global parquet_metadata_cache = true")  # a question over 200 files: 55 ms, 115 without
 
 
 def rename_bulk(connection: duckdb.DuckDBPyConnection) -> None:
