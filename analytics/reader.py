@@ -80,9 +80,10 @@ class FileReader(ConnectionReader):
 class ApiReader:
     """Reads through a collector's API on `url` (`http://127.0.0.1:4320`)."""
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 30.0, max_rows: int | None = None) -> None:
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
+        self._limit = {} if max_rows is None else {"max_rows": max_rows}
 
     def query(self, sql: str, params: Mapping[str, object] = {}) -> pa.Table:
         """Return the rows of `sql`; raises QueryError when the API refuses it or does not answer."""
@@ -90,7 +91,8 @@ class ApiReader:
 
     def fetch(self, sql: str, params: Mapping[str, object] = {}, *, accept: str = ARROW_STREAM) -> bytes:
         """Return the rows of `sql` as `accept` says: an Arrow stream, application/json or text/csv."""
-        body = json.dumps({"sql": sql, "params": dict(params), "timeout_s": self._timeout_s}, default=str).encode()
+        fields = {"sql": sql, "params": dict(params), "timeout_s": self._timeout_s, **self._limit}
+        body = json.dumps(fields, default=str).encode()
         headers = {"Content-Type": "application/json", "Accept": accept}
         request = urllib.request.Request(f"{self.url}/v1/sql", body, headers)  # noqa: S310 - our own API
         try:

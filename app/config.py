@@ -48,9 +48,11 @@ def _settings(file: Path, group: click.Group, name: str, values: object) -> dict
         if option is None:
             known = f"expected one of {', '.join(options)}" if options else "it has none"
             raise UserError(f"{file}: unknown key {key!r} in [{name}]: {known}")
-        if wrong := _wrong(command, option, value):
-            raise UserError(f"{file}: {key} in [{name}] is {value!r}: {wrong}")
-        settings[str(option.name)] = value
+        some = value if option.multiple and isinstance(value, list) else [value]
+        for one in some:
+            if wrong := _wrong(command, option, one):
+                raise UserError(f"{file}: {key} in [{name}] is {one!r}: {wrong}")
+        settings[str(option.name)] = some if option.multiple else value
     return settings
 
 

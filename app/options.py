@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import click
 
 UNITS = {"M": 10**6, "G": 10**9, "T": 10**12}
+#: What `--data` of a question names: a folder, or folders and addresses of APIs.
+Sources = Path | Sequence[Path | str] | None
 DATA_HELP = "Folder of the database and the journal."
 #: Help names the variable of every option that has one.
 option = partial(click.option, show_envvar=True)
@@ -63,7 +65,22 @@ some_api_option = option(
     help="Read API of the collector.",
 )
 #: Without a variable: TAILBUDGET_DATA, set for a collector, would silently turn questions away from its API.
-folder_option = option("--data", type=click.Path(path_type=Path), default=None, help="Read this folder, not the API.")
+one_folder_option = option(
+    "--data", type=click.Path(path_type=Path), default=None, help="Read this folder, not the API."
+)
+
+
+def _sources(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> list[Path | str] | None:
+    found = [_address(context, parameter, text) or "" if "://" in text else Path(text) for text in texts]
+    return found or None
+
+
+folder_option = option(
+    "--data",
+    multiple=True,
+    callback=_sources,
+    help="Read this folder, not the API; several times: folders and addresses of APIs, as one.",
+)
 json_option = option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 
 
