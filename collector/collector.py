@@ -54,18 +54,13 @@ class Collector:
             known = self._body_keys()
             backlog, segment = self._recover(known)
             landing = Landing(self._connection)
-            delete_unlisted(self._connection, settings.data)
         except BaseException:
             self._connection.close()
             raise
         self.queries = Queries(self._connection.cursor())
         self.snapshots = Snapshots(self._connection.cursor())
-        self._journal = Journal(
-            self._folder,
-            segment=segment,
-            limits=_limits(settings),
-            unlanded=sum(entry.nbytes for entry in backlog),
-        )
+        unlanded = sum(entry.nbytes for entry in backlog)
+        self._journal = Journal(self._folder, segment=segment, limits=_limits(settings), unlanded=unlanded)
         self.counters.journal.set_function(lambda: self._journal.unlanded_bytes)
         self._lander = Lander(
             landing,
@@ -106,6 +101,7 @@ class Collector:
         connection = self._connection
         assembler = Assembler(connection)
         settings = self._settings
+        delete_unlisted(connection, settings.data)
         self._sealer = Sealer(connection, settings.data, seal_after=settings.seal_after)
         retention = Retention(connection, settings.data, keep=settings.keep, counters=self.counters)
         return [

@@ -1,9 +1,9 @@
 """One reader over several collectors: folders are attached, of running ones the rows that a question needs are fetched.
 
-Every table is the union of all members' rows, so counts add up and percentiles are exact. From a running collector come
-the columns that the question names and the rows that its filters on single tables let through (a time window, a route, a
-trace): DuckDB's own plan of the question says which. Sums and percentiles are then made here. A question without such
-filters fetches whole columns, up to MAX_ROWS rows a table and collector; beyond it the error says so.
+Every table is the union of all members' rows, so counts add up and percentiles are exact. From a running collector
+come the columns that the question names and the rows that its filters on single tables let through (a time window, a
+route, a trace): DuckDB's own plan of the question says which. Sums and percentiles are then made here. A question
+without such filters fetches whole columns, up to MAX_ROWS rows a table and collector; beyond it the error says so.
 """
 
 import json
@@ -111,10 +111,8 @@ class SeveralReader:
         for name, some in parts.items():
             union = " union all by name ".join(f"from {part}" for part in some)
             self.connection.execute(f'create view "{name}" as {union}')
-        for statement in (
-            *(one for one in declared if "macro" in one[:30]),
-            *(s for file in VIEWS for s in statements(file)),
-        ):
+        macros = [statement for statement in declared if statement.startswith("create macro")]
+        for statement in [*macros, *(statement for file in VIEWS for statement in statements(file))]:
             self.connection.execute(statement)
 
     def _relations(self, catalog: str) -> list[str]:

@@ -234,6 +234,16 @@ def test_a_moved_folder_keeps_its_sealed_rows(data: Path, tmp_path: Path) -> Non
         assert content(second) == before
 
 
+def test_a_file_that_somebody_deleted_costs_its_rows_alone(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with open_database(data) as first:
+        land(first, traces(600, seed=1))
+        seal(first, data)
+    next(data.glob("sealed/spans/20260101T00*")).unlink()
+    with open_database(data) as second:
+        assert content(second)["spans"][0] == 600 - 515
+    assert "its 515 rows are lost" in caplog.text
+
+
 def test_user_sql_still_reaches_no_file(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     (tmp_path / "secret.csv").write_text("a\n1\n")
     for statement in (f"from '{tmp_path}/secret.csv'", f"copy meta to '{tmp_path}/out.csv'", "from glob('*')"):

@@ -10,7 +10,7 @@ import duckdb
 from tailbudget.analytics.reader import DATABASE_NAME, find_sealed
 from tailbudget.instrument.errors import UserError
 
-from ..seal.views import SEALED, quoted
+from ..seal.views import SEALED, quoted, unlist_missing
 from .schema import create_or_check
 
 #: Below the data folder: copies on their way to whoever asked for them.
@@ -49,15 +49,7 @@ def open_database(
     except duckdb.Error as error:
         raise UserError(_reason(path, error)) from error
     try:
-        find_sealed(connection, [data])
-        create_or_check(connection, name=str(path))
-        for statement in (  # in this order: what follows the lock is refused
-            "set timezone = 'UTC'",
-            f"set allowed_directories = [{', '.join(quoted(folder) for folder in _allowed(data))}]",
-            "set enable_external_access = false",
-            "set lock_configuration = true",
-        ):
-            connection.execute(statement)
+        _prepare(connection, data, name=str(path))
     except duckdb.Error as error:
         connection.close()
         raise UserError(_reason(path, error)) from error
@@ -65,6 +57,19 @@ def open_database(
         connection.close()
         raise
     return connection
+
+
+def _prepare(connection: duckdb.DuckDBPyConnection, data: Path, *, name: str) -> None:
+    find_sealed(connection, [data])
+    unlist_missing(connection, data)
+    create_or_check(connection, name=name)
+    for statement in (  # in this order: what follows the lock is refused
+        "set timezone = 'UTC'",
+        f"set allowed_directories = [{', '.join(quoted(folder) for folder in _allowed(data))}]",
+        "set enable_external_access = false",
+        "set lock_configuration = true",
+    ):
+        connection.execute(statement)
 
 
 def _allowed(data: Path) -> list[str]:

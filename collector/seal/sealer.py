@@ -202,9 +202,12 @@ def _edges_us(counts: Sequence[tuple[int, ...]]) -> list[int]:
 
 
 def delete_unlisted(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
-    """Delete what a crash left of files that were not committed, or not deleted. Raises OSError."""
+    """Delete what a crash left of files that were not committed, or not deleted."""
     listed = {file for (file,) in connection.execute("select file from sealed_files").fetchall()}
     for path in (data / SEALED).glob("*/*"):
         if str(path.relative_to(data)) not in listed:
-            log.warning("%s is not among the sealed files and was deleted", path)
-            path.unlink()
+            try:
+                path.unlink()
+                log.warning("%s was not among the sealed files and was deleted", path)
+            except OSError as error:
+                log.warning("%s is not among the sealed files and cannot be deleted: %s", path, error.strerror)

@@ -1,10 +1,14 @@
 """The views that read a table of the data file together with its sealed Parquet files."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Final
 
 import duckdb
+
+log: Final = logging.getLogger(__name__)
 
 #: The bulk of what was received: each of these views reads the table `<view>_open` and sealed files.
 BULK: Final = ("spans", "span_events", "span_links", "metrics", "logs")
@@ -27,6 +31,16 @@ def create_views(connection: duckdb.DuckDBPyConnection, views: Iterable[str] = B
         connection.execute(f"create or replace view {view} as {reading(f'{view}_open', listed.get(view, {}))}")
         for target, comment in comments(connection, view):
             connection.execute(f"comment on {target} is {quoted(comment)}")
+
+
+def unlist_missing(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
+    """Take files that somebody deleted off the list: a view over one of them would answer no question."""
+    if not connection.execute("select 1 from duckdb_tables() where table_name = 'sealed_files'").fetchall():
+        return
+    for file, rows in connection.execute("select file, n from sealed_files").fetchall():
+        if not (data / file).exists():
+            log.error("%s is missing in %s: its %d rows are lost", file, data, rows)
+            connection.execute("delete from sealed_files where file = $1", [file]).fetchall()
 
 
 def sealed_files(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[tuple[str, ...], list[str]]]:
