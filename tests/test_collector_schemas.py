@@ -14,7 +14,8 @@ SCHEMAS = sorted((Path(__file__).parent / "schemas").glob("*.sql"))
 SPAN = """
     insert into spans by name
     select
-        uuid() as trace_id, 7 as span_id, 'work' as name, 'SERVER' as kind, '2026-01-01 00:00:00Z'::timestamptz as started,
+        uuid() as trace_id, 7 as span_id, 'work' as name, 'SERVER' as kind,
+        '2026-01-01 00:00:00Z'::timestamptz as started,
         1767225600000000000 as start_ns, 1767225601000000000 as end_ns, 1000000000 as duration_ns, 'OK' as status,
         1 as resource_id, 'stage' as role, 'slo.stage' as rule, '{}'::json as attrs
 """
