@@ -1,6 +1,7 @@
 """Where answers come from: one method, `query`, behind which a running collector or a local file stands."""
 
 import json
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
@@ -78,7 +79,7 @@ class FileReader(ConnectionReader):
 
 
 class ApiReader:
-    """Reads through a collector's API on `url` (`http://127.0.0.1:4320`)."""
+    """Reads through a collector's API on `url` (`http://127.0.0.1:4320`), with the token in TAILBUDGET_TOKEN if any."""
 
     def __init__(self, url: str, *, timeout_s: float = 30.0, max_rows: int | None = None) -> None:
         self.url = url.rstrip("/")
@@ -93,7 +94,7 @@ class ApiReader:
         """Return the rows of `sql` as `accept` says: an Arrow stream, application/json or text/csv."""
         fields = {"sql": sql, "params": dict(params), "timeout_s": self._timeout_s, **self._limit}
         body = json.dumps(fields, default=str).encode()
-        headers = {"Content-Type": "application/json", "Accept": accept}
+        headers = {"Content-Type": "application/json", "Accept": accept, **credentials()}
         request = urllib.request.Request(f"{self.url}/v1/sql", body, headers)  # noqa: S310 - our own API
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s + 5) as answer:  # noqa: S310
@@ -103,6 +104,12 @@ class ApiReader:
         except OSError as error:
             reason = f"no collector answers at {self.url}: {error}"
             raise QueryError(reason, "start `tailbudget collector`, or name --api", unreachable=True) from error
+
+
+def credentials() -> dict[str, str]:
+    """Return the header by which a collector with a token knows its readers; empty without TAILBUDGET_TOKEN."""
+    token = os.environ.get("TAILBUDGET_TOKEN", "").strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _reason(error: urllib.error.HTTPError) -> tuple[str, str]:

@@ -179,9 +179,13 @@ def _aliases() -> dict[str, tuple[str, tuple[Key, ...]]]:
     return {row["column"]: (row["type"], tuple(map(Key.parse, row["keys"].split()))) for row in _rows("aliases")}
 
 
-def _signals(*counts: str) -> list[tuple[str, str]]:
-    """Return (name, SQL of its nanoseconds since the span's start) of the signals that count so, best first."""
-    return [(row["signal"], _signal(row)) for row in _rows("first_token") if row["counts"] in counts]
+def _signals(*counts: str, of_chunk: bool = False) -> list[tuple[str, str]]:
+    """Return (name, SQL of its nanoseconds since the span's start) of the signals that count so, best first.
+
+    A signal is no first token where its column `unless` holds; with `of_chunk` it is a first chunk nevertheless.
+    """
+    rows = (row for row in _rows("first_token") if row["counts"] in counts)
+    return [(row["signal"], _signal(row | {"unless": ""} if of_chunk else row)) for row in rows]
 
 
 def _signal(row: dict[str, str]) -> str:
@@ -232,7 +236,7 @@ def _budgets() -> str:
 
 def _canonical() -> Iterator[tuple[str, str]]:
     """Yield (column, SQL) of each column that attributes fill, in the order of the table `spans`."""
-    token, chunk = _signals("token", "chunk"), _signals("chunk")
+    token, chunk = _signals("token", "chunk"), _signals("chunk", of_chunk=True)
     special = {
         "stream": f"coalesce({{0}}, case when b.{_quoted(STREAM_END)} is not null or {_first_of(chunk)} is not null "
         'or e."First Token Stream Event" is not null then true end)',

@@ -8,7 +8,7 @@ import click
 from tailbudget.instrument.errors import UserError
 
 from . import config
-from .commands import questions, services
+from .commands import collector, questions, services, verdicts
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110})
@@ -17,7 +17,7 @@ def cli() -> None:
     """Where every millisecond of an LLM request went, and whether it was within budget."""
 
 
-for command in (*services.COMMANDS, *questions.COMMANDS):
+for command in (*services.COMMANDS, *collector.COMMANDS, *questions.COMMANDS, *verdicts.COMMANDS):
     cli.add_command(command)
 
 

@@ -48,11 +48,9 @@ def _settings(file: Path, group: click.Group, name: str, values: object) -> dict
         if option is None:
             known = f"expected one of {', '.join(options)}" if options else "it has none"
             raise UserError(f"{file}: unknown key {key!r} in [{name}]: {known}")
-        some = value if option.multiple and isinstance(value, list) else [value]
-        for one in some:
-            if wrong := _wrong(command, option, one):
-                raise UserError(f"{file}: {key} in [{name}] is {one!r}: {wrong}")
-        settings[str(option.name)] = some if option.multiple else value
+        if wrong := _wrong(command, option, value):
+            raise UserError(f"{file}: {key} in [{name}] is {value!r}: {wrong}")
+        settings[str(option.name)] = value
     return settings
 
 
@@ -73,6 +71,10 @@ def _wrong(command: click.Command, option: click.Option, value: object) -> str:
         return "" if value in choices else f"expected one of {', '.join(choices)}"
     if option.is_flag:
         return "" if isinstance(value, bool) else "expected true or false"
+    if option.multiple:
+        return (
+            "" if isinstance(value, list) and all(isinstance(one, str) for one in value) else "expected a list of texts"
+        )
     number = isinstance(option.type, NUMBERS)
     if isinstance(value, bool) or not isinstance(value, (str, int, float) if number else str):
         return f"expected a {'number' if number else 'text in quotes'}"

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tailbudget.analytics.coverage import coverage, unstored
 from tailbudget.analytics.overview import assembly_lag
-from tailbudget.analytics.reader import ApiReader
+from tailbudget.analytics.reader import ApiReader, credentials
 from tailbudget.analytics.window import Window
 from tailbudget.instrument.errors import UserError
 
@@ -24,17 +24,23 @@ TIMEOUT_S: Final = 10.0
 #: Why something was not stored, in words.
 REASONS: Final = {
     "bad_id": "spans whose trace or span id is absent, all zero or of a wrong length",
+    "bad_buckets": "histograms with another number of buckets than one more than their bounds",
     "bad_link": "links that point to no valid span",
     "content_dropped": "attributes with prompts, answers or tool arguments, which are not kept",
+    "content_hashed": "attributes with prompts, answers or tool arguments, kept as hashes",
+    "content_truncated": "attributes with prompts, answers or tool arguments, cut short and redacted",
+    "content_kept": "attributes with prompts, answers or tool arguments, kept redacted",
     "duplicate": "spans that had been stored before",
     "repeated_body": "bodies that had been accepted before",
-    "signal_not_stored": "records of a signal that has no table",
     "unreadable": "bodies that could not be read back from the journal",
     "unlandable": "bodies that do not fit the tables",
-    "http_413": "bodies over the size limit",
     "http_400": "bodies that are no OTLP",
+    "http_401": "bodies without the collector's token",
+    "http_405": "requests of another method than POST",
+    "http_408": "bodies that took too long to arrive",
+    "http_413": "bodies over the size limit",
     "http_415": "bodies of an unknown content type or encoding",
-    "http_503": "bodies refused while the journal or the disk was full: senders were asked to retry",
+    "http_503": "bodies refused while memory, journal or disk was full: senders were asked to retry",
 }
 #: Metric -> what it is called here; /metrics has them without labels.
 GAUGES: Final = {
@@ -146,7 +152,8 @@ def _check_ready(api: str) -> None:
 
 
 def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - the collector's own API
+    request = urllib.request.Request(url, headers=credentials())  # noqa: S310 - the collector's own API
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
         return str(answer.read().decode())
 
 

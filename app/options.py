@@ -21,8 +21,14 @@ option = partial(click.option, show_envvar=True)
 
 def port_option(name: str, default: int, what: str, *, variable: str) -> Callable[..., Any]:
     """Return the option of a port that `TAILBUDGET_<variable>_PORT` sets too."""
+    setting = name if name == "port" else f"{name}_port"
     return option(
-        f"--{name}", default=default, type=click.IntRange(1, 65535), envvar=f"TAILBUDGET_{variable}_PORT", help=what
+        f"--{name}",
+        setting,
+        default=default,
+        type=click.IntRange(1, 65535),
+        envvar=f"TAILBUDGET_{variable}_PORT",
+        help=what,
     )
 
 
@@ -48,6 +54,32 @@ sag_option = option(
     default="5,3600,300,300,15",
     envvar="TAILBUDGET_SAG",
     help="Sag detector: stream-seconds a bucket, baseline, gap and window in seconds, fewest buckets.",
+)
+token_option = option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    default=None,
+    envvar="TAILBUDGET_TOKEN_FILE",
+    help="File, outside of --data, with the token that senders and readers must bear; else TAILBUDGET_TOKEN.",
+)
+content_option = option(
+    "--content",
+    default="drop",
+    envvar="TAILBUDGET_CONTENT",
+    help="Prompts, answers, tool arguments, documents: drop, hash, truncate:N characters, or keep (redacted).",
+)
+key_option = option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    default=None,
+    envvar="TAILBUDGET_KEY_FILE",
+    help="File, outside of --data, with the key of hashes; without one each start makes its own.",
+)
+user_option = option(
+    "--tenant-from-user-id",
+    is_flag=True,
+    envvar="TAILBUDGET_TENANT_FROM_USER_ID",
+    help="Store users' ids hashed, and take them for the tenant where none is sent.",
 )
 api_option = option(
     "--api",

@@ -8,7 +8,7 @@ from typing import Final
 
 import duckdb
 
-from tailbudget.analytics.reader import DATABASE_NAME, QueryError, find_sealed
+from tailbudget.analytics.reader import DATABASE_NAME, QueryError, credentials, find_sealed
 from tailbudget.collector.offline import offline_folder
 from tailbudget.collector.seal.snapshot import Snapshots
 from tailbudget.instrument.errors import UserError
@@ -43,7 +43,7 @@ def snapshot(out: Path, *, api: str | None, data: Path | None) -> int:
 def _fetched(part: Path, api: str | None) -> bool:
     """Write what the collector sends; False when none runs where none was named and a data folder is there."""
     url = f"{(api or DEFAULT_API).rstrip('/')}/v1/snapshot"
-    request = urllib.request.Request(url, b"", method="POST")  # noqa: S310 - our own API
+    request = urllib.request.Request(url, b"", credentials(), method="POST")  # noqa: S310 - our own API
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer, part.open("wb") as file:  # noqa: S310
             shutil.copyfileobj(answer, file)

@@ -17,7 +17,7 @@ from .processes import Part, Processes
 
 HOST = "127.0.0.1"
 #: Port by the variable that changes it.
-PORTS = {"HTTP": 4318, "API": 4320, "RUNTIME": 8000, "APP": 8501, "DEMO": 8080}
+PORTS = {"HTTP": 4318, "GRPC": 4317, "API": 4320, "RUNTIME": 8000, "APP": 8501, "DEMO": 8080}
 #: The detector's default needs 440 s of data; in the demo an incident lasts 90 s.
 DEMO_SAG = "1,240,30,30,15"
 #: A cold start loads a model and warms it up, on a machine that starts three other programs meanwhile.
@@ -122,7 +122,8 @@ def _parts(ports: dict[str, int], *, model: str, data: Path, demo: bool) -> list
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": http, "TAILBUDGET_API": api}
     if demo:
         environment["TAILBUDGET_SAG"] = DEMO_SAG
-    collector = ["collector", "--data", str(data), "--http", str(ports["HTTP"]), "--api", str(ports["API"])]
+    numbers = [word for name in ("HTTP", "GRPC", "API") for word in (f"--{name.lower()}", str(ports[name]))]
+    collector = ["collector", "--data", str(data), *numbers]
     engine = ["runtime", "--model", model, "--port", str(ports["RUNTIME"]), *(["--control"] if demo else [])]
     parts = [
         Part("collector", [COMMAND, *collector], environment, f"{api}/readyz", {"collector": http, "api": api}),

@@ -13,7 +13,7 @@ from tailbudget.instrument.vocabulary import convert
 
 from .alerting import update_sag_alerts
 from .api.queries import Queries
-from .assemble import Assembler
+from .assemble import Assembler, Live
 from .counters import Counters
 from .journal.record import path_of, read
 from .journal.recover import recover
@@ -46,6 +46,7 @@ class Collector:
 
     def __init__(self, settings: CollectorSettings) -> None:
         self._settings = settings
+        self._content = settings.content_rule()
         self._folder = settings.data / JOURNAL
         self.counters = Counters()
         self.counters.decoder.labels(DECODER).set(1)
@@ -57,7 +58,7 @@ class Collector:
         except BaseException:
             self._connection.close()
             raise
-        self.queries = Queries(self._connection.cursor())
+        self.queries = _queries(self._connection, settings)
         self.snapshots = Snapshots(self._connection.cursor())
         unlanded = sum(entry.nbytes for entry in backlog)
         self._journal = Journal(self._folder, segment=segment, limits=_limits(settings), unlanded=unlanded)
@@ -75,7 +76,7 @@ class Collector:
             journal=self._journal,
             lander=self._lander,
             counters=self.counters,
-            content=settings.content,
+            content=self._content,
             max_spans=settings.max_spans_per_body,
             known=np.concatenate([known, _keys([entry.digest for entry in backlog])]),
         )
@@ -99,12 +100,13 @@ class Collector:
 
     def _chores(self) -> Sequence[Chore]:
         connection = self._connection
-        assembler = Assembler(connection)
         settings = self._settings
+        live, assembler = Live(connection), Assembler(connection, prices=settings.prices)
         delete_unlisted(connection, settings.data)
         self._sealer = Sealer(connection, settings.data, seal_after=settings.seal_after)
         retention = Retention(connection, settings.data, keep=settings.keep, counters=self.counters)
         return [
+            Chore("running requests", ASSEMBLE_EVERY_S, live.tick),
             Chore("assembly", ASSEMBLE_EVERY_S, lambda now: assembler.tick(now).unfinished),
             Chore(
                 "sag alerts",
@@ -151,7 +153,7 @@ class Collector:
 
     def _load(self, entry: Entry) -> Batches:
         record = read(path_of(self._folder, entry.start.segment), start=entry.start.offset)
-        batches = decode(record.signal, record.body(), content=self._settings.content)
+        batches = decode(record.signal, record.body(), content=self._content)
         if record.content_dropped:  # before it was journaled: whose it was is told by the first resource
             batches.health[batches.resources["service"][0].as_py(), CONTENT_DROPPED] += record.content_dropped
         return batches
@@ -159,6 +161,10 @@ class Collector:
 
 def _open(settings: CollectorSettings) -> duckdb.DuckDBPyConnection:
     return open_database(settings.data, memory_limit=settings.memory_limit, temp_limit=settings.temp_limit)
+
+
+def _queries(connection: duckdb.DuckDBPyConnection, settings: CollectorSettings) -> Queries:
+    return Queries(connection.cursor(), folder=settings.data, reserve_bytes=2 * settings.free_bytes)
 
 
 def _limits(settings: CollectorSettings) -> Limits:

@@ -129,9 +129,12 @@ def land(connection: duckdb.DuckDBPyConnection, spans: Iterable[Span], *, at: da
     connection.execute(f"insert into spans_open by name {span_select()}")
     connection.execute(
         """insert into dirty
-           select trace_id::uuid, $at, $at, bool_or(parent_span_id is null) from batch_spans group by all
+           select trace_id::uuid, $at, $at, bool_or(parent_span_id is null), min(start_ns), max(end_ns)
+           from batch_spans group by all
            on conflict do update set
-             last_arrival = excluded.last_arrival, root_seen = dirty.root_seen or excluded.root_seen""",
+             last_arrival = excluded.last_arrival, root_seen = dirty.root_seen or excluded.root_seen,
+             first_ns = least(dirty.first_ns, excluded.first_ns),
+             last_ns = greatest(dirty.last_ns, excluded.last_ns)""",
         {"at": at or datetime.fromtimestamp(EPOCH_NS / 1e9, UTC)},
     )
     connection.unregister("batch_spans")

@@ -80,7 +80,7 @@ def assembled(source: str, file: str) -> duckdb.DuckDBPyConnection:
     connection.register("batch_spans", batches.spans)
     connection.register("batch_events", batches.events)
     connection.execute(f"insert into spans_open by name {span_select()}")
-    connection.execute("insert into dirty select distinct trace_id, now(), now(), true from spans")
+    connection.execute("insert into dirty select distinct trace_id, now(), now(), true, null, null from spans")
     Assembler(connection).tick(datetime.now(UTC))
     return connection
 

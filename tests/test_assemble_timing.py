@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailbudget.collector.assemble import Assembler
+from tailbudget.collector.assemble import Assembler, statements
 from tailbudget.collector.assemble import assembler as assembler_module
 from tailbudget.instrument.vocabulary import STAGES
 
@@ -218,8 +218,8 @@ POISON = "select error('poison') from member where name = 'poison';"
 def test_a_trace_that_cannot_be_assembled_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    load = assembler_module._sql
-    monkeypatch.setattr(assembler_module, "_sql", lambda name: (POISON if name == "request" else "") + load(name))
+    load = statements.text_of
+    monkeypatch.setattr(statements, "text_of", lambda name: (POISON if name == "request" else "") + load(name))
     connection = database()
     assembler = Assembler(connection)
     bad = Trace(99)

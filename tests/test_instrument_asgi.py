@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -91,6 +92,7 @@ def test_a_marked_path_is_a_request_with_its_budgets(recorded: Recorded) -> None
     assert span.kind == SpanKind.SERVER
     assert span.parent is not None
     assert (span.parent.trace_id, span.parent.span_id) == (7, 9)
+    assert attributes.pop("slo.deadline") == pytest.approx(time.time() + 4, abs=10)
     assert attributes == {
         "slo.request": "/chat",
         "slo.request.id": "r-1",

@@ -20,6 +20,8 @@ SAMPLES: dict[str, object] = {
     "measure": "total_ms",
     "from_ts": "2026-03-01 12:00:00+00:00",
     "to_ts": "2026-03-01 12:15:00+00:00",
+    "baseline_from_ts": "2026-03-01 11:00:00+00:00",
+    "baseline_to_ts": "2026-03-01 11:15:00+00:00",
     "now": "2026-03-01 12:15:00+00:00",
     "route": None,
     "bucket_s": 20,

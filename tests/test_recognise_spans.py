@@ -125,6 +125,13 @@ def test_the_first_token_comes_from_the_best_signal_that_is_there(
     assert (row["ttft_ns"], row["ttft_source"]) == (ttft_ms and ttft_ms * 1_000_000, source)
 
 
+def test_the_first_chunk_of_a_stream_of_ours_is_kept_beside_its_first_token() -> None:
+    attrs = {"gen_ai.response.time_to_first_chunk": 0.1, "slo.time_to_first_token": 0.2, "slo.stream.end": "complete"}
+    assert [landed(attrs=attrs)[column] for column in ("ttfc_ns", "ttft_ns")] == [100_000_000, 200_000_000]
+    attrs = {"gen_ai.response.time_to_first_chunk": 0.1, "slo.stream.end": "closed"}
+    assert [landed(attrs=attrs)[column] for column in ("ttfc_ns", "ttft_ns")] == [100_000_000, None]
+
+
 def test_the_first_token_that_openlit_counts_from_the_headers_is_not_believed() -> None:
     attrs = {"gen_ai.server.time_to_first_token": 0.003}
     assert landed(scope="openlit.instrumentation.openai", attrs=attrs)["ttft_ns"] is None

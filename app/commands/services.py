@@ -1,6 +1,5 @@
 """Commands that start something and keep it running, and those that fetch what it needs."""
 
-from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -8,13 +7,10 @@ import click
 from ..options import (
     api_option,
     data_option,
-    disk_option,
     host_option,
-    keep_option,
     log_to_stderr,
     option,
     port_option,
-    sag_option,
 )
 
 
@@ -30,53 +26,6 @@ def up(*, demo: bool, model: str, data: Path) -> None:
     from ..up import up as start
 
     start(demo=demo, model=model, data=data)
-
-
-@click.command()
-@data_option
-@port_option("http", 4318, "Port of OTLP/HTTP.", variable="HTTP")
-@port_option("api", 4320, "Port of the read API, /metrics, /healthz and /readyz.", variable="API")
-@host_option
-@sag_option
-@keep_option("seal-after", "1h", "How long after its end an hour of spans goes to Parquet.")
-@keep_option("keep-spans", "7d", "How long spans, metrics and logs are kept.")
-@keep_option("keep-requests", "35d", "How long requests, calls, stages and violations are kept.")
-@keep_option("keep-rollups", "400d", "How long roll-ups and alerts are kept.")
-@disk_option
-def collector(
-    *,
-    data: Path,
-    http: int,
-    api: int,
-    host: str,
-    sag: str,
-    seal_after: timedelta,
-    keep_spans: timedelta,
-    keep_requests: timedelta,
-    keep_rollups: timedelta,
-    max_disk: int,
-) -> None:
-    """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
-
-    Example: tailbudget collector --data ./telemetry
-    """
-    from tailbudget.analytics.sag import SagSettings
-    from tailbudget.collector import serve
-    from tailbudget.collector.seal.retention import Keep
-    from tailbudget.collector.settings import CollectorSettings
-
-    log_to_stderr()
-    serve(
-        CollectorSettings(
-            data=data,
-            host=host,
-            http_port=http,
-            api_port=api,
-            sag=SagSettings.parse(sag),
-            seal_after=seal_after,
-            keep=Keep(spans=keep_spans, requests=keep_requests, rollups=keep_rollups, max_disk_bytes=max_disk),
-        )
-    )
 
 
 @click.command()
@@ -128,4 +77,4 @@ def fetch(name: str) -> None:
     click.echo(download(name))
 
 
-COMMANDS = (up, collector, app, runtime, model)
+COMMANDS = (up, app, runtime, model)

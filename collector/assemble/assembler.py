@@ -5,13 +5,14 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from pathlib import Path
 from typing import Final
 
 import duckdb
 
 from tailbudget.instrument.vocabulary import STAGES
+
+from .prices import Price, price_table
+from .statements import Statements, text_of
 
 #: Traces and spans a tick takes at most; the next one goes on. 200,000 spans at once need more than the 128 MB that the
 #: database may use, 64,000 need less than 96.
@@ -24,7 +25,10 @@ FEWER: Final = 8
 #: What the values or the size of a trace can cause; any other error is the database's or ours.
 OF_A_TRACE: Final = (duckdb.DataError, duckdb.InvalidInputException, duckdb.OutOfMemoryException)
 #: What a tick builds, in this order; each is a temporary table of the file's name.
-BUILD: Final = ("node", "twin", "tail", "walk", "path", "call", "piece", "request", "stage")
+BUILD: Final = (
+    "node", "twin", "tail", "walk", "path", "call", "slice", "behind", "outside", "ended", "cut", "piece", "part",
+    "cost", "request", "left", "stage",
+)  # fmt: skip
 TABLES: Final = ("requests", "calls", "streams", "stages", "stage_spans", "violations")
 
 
@@ -38,25 +42,22 @@ class TickReport:
     unfinished: bool = False  # ripe traces were left to the next tick
 
 
-@cache
-def _sql(name: str) -> str:
-    if name == "member_sealed":  # the same from the view, which reads sealed files too
-        return _sql("member").replace("from spans_open", "from spans")
-    return (Path(__file__).parent / f"{name}.sql").read_text(encoding="utf-8")
-
-
 log: Final = logging.getLogger(__name__)
 
 
 class Assembler:
     """Assembles on one connection, which no other thread may use meanwhile."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, prices: tuple[Price, ...] = ()) -> None:
         self._connection = connection
-        self._parsed: dict[str, list[duckdb.Statement]] = {}  # parsing anew was a seventh of a small tick
+        self._prices = prices
+        self._statements = Statements(connection)
         self._traces = TRACES
         self._failed: Counter[str] = Counter()
-        connection.execute(_sql("state"))
+        connection.execute(text_of("state"))
+        connection.register("batch_price", price_table(prices))
+        connection.execute("create or replace temp table price as from batch_price")
+        connection.unregister("batch_price")
 
     def tick(self, now: datetime) -> TickReport:
         """Assemble the ripe traces of `dirty` in one transaction and take them off the list.
@@ -93,61 +94,56 @@ class Assembler:
         if self._traces > 1:
             self._traces = max(self._traces // FEWER, 1)
             return
-        self._run("ripe", now=now, traces=1)
+        self._statements.run("ripe", now=now, traces=1)
         trace_id = str(self._connection.execute("select trace_id from ripe").fetchall()[0][0])
         self._failed[trace_id] += 1
         if self._failed[trace_id] < TRIES:
-            self._run("postpone", now=now)
+            self._statements.run("postpone", now=now)
             return
         del self._failed[trace_id]
         log.error("trace %s cannot be assembled and was given up: %s", trace_id, str(error).splitlines()[0])
-        self._run("give_up", now=now)
+        self._statements.run("give_up", now=now)
 
     def _assemble(self, now: datetime) -> tuple[int, int, bool]:
-        ripe = self._run("ripe", now=now, traces=self._traces)
+        ripe = self._statements.run("ripe", now=now, traces=self._traces)
         if not ripe:
             return 0, 0, False
         unfinished = ripe >= self._traces
-        if self._run("member") > SPANS:
-            unfinished = bool(self._run("trim", spans=SPANS)) or unfinished
-            self._run("member")
-        if self._run("partner", now=now):
-            self._run("member")
-        if self._value(_sql("sealed")):
-            self._run("member_sealed")
-        idle = self._idle()
+        if self._members() > SPANS:
+            unfinished = bool(self._statements.run("trim", spans=SPANS)) or unfinished
+            self._members()
+        self._complete(now)
+        lost = self._value("select count(*) from live where outcome = 'lost'")
+        if lost:
+            self._statements.run("lost")
+        needed = self._statements.row("probe") | {"cost": len(self._prices), "left": lost}
         for name in BUILD:
-            if name not in idle:
-                self._run(name)
-        self._run("over", stages=list(STAGES))
-        first_us, last_us = self._bounds_us()
+            if needed.get(name, 1):
+                self._statements.run(name)
+        after = self._statements.row("after")
+        if after["over"]:
+            self._statements.run("over", stages=list(STAGES))
+        bounds = self._statements.row("bounds")
         for table in TABLES:
-            if table not in idle:
-                self._run(table, first_us=first_us, last_us=last_us)
-        self._run("done", now=now)
+            if needed.get(table, 1):
+                self._statements.run(table, **bounds)
+        self._statements.run("done", now=now)
+        if after["rejudge"]:
+            self._statements.run("rejudge", now=now)
         done = self._value("select count(*) from ripe"), self._value("select count(*) from request"), unfinished
-        self._run("release")
+        self._statements.run("release")
         return done
 
-    def _run(self, name: str, **params: object) -> int:
-        """Run the statements of one file, each with the parameters that it names; return the rows of the last."""
-        rows = 0
-        if name not in self._parsed:
-            self._parsed[name] = self._connection.extract_statements(_sql(name))
-        for statement in self._parsed[name]:
-            named = {key: params[key] for key in statement.named_parameters}
-            counted = self._connection.execute(statement, named).fetchall()
-            rows = int(counted[0][0]) if counted else 0
-        return rows
+    def _complete(self, now: datetime) -> None:
+        """Add the traces that share a call with these, and what of all of them lies in sealed files."""
+        if self._statements.run("partner", now=now):
+            self._members()
+        if self._statements.row("sealed")["traces"]:
+            self._statements.run("member_sealed")
 
-    def _idle(self) -> set[str]:
-        """Return the steps that these traces have no use for."""
-        (needed,) = self._connection.execute(_sql("probe")).fetchall()
-        return {name for name, wanted in zip(("twin", "tail", "streams"), needed, strict=True) if not wanted}
-
-    def _bounds_us(self) -> tuple[int, int]:
-        row = self._connection.execute("select min(s) // 1000, max(e) // 1000 + 1 from node").fetchall()[0]
-        return int(row[0] or 0), int(row[1] or 0)
+    def _members(self) -> int:
+        from_us, to_us = self._statements.row("extent").values()
+        return self._statements.run("member", from_us=from_us, to_us=to_us)
 
     def _value(self, query: str) -> int:
         return int(self._connection.execute(query).fetchall()[0][0])

@@ -4,7 +4,7 @@ where trace_id in (select trace_id from ripe) and started between make_timestamp
 
 insert into calls by name
 select
-    call.trace_id, call.span_id, request.request_id, make_timestamptz(call.us // 1000) as started, call.service,
+    call.trace_id, call.span_id, request.request_id, make_timestamptz(call.us // 1000) as started, member.service,
     call.provider, call.model, call.stream, call.outcome, member.status_code, member.error,
     call.input_tokens, call.output_tokens, call.cached_tokens, member.max_tokens,
     case when call.input_tokens > 0 then try_cast(pow(2, ceil(log2(call.input_tokens))) as bigint) end as prompt_bucket,
@@ -15,18 +15,19 @@ select
     case
         when call.output_tokens < 2 then null
         when call.ttft_ns is not null and not alone
-        then greatest(coalesce(call.final_ns, call.len) - call.ttft_ns, 0) / 1e6 / (call.output_tokens - 1)
-        when call.split = 'server' then call.decode / 1e6 / (call.output_tokens - 1)
+        then greatest(coalesce(member.final_ns, call.len) - call.ttft_ns, 0) / 1e6 / (call.output_tokens - 1)
+        when cut.split = 'server' then cut.decode / 1e6 / (call.output_tokens - 1)
     end as tpot_ms,
     call.len / 1e6 as total_ms,
-    (if(edge = 'network', lead + rest, 0) + call.network) / 1e6 as network_ms,
-    call.queue / 1e6 as queue_ms, call.prefill / 1e6 as prefill_ms, call.decode / 1e6 as decode_ms,
-    case when call.split = 'first_token' then call.prefill / 1e6 end as first_token_wait_ms,
+    (if(cut.edge = 'network', cut.lead + cut.rest, 0) + cut.network) / 1e6 as network_ms,
+    cut.queue / 1e6 as queue_ms, cut.prefill / 1e6 as prefill_ms, cut.decode / 1e6 as decode_ms,
+    case when cut.split = 'first_token' then cut.prefill / 1e6 end as first_token_wait_ms,
     member.attempts, call.backoff_ns / 1e6 as backoff_ms, member.chunks, member.max_gap_ns / 1e6 as max_gap_ms,
     member.stalls, member.stall_ns / 1e6 as stall_ms, member.consumer_ns / 1e6 as consumer_ms,
-    member.finish_reason, call.response_id, member.server_address, resources.region, call.split, call.spans,
-    call.call_role as role, call.hedged
+    member.finish_reason, call.response_id, member.server_address, resources.region, cut.split, call.spans,
+    call.call_role as role, member.hedged
 from call
+join cut on cut.i = call.i
 join member on member.rowid = call.m
 left join resources on resources.resource_id = member.resource_id
 left join request on request.req = call.req

@@ -8,13 +8,17 @@ with recursive latest as (
     from member
     group by trace_id, span_id
 ),
+numbered as (  -- narrow, since all of it is sorted
+    select m, row_number() over (order by trace_id, span_id) as i from latest
+),
 known as (
     select
-        latest.trace_id, latest.span_id, latest.m, member.kind, member.service, member.scope, member.role, member.stage, member.rule,
+        numbered.i, member.trace_id, member.span_id, numbered.m, member.kind, member.service, member.scope, member.role, member.stage, member.rule,
         nullif(member.parent_span_id, member.span_id) as parent_span_id,
         member.request is not null as marked,
         member.response_id,
         member.operation = 'plan' and member.role = 'container' as plan,
+        member.status = 'ERROR' as failed,
         least(greatest(member.start_ns, 0), 4000000000000000000) as s,  -- two of them still add up within BIGINT
         least(
             greatest(
@@ -22,14 +26,15 @@ known as (
             ),
             4000000000000000000
         ) as e
-    from latest
-    join member on member.rowid = latest.m
+    from numbered
+    join member on member.rowid = numbered.m
 ),
 standin as (  -- of a parent that never came and has several children
     select
+        (select count(*) from latest) + row_number() over (order by child.trace_id, child.parent_span_id) as i,
         child.trace_id, child.parent_span_id as span_id, null::bigint as m, 'UNSPECIFIED' as kind, min(child.service) as service,
         'container' as role, null as stage, 'missing parent' as rule, null::ubigint as parent_span_id, false as marked,
-        null as response_id, false as plan, min(child.s) as s, max(child.e) as e
+        null as response_id, false as plan, false as failed, min(child.s) as s, max(child.e) as e
     from known as child
     anti join known as parent on parent.trace_id = child.trace_id and parent.span_id = child.parent_span_id
     where child.parent_span_id is not null
@@ -37,11 +42,10 @@ standin as (  -- of a parent that never came and has several children
     having count(*) > 1
 ),
 placed as (
-    select *, row_number() over (order by trace_id, span_id) as i
-    from (select * from known union all by name select * from standin)
+    select * from known union all by name select * from standin
 ),
 linked as (
-    select placed.*, coalesce(parent.i, 0) as p
+    select placed.*, coalesce(parent.i, 0) as p, coalesce(parent.failed, false) as parent_failed
     from placed
     left join placed as parent on parent.trace_id = placed.trace_id and parent.span_id = placed.parent_span_id
 ),
@@ -93,7 +97,7 @@ chosen as (  -- what counts as a request in a trace
 select
     linked.i, linked.p, linked.m, linked.trace_id, linked.span_id, linked.service, linked.role, linked.kind,
     linked.s, greatest(linked.e, coalesce(served.e, linked.e)) as e,
-    answered.call as answers, null::bigint as becomes, linked.plan,
+    answered.call as answers, null::bigint as becomes, linked.plan, linked.parent_failed,
     case when starts_with(linked.rule, 'slo.stage') then linked.stage end as own,
     case
         when starts_with(linked.rule, 'slo.stage') then null

@@ -1,7 +1,7 @@
 -- One row a request over a budget, and which stage is to blame: the one furthest over its own budget (`model` stands for
 -- queue, prefill and decode together where a budget says so); where only the total is over, the one furthest over its
 -- median of the trailing hour of this service and route, given five requests to compare with.
-create or replace temp table over as
+insert into over
 with unranked as (
     select req, stage, list_position($stages, stage) as place, critical_ms - stage_budget_ms as excess_ms, stage_budget_ms as budget_ms
     from stage

@@ -5,13 +5,21 @@ create or replace temp table path as
 with recursive kid as (
     select
         i, up, cs, ce,
-        coalesce(lag(cs) over (partition by up order by ce desc, cs, i) >= ce, true) as fits
+        -- it ends before all that end later begin: whichever of those are on the path, it is too
+        coalesce(min(cs) over (partition by up order by ce desc, cs, i rows between unbounded preceding and 1 preceding) >= ce, true) as fits
     from walk
     where kept and up is not null
 ),
+bunch as (  -- several children that overlap: one that fits and those behind it that do not
+    select i, up, cs, ce, count(*) filter (where fits) over backwards as n
+    from kid
+    where up in (select up from kid where not fits)
+    window backwards as (partition by up order by ce desc, cs, i)
+    qualify not fits or not lead(fits, 1, true) over backwards
+),
 clash as (
     select
-        up,
+        list(i) as all_i,
         list_reduce(
             list({'cs': cs, 'ce': ce, 'i': i, 'on_path': []::bigint[]} order by ce desc, cs, i),
             lambda later, x: case
@@ -21,15 +29,12 @@ clash as (
             end,
             {'cs': 9223372036854775807, 'ce': 0::bigint, 'i': 0::bigint, 'on_path': []::bigint[]}
         ).on_path as on_path
-    from kid
-    where up in (select up from kid where not fits)
-    group by up
+    from bunch
+    group by up, n
 ),
 off as (
-    select kid.i
-    from kid
-    join clash on clash.up = kid.up
-    where not list_contains(clash.on_path, kid.i)
+    select unnest(list_filter(all_i, lambda x: not list_contains(on_path, x))) as i
+    from clash
     union all
     select kid.i
     from off

@@ -7,42 +7,43 @@ with working as (
             (kept or role = 'twin')
             and (role in ('call', 'engine', 'twin') or i <> req and stage in ('retrieval', 'tools') or i = req and root_kind = 'slo')
         ) as works,
-        bool_or(role = 'call' and serves is not null) as behind  -- a gateway's part in the request of another trace
+        bool_or(role = 'call' and serves is not null) as behind,  -- a gateway's part in the request of another trace
+        max(abs(shift)) filter (where kept and shift <> 0) as skew_ns
     from walk
     where req is not null
     group by req
 ),
-root as (
+root as materialized (
     select
-        walk.i as req, walk.trace_id, walk.span_id, walk.cs, walk.ce, walk.root_kind,
+        walk.i as req, walk.trace_id, walk.span_id, walk.cs, walk.ce, walk.root_kind, walk.role = 'call' as is_call, working.skew_ns,
         coalesce(nullif(member.request, 'true'), member.route, member.name) as said_route,
-        member.service, member.name, member.request, member.request_ref, member.tenant, member.conversation_id, member.outcome,
-        member.synthetic, member.budgets, member.role, member.status, member.status_code, member.status_message, member.error,
-        member.ttft_ns, member.usable_ns, member.usable_source, member.final_ns, member.fallback,
+        member.service, member.request, member.request_ref, member.tenant, member.conversation_id, member.outcome,
+        member.synthetic, member.budgets, member.status, member.status_code, member.status_message, member.error,
+        member.ttft_ns, member.usable_ns, member.usable_source, member.final_ns, member.fallback, member.feedback,
         resources.version, resources.region
     from walk
     join working on working.req = walk.i
     left join member on member.rowid = walk.m
     left join resources on resources.resource_id = member.resource_id
     where works
-       or not behind and walk.role <> 'network' and exists (
-           select 1
-           from served
-           where served.service is not distinct from member.service
-             and served.route = coalesce(nullif(member.request, 'true'), member.route, member.name)
-       )
+       or not behind and walk.role <> 'network' and (member.service, coalesce(nullif(member.request, 'true'), member.route, member.name))
+           in (select (service, route) from served)
 ),
-stage_ns as (
-    pivot (select req, stage, b - a as ns from piece where critical)
-    on stage in ('network', 'queue', 'retrieval', 'prompt', 'prefill', 'decode', 'tools', 'post', 'other')
-    using coalesce(sum(ns), 0)
+cut_by_stage as (
+    select
+        req,
+        coalesce(sum(critical_ns) filter (where stage = 'network'), 0)::bigint as network,
+        coalesce(sum(critical_ns) filter (where stage = 'queue'), 0)::bigint as queue,
+        coalesce(sum(critical_ns) filter (where stage = 'retrieval'), 0)::bigint as retrieval,
+        coalesce(sum(critical_ns) filter (where stage = 'prompt'), 0)::bigint as prompt,
+        coalesce(sum(critical_ns) filter (where stage = 'prefill'), 0)::bigint as prefill,
+        coalesce(sum(critical_ns) filter (where stage = 'decode'), 0)::bigint as decode,
+        coalesce(sum(critical_ns) filter (where stage = 'tools'), 0)::bigint as tools,
+        coalesce(sum(critical_ns) filter (where stage = 'post'), 0)::bigint as post,
+        coalesce(sum(critical_ns) filter (where stage = 'other'), 0)::bigint as other,
+        arg_max(stage, last) filter (where stage <> 'other') as last_stage
+    from part
     group by req
-),
-last_piece as (
-    select req, arg_max(stage, (b, a)) as stage from piece where critical and stage <> 'other' group by req
-),
-skew as (
-    select req, max(abs(shift)) as ns from walk where kept and shift <> 0 group by req
 ),
 round as (  -- a tool that begins after all earlier ones ended starts a new round
     select req, count(*) filter (where earlier is null or cs >= earlier) as rounds
@@ -55,45 +56,39 @@ round as (  -- a tool that begins after all earlier ones ended starts a new roun
     )
     group by req
 ),
-counted as (
+counted as (  -- clocks are those of the last streamed call on the path: of a planner's first token nobody sees anything
     select
-        call.req,
-        count(*) as calls, try_cast(sum(attempts) as bigint) as attempts, try_cast(sum(call.input_tokens) as bigint) as input_tokens,
-        try_cast(sum(call.output_tokens) as bigint) as output_tokens, try_cast(sum(call.cached_tokens) as bigint) as cached_tokens,
-        arg_max(call.model, (call.us, call.i)) as model,
-        arg_max(call.outcome, (call.ue, call.i)) as outcome,
-        max(call.ue) as ue,
-        max(greatest(coalesce(call.output_tokens, 0), coalesce(member.chunks, 0))) as seen,
-        bool_or(call.fallback) as fallback
-    from call
-    join member on member.rowid = call.m
-    where call.req is not null
-    group by call.req
+        req,
+        count(*) as calls, try_cast(sum(attempts) as bigint) as attempts, try_cast(sum(input_tokens) as bigint) as input_tokens,
+        try_cast(sum(output_tokens) as bigint) as output_tokens, try_cast(sum(cached_tokens) as bigint) as cached_tokens,
+        coalesce(arg_max(model, (us, i)) filter (where streamed and model is not null), arg_max(model, (us, i))) as model,
+        arg_max(outcome, (ue, i)) as outcome,
+        max(greatest(coalesce(output_tokens, 0), coalesce(chunks, 0))) as seen,
+        bool_or(fallback) as call_fallback,
+        bool_or(streamed) as streamed,
+        arg_max_null(us + ttft_ns, (us, i)) filter (where streamed) as first_token,
+        arg_max_null(us + usable_ns, (us, i)) filter (where streamed) as usable,
+        arg_max_null(output_tokens, (us, i)) filter (where streamed) as last_output_tokens,
+        max(coalesce(us + final_ns, ue)) filter (where streamed) as final
+    from (
+        select
+            call.*, member.attempts, member.chunks, member.fallback, member.usable_ns, member.final_ns,
+            coalesce(call.stream, false) or call.ttft_ns is not null as is_stream,
+            is_stream and call.i in (select i from path) as streamed
+        from call
+        join member on member.rowid = call.m
+        where call.req is not null
+    )
+    group by req
 ),
-streamed as (  -- the last streamed call on the path: of a planner's first token nobody sees anything
+ended as (
     select
-        call.req,
-        arg_max(call.model, (call.us, call.i)) as model,
-        arg_max(call.us + call.ttft_ns, (call.us, call.i)) as first_token,
-        arg_max(call.us + member.usable_ns, (call.us, call.i)) as usable,
-        arg_max(call.output_tokens, (call.us, call.i)) as output_tokens,
-        max(coalesce(call.us + member.final_ns, call.ue)) as final
-    from call
-    join member on member.rowid = call.m
-    where call.i in (select i from path) and (call.stream or call.ttft_ns is not null)
-    group by call.req
-),
-said as (
-    select
-        root.*, stage_ns.* exclude (req), skew.ns as skew_ns, coalesce(round.rounds, 0) as tool_rounds,
-        coalesce(counted.calls, 0) as calls, counted.attempts as call_attempts, counted.input_tokens as call_input_tokens,
-        counted.output_tokens as call_output_tokens, counted.cached_tokens as call_cached_tokens,
-        coalesce(streamed.model, counted.model) as call_model, counted.fallback as call_fallback,
-        coalesce(if(root.role = 'call', null, root.ttft_ns), streamed.first_token - root.cs) as first_token_ns,
-        coalesce(if(root.role = 'call', null, root.final_ns), streamed.final - root.cs) as last_token_ns,
-        coalesce(root.usable_ns, streamed.usable - root.cs) as first_usable_ns,
-        streamed.req is null or streamed.output_tokens < 20 as usable_is_final,
-        last_piece.stage as last_stage,
+        root.*, cut_by_stage.* exclude (req), coalesce(round.rounds, 0) as tool_rounds,
+        coalesce(counted.calls, 0) as calls, counted.* exclude (req, calls, outcome, streamed),
+        coalesce(if(root.is_call, null, root.ttft_ns), counted.first_token - root.cs) as first_token_ns,
+        coalesce(if(root.is_call, null, root.final_ns), counted.final - root.cs) as last_token_ns,
+        coalesce(root.usable_ns, counted.usable - root.cs) as first_usable_ns,
+        not coalesce(counted.streamed, false) or counted.last_output_tokens < 20 as usable_is_final,
         case
             when root.outcome is not null then root.outcome
             when root.status_code >= 500 or root.status_code in (408, 429) then 'error'
@@ -105,18 +100,15 @@ said as (
             else coalesce(counted.outcome, 'ok')
         end as ended
     from root
-    join stage_ns on stage_ns.req = root.req
-    left join skew on skew.req = root.req
+    join cut_by_stage on cut_by_stage.req = root.req
     left join round on round.req = root.req
     left join counted on counted.req = root.req
-    left join streamed on streamed.req = root.req
-    left join last_piece on last_piece.req = root.req
 )
 select
     req,
     coalesce(request_ref, lower(printf('%016x', span_id))) as request_id,
     trace_id, span_id, make_timestamptz(cs // 1000) as started, service,
-    said_route as route, tenant, call_model as model, version, region, conversation_id,
+    said_route as route, tenant, model, version, region, conversation_id,
     ended as outcome,
     case when ended in ('dropped', 'left') then last_stage end as left_in_stage,
     case when ended in ('dropped', 'left') then coalesce(last_token_ns, ce - cs) / 1e6 end as left_after_ms,
@@ -131,10 +123,10 @@ select
     network / 1e6 as network_ms, queue / 1e6 as queue_ms, retrieval / 1e6 as retrieval_ms, prompt / 1e6 as prompt_ms,
     prefill / 1e6 as prefill_ms, decode / 1e6 as decode_ms, tools / 1e6 as tools_ms, post / 1e6 as post_ms,
     other / 1e6 as other_ms,
-    calls, tool_rounds, call_attempts as attempts, call_input_tokens as input_tokens, call_output_tokens as output_tokens,
-    call_cached_tokens as cached_tokens,
-    case when call_input_tokens > 0 then try_cast(pow(2, ceil(log2(call_input_tokens))) as bigint) end as prompt_bucket,
+    calls, tool_rounds, attempts, input_tokens, output_tokens, cached_tokens,
+    case when input_tokens > 0 then try_cast(pow(2, ceil(log2(input_tokens))) as bigint) end as prompt_bucket,
     budgets['total'] as budget_ms, skew_ns / 1e6 as skew_ms, root_kind,
-    null::double as cost_usd, coalesce(fallback, call_fallback) as fallback, null as feedback, coalesce(synthetic, false) as synthetic,
-    budgets
-from said
+    cost.usd as cost_usd, coalesce(fallback, call_fallback) as fallback, feedback, coalesce(synthetic, false) as synthetic,
+    budgets, cs
+from ended
+left join cost using (req)

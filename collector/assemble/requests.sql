@@ -3,6 +3,6 @@ delete from requests
 where trace_id in (select trace_id from ripe) and started between make_timestamptz($first_us) and make_timestamptz($last_us);
 
 insert into requests by name
-select request.* exclude (req, budgets), over.over_stage, over.over_by
+select request.* exclude (req, budgets, cs), over.over_stage, over.over_by
 from request
 left join over using (req)

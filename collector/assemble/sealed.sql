@@ -1,5 +1,5 @@
 -- Whether spans of a ripe trace may lie in sealed files: it reaches back to them, or its root is not among the others.
-select count(*)
+select count(*) as traces
 from (
     select trace_id
     from member

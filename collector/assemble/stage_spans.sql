@@ -3,26 +3,16 @@ delete from stage_spans
 where trace_id in (select trace_id from ripe) and started between make_timestamptz($first_us) and make_timestamptz($last_us);
 
 insert into stage_spans by name
-with part as (
-    select
-        req, i, stage,
-        min(a) filter (where not critical) as a,
-        sum(b - a) filter (where not critical) as ns,
-        sum(b - a) filter (where critical) as critical_ns
-    from piece
-    group by req, i, stage
-    having bool_or(not critical)
-)
 select
     request.request_id, request.trace_id, walk.span_id, part.stage, coalesce(member.name, 'missing parent') as name, member.peer,
     make_timestamptz(part.a // 1000) as started,
-    (part.a - root.cs) / 1e6 as offset_ms,
+    (part.a - request.cs) / 1e6 as offset_ms,
     part.ns / 1e6 as duration_ms,
-    coalesce(part.critical_ns, 0) / 1e6 as critical_ms,
+    part.critical_ns / 1e6 as critical_ms,
     case when member.status = 'ERROR' or call.outcome in ('error', 'timeout', 'rejected') then 'error' else 'ok' end as outcome
 from part
 join request on request.req = part.req
 join walk on walk.i = part.i
-join walk as root on root.i = part.req
 left join member on member.rowid = walk.m
 left join call on call.i = part.i
+where part.a is not null

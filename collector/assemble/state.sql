@@ -1,14 +1,32 @@
--- What the assembler keeps in memory between ticks: traces whose root was seen, so that a late span waits for nothing;
--- spans of the last minutes that were joined into a call of another trace, so that both are assembled together again; and
--- the routes that made calls, so that a request that was shed or failed before its first call counts.
-create temp table if not exists rooted (trace_id uuid, seen timestamptz);
-create temp table if not exists abroad (trace_id uuid, response_id varchar, seen timestamptz);
+-- What the assembler keeps in memory between ticks, and makes anew from what is stored when it starts: where the spans of a
+-- trace lie and whether its root was seen, so that a late span waits for nothing and finds the others; spans of the last
+-- minutes that were joined into a call of another trace, so that both are assembled together again; and the routes that
+-- made calls, so that a request that was shed or failed before its first call counts.
+create temp table if not exists trace_state as
+select
+    trace_id, min(start_ns) as first_ns, max(end_ns) as last_ns, bool_or(parent_span_id is null) as root_seen,
+    max(least(started, now())) as seen
+from spans_open
+where started >= (select max(started) - interval 15 minute from spans_open where started <= now())
+group by trace_id;
+create temp table if not exists abroad as
+select spans.trace_id, any_value(call.response_id) as response_id, max(least(spans.started, now())) as seen
+from (
+    select trace_id, response_id, unnest(spans) as span_id
+    from calls
+    where response_id is not null and started >= (select max(started) - interval 10 minute from calls where started <= now())
+) as call
+join spans_open as spans on spans.span_id = call.span_id and spans.trace_id <> call.trace_id
+where spans.started >= (select max(started) - interval 20 minute from calls where started <= now())
+group by spans.trace_id;
 create temp table if not exists served as
 select distinct service, route from requests where calls > 0;
 
 -- Empty where a tick has none.
 create temp table if not exists twin (outer_call bigint, inner_call bigint, level integer, alone boolean);
 create temp table if not exists tail (i bigint, call bigint);
+create temp table if not exists cost (req bigint, usd double);
+create temp table if not exists over (req bigint, over_stage varchar, over_by varchar, over_budget_ms double, over_ms double);
 
 -- Two rules that several files share.
 -- Whether an error says that the caller stopped listening: its last word, since types come with their modules.

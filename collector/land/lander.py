@@ -26,8 +26,8 @@ AT_MOST_EVERY_S: Final = 1.0
 RETRY_S: Final = 1.0
 #: Counts are stored with the next bodies, or this late without any; a kill loses as much of them, and no span.
 COUNTS_EVERY_S: Final = 5.0
-#: A chore that takes over 10 % of its period runs this seldom.
-SLOW_CHORE_EVERY_S: Final = 5.0
+#: A chore that takes over 10 % of its period runs this seldom: requests are promised within 5 s of their last span.
+SLOW_CHORE_EVERY_S: Final = 4.0
 #: DuckDB's own faults are tried again so often: they may come from short memory, or from a body.
 INTERNAL_TRIES: Final = 5
 #: What is wrong with the machine rather than with a body: the same bodies are tried again.

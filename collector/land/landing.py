@@ -167,6 +167,7 @@ class Landing:
     def _land_logs(self, batches: Sequence[LogBatches], arrived: dict[str, datetime]) -> None:
         with self._batch(logs=pa.concat_tables(part.logs for part in batches)):
             self._connection.execute(landing_sql("logs"), arrived)
+            self._connection.execute(landing_sql("live"), arrived)
 
     def _land_health(self, counted: Health, arrived: dict[str, datetime]) -> None:
         rows = [

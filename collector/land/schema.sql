@@ -65,6 +65,7 @@ create table spans_open (
     call_role VARCHAR,                 -- slo.role: what a model call is for
     hedged BOOLEAN,                    -- slo.hedged
     fallback BOOLEAN,                  -- slo.fallback
+    feedback VARCHAR,                  -- slo.feedback
     streamed_ns BIGINT,                -- on the second record of a streamed call: from its headers to its end
     last_event_ns BIGINT,              -- last event since the span's start
     attrs JSON not null                -- every attribute that the content rule keeps, under its own key
@@ -157,7 +158,7 @@ create table requests (
     region VARCHAR,                    -- cloud.region
     conversation_id VARCHAR,           -- gen_ai.conversation.id
     outcome VARCHAR not null,          -- ok, error, timeout, rejected, dropped, left, shed, lost or degraded
-    left_in_stage VARCHAR,             -- stage in which a dropped or left request ended
+    left_in_stage VARCHAR,             -- stage in which a dropped, left or lost request ended
     left_after_ms DOUBLE,              -- time until the client left
     total_ms DOUBLE not null,          -- sum of the nine stage columns
     ttft_ms DOUBLE,                    -- first token of the last streamed call on the path, null when none streamed
@@ -290,6 +291,23 @@ create table violations (
     over_ms DOUBLE                     -- by how much
 );
 
+-- One row a request that runs longer than its first token should take, as its service says every 5 s; gone once its span came.
+create table live (
+    trace_id UUID not null,            -- its trace
+    span_id UBIGINT not null,          -- its span, which has not come yet
+    request_id VARCHAR not null,       -- slo.request.id, else the span id in hex
+    started TIMESTAMPTZ not null,      -- when it began, on the clock of its service
+    service VARCHAR,                   -- service.name
+    route VARCHAR,                     -- slo.request
+    tenant VARCHAR,                    -- slo.tenant
+    stage VARCHAR,                     -- what it was doing when last heard of
+    age_s DOUBLE not null,             -- how long it had run then
+    heard TIMESTAMPTZ not null,        -- when that was, on the collector's clock
+    outcome VARCHAR,                   -- null while it runs; lost after 15 s of silence: then it is a row of requests too
+    changed BOOLEAN not null,          -- it was lost or heard of again since its trace was assembled
+    resource_id UBIGINT not null       -- row of resources
+);
+
 -- One row a series and 10 s: how fast tokens came while streams were decoding.
 create table decode_rate (
     t TIMESTAMPTZ not null,            -- start of the 10 s
@@ -352,7 +370,9 @@ create table dirty (
     trace_id UUID primary key,         -- the trace
     since TIMESTAMPTZ not null,        -- arrival of the first span not yet assembled
     last_arrival TIMESTAMPTZ not null, -- arrival of the last one
-    root_seen BOOLEAN not null         -- a span without a parent is among those that arrived
+    root_seen BOOLEAN not null,        -- a span without a parent is among those that arrived
+    first_ns BIGINT,                   -- earliest start of the spans that arrived
+    last_ns BIGINT                     -- latest end of them
 );
 
 -- One row a request body that was stored, so that a repeat is acknowledged and skipped.
