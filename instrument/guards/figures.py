@@ -9,6 +9,7 @@ from typing import Final
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
 from .. import providers
+from ..guard import Guard
 from ..vocabulary import (
     BREAKER_STATE,
     CACHE_HITS,
@@ -58,6 +59,7 @@ class Reporting:
         """Return the guard's figures as they are now; counters never fall."""
         raise NotImplementedError
 
+    @Guard("guards")
     def report(self) -> None:
         """Make sure that the figures are exported. At use and not at birth: guards are often older than `init`."""
         meter = providers.meter()
@@ -68,6 +70,7 @@ class Reporting:
             create = meter.create_observable_counter if grows else meter.create_observable_gauge
             create(name, [partial(_observe, name)], unit=unit)
 
+    @Guard("guards")
     def waited(self, wait_s: float) -> None:
         """Record a wait in this guard's queue."""
         meter = providers.meter()
