@@ -1,6 +1,7 @@
 """Options that several commands share, and how an option's text is checked."""
 
 import logging
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -85,6 +86,13 @@ api_option = option(
     envvar="TAILBUDGET_API",
     callback=_address,
     help="Read API of the collector.",
+)
+http_option = option(
+    "--http",
+    default=lambda: f"http://127.0.0.1:{os.environ.get('TAILBUDGET_HTTP_PORT') or 4318}",
+    callback=_address,
+    show_default="http://127.0.0.1:4318, or the port of TAILBUDGET_HTTP_PORT",
+    help="OTLP/HTTP port of the collector.",
 )
 some_api_option = option(
     "--api",

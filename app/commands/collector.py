@@ -20,6 +20,7 @@ from ..options import (
 )
 
 FILE: Final = click.Path(path_type=Path)
+SLO: Final = Path("slo.yaml")
 
 
 @click.command()
@@ -55,17 +56,37 @@ FILE: Final = click.Path(path_type=Path)
     envvar="TAILBUDGET_CORS_ORIGIN",
     help="Pages of this origin may send from a browser (https://app.example, or *); repeatable.",
 )
+@option(
+    "--scrape",
+    multiple=True,
+    metavar="URL",
+    envvar="TAILBUDGET_SCRAPE",
+    help="Pull the /metrics of this vLLM, SGLang or tailbudget runtime (http://127.0.0.1:8000) every 5 s; repeatable.",
+)
 @content_option
 @key_option
 @user_option
 @sag_option
+@option(
+    "--slo",
+    multiple=True,
+    type=FILE,
+    envvar="TAILBUDGET_SLO",
+    help="File of objectives, read again when it changes; repeatable. Without one ./slo.yaml, where there is one.",
+)
 @option(
     "--prices",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="CSV file of prices: provider, model (* for any), then dollars a million input, output and cached tokens.",
 )
 def collector(
-    *, token_file: Path | None, key_file: Path | None, sag: str, prices: Path | None, **settings: Any
+    *,
+    token_file: Path | None,
+    key_file: Path | None,
+    sag: str,
+    prices: Path | None,
+    slo: tuple[Path, ...],
+    **settings: Any,
 ) -> None:
     """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
 
@@ -83,7 +104,8 @@ def collector(
     token = read_token(token_file, data=data) if token_file else os.environ.get("TAILBUDGET_TOKEN", "").strip() or None
     key = read_key(key_file, data=data) if key_file else None
     paid = read_prices(prices) if prices else ()
-    serve(CollectorSettings(token=token, key=key, sag=SagSettings.parse(sag), prices=paid, **settings))
+    objectives = slo or ((SLO,) if SLO.exists() else ())
+    serve(CollectorSettings(token=token, key=key, sag=SagSettings.parse(sag), prices=paid, slo=objectives, **settings))
 
 
 COMMANDS = (collector,)
