@@ -10,10 +10,10 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import duckdb
 import orjson
@@ -22,66 +22,136 @@ import pyarrow as pa
 Convert = Callable[[Any], Any]
 
 
+#: One vector of DuckDB: turning more rows at once into text would keep other threads waiting for Python's lock.
+BATCH_ROWS: Final = 2_048
+
+
 class TooManyRowsError(Exception):
     """The answer has more rows than were allowed."""
 
 
+class Sink(Protocol):
+    """Where an answer is written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take the next bytes."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The rows of a query with DuckDB's types, which Arrow does not carry whole."""
+    """The rows of a query with DuckDB's types, which Arrow does not carry whole; `batches` may be read but once."""
 
-    table: pa.Table
+    schema: pa.Schema
     types: Sequence[Any]  # duckdb's DuckDBPyType, one a column
+    batches: Iterable[pa.RecordBatch]
+
+    def write_json(self, sink: Sink) -> None:
+        """Write one JSON array of objects, keys in column order."""
+        names = unique(self.schema.names)
+        before = b"["
+        for batch in self.batches:
+            if batch.num_rows:
+                sink.write(before)
+                sink.write(orjson.dumps([dict(zip(names, row, strict=True)) for row in self._rows(batch)])[1:-1])
+                before = b","
+        sink.write(b"[]" if before == b"[" else b"]")
+
+    def write_csv(self, sink: Sink) -> None:
+        """Write a header line and the rows as CSV: NULL is empty, nested values are JSON."""
+        sink.write(_csv([unique(self.schema.names)]))
+        for batch in self.batches:
+            sink.write(_csv([_cell(value) for value in row] for row in self._rows(batch)))
+
+    def write_arrow(self, sink: Sink) -> None:
+        """Write the rows as an Arrow stream."""
+        with pa.ipc.new_stream(_File(sink), self.schema) as stream:
+            for batch in self.batches:
+                stream.write_batch(batch)
 
     def json(self) -> bytes:
-        """Return one JSON array of objects, keys in column order."""
-        names = unique(self.table.column_names)
-        return orjson.dumps([dict(zip(names, row, strict=True)) for row in self._rows()])
+        """Return what `write_json` writes."""
+        return _whole(self.write_json)
 
     def csv(self) -> bytes:
-        """Return a header line and the rows as CSV: NULL is empty, nested values are JSON."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(unique(self.table.column_names))
-        writer.writerows([_cell(value) for value in row] for row in self._rows())
-        return text.getvalue().encode()
+        """Return what `write_csv` writes."""
+        return _whole(self.write_csv)
 
     def arrow(self) -> bytes:
-        """Return the rows as an Arrow stream."""
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self.table.schema) as stream:
-            stream.write_table(self.table)
-        return bytes(sink.getvalue())
+        """Return what `write_arrow` writes."""
+        return _whole(self.write_arrow)
 
-    def _rows(self) -> Iterator[tuple[Any, ...]]:
-        columns = (_values(*column) for column in zip(self.table.columns, self.types, strict=True))
+    def _rows(self, batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+        columns = (_values(*column) for column in zip(batch.columns, self.types, strict=True))
         return zip(*columns, strict=True)
 
 
-def answer(
+class _File(io.RawIOBase):
+    """A sink as the file that pyarrow wants."""
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self._sink.write(bytes(data))
+        return len(data)
+
+
+def _whole(write: Callable[[Sink], None]) -> bytes:
+    sink = io.BytesIO()
+    write(sink)
+    return sink.getvalue()
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def stream(
     connection: duckdb.DuckDBPyConnection,
     sql: str,
     params: Mapping[str, object] | None = None,
     *,
     max_rows: int | None = None,
 ) -> Answer:
-    """Return the answer of one statement; raises duckdb.Error, and TooManyRowsError before more rows are held."""
+    """Return the answer of one statement, whose rows come from the connection as they are read.
+
+    Here and while they are read: raises duckdb.Error, and TooManyRowsError before more rows are held.
+    """
     relation = connection.sql(sql, params=dict(params or {}))
     if relation is None:  # a statement without rows
-        return Answer(pa.table({}), [])
+        return Answer(pa.schema([]), [], [])
     if any(map(_has_no_form, relation.types)):
         columns = zip(relation.columns, relation.types, strict=True)
         relation = relation.project(", ".join(_with_form(at, *column) for at, column in enumerate(columns, 1)))
     types = relation.types
-    reader = relation.to_arrow_reader()
-    batches: list[pa.RecordBatch] = []
+    reader = relation.to_arrow_reader(BATCH_ROWS)
+    return Answer(reader.schema, types, _batches(reader, max_rows=max_rows))
+
+
+def answer(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
+    """Return the answer of one statement with all its rows; raises duckdb.Error."""
+    found = stream(connection, sql)
+    return replace(found, batches=list(found.batches))
+
+
+def _batches(reader: pa.RecordBatchReader, *, max_rows: int | None) -> Iterator[pa.RecordBatch]:
     rows = 0
-    for batch in reader:
-        rows += batch.num_rows
-        if max_rows is not None and rows > max_rows:
-            raise TooManyRowsError(f"the answer has more than {max_rows} rows")
-        batches.append(batch)
-    return Answer(pa.Table.from_batches(batches, schema=reader.schema), types)
+    try:
+        for batch in reader:
+            rows += batch.num_rows
+            if max_rows is not None and rows > max_rows:
+                raise TooManyRowsError(f"the answer has more than {max_rows} rows")
+            yield batch
+    except (OSError, pa.ArrowException) as error:  # what DuckDB raises comes through Arrow as one of these
+        kind = duckdb.InterruptException if "INTERRUPT" in str(error) else duckdb.Error
+        raise kind(str(error)) from error
 
 
 #: Types that Arrow or JSON has no good form of: their text is sent.
@@ -153,7 +223,7 @@ def unique(names: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def _values(column: pa.ChunkedArray, kind: Any) -> Iterable[object]:
+def _values(column: pa.Array, kind: Any) -> Iterable[object]:
     """Return the values of a column, ready for orjson."""
     convert = _converter(kind)
     values: list[object] = column.cast(_counted(column.type)).to_pylist()

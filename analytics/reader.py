@@ -1,6 +1,7 @@
 """Where answers come from: one method, `query`, behind which a running collector or a local file stands."""
 
 import json
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -70,7 +71,7 @@ class FileReader(ConnectionReader):
 
 
 class ApiReader:
-    """Reads through a collector's API on `url` (`http://127.0.0.1:4320`)."""
+    """Reads through a collector's API on `url` (`http://127.0.0.1:4320`), with the token in TAILBUDGET_TOKEN if any."""
 
     def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
         self.url = url.rstrip("/")
@@ -83,19 +84,26 @@ class ApiReader:
     def fetch(self, sql: str, params: Mapping[str, object] = {}, *, accept: str = ARROW_STREAM) -> bytes:
         """Return the rows of `sql` as `accept` says: an Arrow stream, application/json or text/csv."""
         body = json.dumps({"sql": sql, "params": dict(params), "timeout_s": self._timeout_s}, default=str).encode()
-        headers = {"Content-Type": "application/json", "Accept": accept}
+        headers = {"Content-Type": "application/json", "Accept": accept, **credentials()}
         request = urllib.request.Request(f"{self.url}/v1/sql", body, headers)  # noqa: S310 - our own API
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s + 5) as answer:  # noqa: S310
                 return bytes(answer.read())
         except urllib.error.HTTPError as error:
-            raise QueryError(*_reason(error)) from error
+            raise QueryError(*reason(error)) from error
         except OSError as error:
-            reason = f"no collector answers at {self.url}: {error}"
-            raise QueryError(reason, "start `tailbudget collector`, or name --api", unreachable=True) from error
+            text = f"no collector answers at {self.url}: {error}"
+            raise QueryError(text, "start `tailbudget collector`, or name --api", unreachable=True) from error
 
 
-def _reason(error: urllib.error.HTTPError) -> tuple[str, str]:
+def credentials() -> dict[str, str]:
+    """Return the header by which a collector with a token knows its readers; empty without TAILBUDGET_TOKEN."""
+    token = os.environ.get("TAILBUDGET_TOKEN", "").strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def reason(error: urllib.error.HTTPError) -> tuple[str, str]:
+    """Return what a collector said was wrong, and what mends it."""
     text = error.read().decode(errors="replace")
     try:
         answer = json.loads(text)

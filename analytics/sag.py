@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from tailbudget.instrument.errors import UserError
 
-from .questions import sql
+from .questions import ask, sql
 from .reader import Reader
 
 COLUMNS = ("series", "opened", "closed", "severity", "lcb", "cause")
@@ -22,17 +23,16 @@ BEGINNING, END = "0001-01-01 00:00:00+00", "9999-12-31 00:00:00+00"
 class SagSettings:
     """Sizes of the detector's windows, in seconds, and its threshold.
 
-    The defaults were chosen on an earlier form of the detector, whose buckets could depend on a later bin; how often
-    this form hits and errs on real traffic is not measured. `threshold` is in e-folds: 0.16 is 17 % slower, by the
-    lower bound.
+    The defaults were set on the even seeds of `benchmarks/sag.py`, which prints how often they hit and err on the odd
+    ones. `threshold` is in e-folds: 0.12 is 13 % slower, by the lower bound.
     """
 
     bucket_stream_s: float = 5  # stream-seconds that make one comparable bucket
     baseline_s: float = 3600  # the past that is compared with
     gap_s: float = 300  # its most recent part, left out so that a sag does not hide itself
-    window_s: float = 300  # over which the slow-down is averaged
+    window_s: float = 300  # over which the slow-down is averaged; a large one shows in the last 40 % of it
     min_buckets: int = 15  # that the baseline must hold
-    threshold: float = 0.16
+    threshold: float = 0.12
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -59,8 +59,12 @@ class SagSettings:
 
     @property
     def horizon_s(self) -> float:
-        """Seconds of bins that the newest judgement rests on: two baselines, the window, and the hour they begin in."""
-        return 2 * (self.baseline_s + self.gap_s) + self.window_s + 3600
+        """Seconds of bins that the newest judgement rests on: three baselines, the window, the hour they begin in.
+
+        The spread of the last baseline is one of residuals, each against a baseline of its own, from which is kept out
+        what was slow against a third.
+        """
+        return 3 * (self.baseline_s + self.gap_s) + self.window_s + 3600
 
 
 DEFAULTS = SagSettings()
@@ -72,7 +76,8 @@ def sag(reader: Reader, bins: str = "decode_rate", settings: SagSettings = DEFAU
     `bins` is a table or view with series, t (start of 10 s), tokens, active_stream_s. `opened` is the end of the last
     bin that the decision needed; no alarm depends on a later bin. severity is page from 1.5 times slower on, else
     ticket; lcb is the lower confidence bound of the slow-down in e-folds, at its worst so far; cause is engine when
-    each token got slower at any load, contention when each further stream costs more, else unknown. Raises QueryError.
+    each token got slower at any load, contention when each further stream costs more, load when that came with half as
+    many streams again, else unknown. Raises QueryError.
     """
     return alarms(reader, bins=bins, settings=settings).select(list(COLUMNS))
 
@@ -85,9 +90,32 @@ def alarms(
     since: datetime | str = BEGINNING,
     until: datetime | str = END,
 ) -> pa.Table:
-    """Return the rows of `sag` of the bins that start in [since, until), and slowdown: how many times slower."""
+    """Return the rows of `sag` of the bins that start in [since, until), with slowdown and first_slowdown.
+
+    slowdown is how many times slower at its worst so far, first_slowdown when the alarm opened.
+    """
     if not re.fullmatch(r"[A-Za-z_][\w.]*", bins):
         raise UserError(f"bins {bins!r}: expected the name of a table or view with series, t, tokens, active_stream_s")
     query = sql("sag").replace("from decode_rate", f"from {bins}")
     params = {**dataclasses.asdict(settings), "from_ts": since, "to_ts": until}
     return reader.query(query, params)
+
+
+def likely_cause(reader: Reader, series: str, *, opened: datetime, settings: SagSettings = DEFAULTS) -> str | None:
+    """Return what GPU samples and calls around `opened` show: slow reader, GPU power cap, GPU slowdown or GPU clock.
+
+    None when they show nothing: then what `sag` reads from the time per token against load is all that is known.
+    """
+    windows = {"window_s": settings.window_s, "baseline_s": settings.baseline_s, "gap_s": settings.gap_s}
+    found = ask(reader, "sag_cause", {"series": series, "opened": opened, **windows})["cause"].to_pylist()
+    return str(found[0]) if found else None
+
+
+def scopes(reader: Reader, sagging: Collection[str], *, since: datetime) -> dict[str, str]:
+    """Return, for each series that does not sag alone, what sags with it: `provider openai (5 of 6 series)`.
+
+    That is the coarsest of provider, model and instance of whose series with bins since `since` at least 70 %, and at
+    least two, are in `sagging`.
+    """
+    rows = ask(reader, "sag_scopes", {"sagging": sorted(sagging), "since": since}).to_pylist()
+    return {row["series"]: f"{row['scope']} ({row['sagging']} of {row['members']} series)" for row in rows}

@@ -71,6 +71,10 @@ def _wrong(command: click.Command, option: click.Option, value: object) -> str:
         return "" if value in choices else f"expected one of {', '.join(choices)}"
     if option.is_flag:
         return "" if isinstance(value, bool) else "expected true or false"
+    if option.multiple:
+        return (
+            "" if isinstance(value, list) and all(isinstance(one, str) for one in value) else "expected a list of texts"
+        )
     number = isinstance(option.type, NUMBERS)
     if isinstance(value, bool) or not isinstance(value, (str, int, float) if number else str):
         return f"expected a {'number' if number else 'text in quotes'}"

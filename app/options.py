@@ -1,6 +1,7 @@
 """Options that several commands share, and how an option's text is checked."""
 
 import logging
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 
 import click
 
+#: Guards that `up --demo --guard` can try; `app/demo/trials.py` has a workload for each.
+GUARDS = ("hedge", "breaker", "limit", "queue", "shed", "cache", "embeddings", "semantic", "fan-out")
 DATA_HELP = "Folder of the database and the journal."
 #: Help names the variable of every option that has one.
 option = partial(click.option, show_envvar=True)
@@ -17,8 +20,14 @@ option = partial(click.option, show_envvar=True)
 
 def port_option(name: str, default: int, what: str, *, variable: str) -> Callable[..., Any]:
     """Return the option of a port that `TAILBUDGET_<variable>_PORT` sets too."""
+    setting = name if name == "port" else f"{name}_port"
     return option(
-        f"--{name}", default=default, type=click.IntRange(1, 65535), envvar=f"TAILBUDGET_{variable}_PORT", help=what
+        f"--{name}",
+        setting,
+        default=default,
+        type=click.IntRange(1, 65535),
+        envvar=f"TAILBUDGET_{variable}_PORT",
+        help=what,
     )
 
 
@@ -45,12 +54,45 @@ sag_option = option(
     envvar="TAILBUDGET_SAG",
     help="Sag detector: stream-seconds a bucket, baseline, gap and window in seconds, fewest buckets.",
 )
+token_option = option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    default=None,
+    envvar="TAILBUDGET_TOKEN_FILE",
+    help="File, outside of --data, with the token that senders and readers must bear; else TAILBUDGET_TOKEN.",
+)
+content_option = option(
+    "--content",
+    default="drop",
+    envvar="TAILBUDGET_CONTENT",
+    help="Prompts, answers, tool arguments, documents: drop, hash, truncate:N characters, or keep (redacted).",
+)
+key_option = option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    default=None,
+    envvar="TAILBUDGET_KEY_FILE",
+    help="File, outside of --data, with the key of hashes; without one each start makes its own.",
+)
+user_option = option(
+    "--tenant-from-user-id",
+    is_flag=True,
+    envvar="TAILBUDGET_TENANT_FROM_USER_ID",
+    help="Store users' ids hashed, and take them for the tenant where none is sent.",
+)
 api_option = option(
     "--api",
     default="http://127.0.0.1:4320",
     envvar="TAILBUDGET_API",
     callback=_address,
     help="Read API of the collector.",
+)
+http_option = option(
+    "--http",
+    default=lambda: f"http://127.0.0.1:{os.environ.get('TAILBUDGET_HTTP_PORT') or 4318}",
+    callback=_address,
+    show_default="http://127.0.0.1:4318, or the port of TAILBUDGET_HTTP_PORT",
+    help="OTLP/HTTP port of the collector.",
 )
 some_api_option = option(
     "--api",

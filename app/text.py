@@ -1,7 +1,7 @@
 """What the commands print for people: tables, and how long ago something was."""
 
 from collections.abc import Iterable
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import pyarrow as pa
@@ -65,6 +65,11 @@ def _cell(value: object) -> str:
     text = f"{value:,.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
     text = " ".join(text.split())
     return text if len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 1] + "…"
+
+
+def iso(moment: datetime) -> str:
+    """Return an instant with a zone as ISO 8601 in UTC with Z, to the microsecond."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def ago(age: timedelta) -> str:

@@ -37,7 +37,8 @@ DISTINCT = 64  # bodies that are packed before the clock starts
 PROGRAM = """
 import pathlib, sys
 from tailbudget.collector import CollectorSettings, serve
-serve(CollectorSettings(data=pathlib.Path(sys.argv[1]), http_port=int(sys.argv[2]), api_port=int(sys.argv[3])))
+data, http, api, grpc = pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:])
+serve(CollectorSettings(data=data, http_port=http, api_port=api, grpc_port=grpc))
 """
 
 
@@ -99,7 +100,7 @@ class Collector:
 
     def __init__(self, data: Path) -> None:
         self.http_port, self.api_port = free_port(), free_port()
-        ports = [str(self.http_port), str(self.api_port)]
+        ports = [str(self.http_port), str(self.api_port), str(free_port())]
         self.process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(data), *ports])
         while not self._ready():
             time.sleep(0.05)

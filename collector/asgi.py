@@ -27,8 +27,13 @@ def headers(scope: Scope) -> dict[bytes, bytes]:
     return dict(scope["headers"])
 
 
-async def read_body(receive: Receive, *, declared: bytes | None, limit: int) -> bytes:
-    """Return the request's body. Raises BodyTooLargeError before more than `limit` bytes are held, ClientGoneError."""
+async def read_body(
+    receive: Receive, *, declared: bytes | None, limit: int, took: Callable[[int], None] = lambda _: None
+) -> bytes:
+    """Return the request's body; `took` is told how many bytes each part has, and may raise.
+
+    Raises BodyTooLargeError before more than `limit` bytes are held, ClientGoneError.
+    """
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise BodyTooLargeError(f"more than {limit} bytes in one body")
     parts: list[bytes] = []
@@ -41,6 +46,7 @@ async def read_body(receive: Receive, *, declared: bytes | None, limit: int) -> 
         size += len(part)
         if size > limit:
             raise BodyTooLargeError(f"more than {limit} bytes in one body")
+        took(len(part))
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)

@@ -8,13 +8,16 @@ from typing import Final
 import duckdb
 import numpy as np
 
+from tailbudget.analytics.overview import assembly_lag
+from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import convert
 
-from .alerting import update_sag_alerts
+from .alerting import BurnAlerts, ObjectiveFiles, update_sag_alerts
 from .api.queries import Queries
 from .assemble import Assembler, Live, pack_rollup
 from .counters import Counters
+from .erasure import Erasures
 from .journal.record import path_of, read
 from .journal.recover import recover
 from .journal.writer import Journal, Limits, Position
@@ -32,7 +35,9 @@ log: Final = logging.getLogger(__name__)
 JOURNAL: Final = "journal"
 ASSEMBLE_EVERY_S: Final = 2.0
 ALERT_EVERY_S: Final = 5.0
+OBJECTIVES_EVERY_S: Final = 15.0
 FORGET_EVERY_S: Final = 3600.0
+ERASE_EVERY_S: Final = 0.5
 PACK_EVERY_S: Final = 3600.0
 LAND_WITHIN_S: Final = 5.0
 
@@ -42,7 +47,9 @@ class Collector:
 
     def __init__(self, settings: CollectorSettings) -> None:
         self._settings = settings
+        self._content = settings.content_rule()
         self._folder = settings.data / JOURNAL
+        self._objectives = ObjectiveFiles(settings.slo)
         self.counters = Counters()
         self.counters.decoder.labels(DECODER).set(1)
         self._connection = _open(settings)
@@ -53,13 +60,10 @@ class Collector:
         except BaseException:
             self._connection.close()
             raise
-        self.queries = Queries(self._connection.cursor())
-        self._journal = Journal(
-            self._folder,
-            segment=segment,
-            limits=_limits(settings),
-            unlanded=sum(entry.nbytes for entry in backlog),
-        )
+        self.queries = _queries(self._connection, settings)
+        self.erasures = self._erasures()
+        unlanded = sum(entry.nbytes for entry in backlog)
+        self._journal = Journal(self._folder, segment=segment, limits=_limits(settings), unlanded=unlanded)
         self.counters.journal.set_function(lambda: self._journal.unlanded_bytes)
         self._lander = Lander(
             landing,
@@ -74,7 +78,7 @@ class Collector:
             journal=self._journal,
             lander=self._lander,
             counters=self.counters,
-            content=settings.content,
+            content=self._content,
             max_spans=settings.max_spans_per_body,
             known=np.concatenate([known, _keys([entry.digest for entry in backlog])]),
         )
@@ -95,24 +99,41 @@ class Collector:
         self.queries.close()
         self._connection.close()
 
+    def _erasures(self) -> Erasures:
+        return Erasures(
+            self._connection,
+            roll=lambda: self._journal.roll(),
+            waits=lambda segment: self._lander.has_before(segment),
+            discard=lambda segment: self._journal.discard_before(segment),
+        )
+
     def _chores(self) -> Sequence[Chore]:
         connection = self._connection
         live, assembler = Live(connection), Assembler(connection, prices=self._settings.prices)
         return [
             Chore("running requests", ASSEMBLE_EVERY_S, live.tick),
-            Chore("assembly", ASSEMBLE_EVERY_S, lambda now: assembler.tick(now).unfinished),
+            Chore("erasure", ERASE_EVERY_S, lambda _: self.erasures.run()),
+            Chore("assembly", ASSEMBLE_EVERY_S, lambda now: self._assemble(assembler, now)),
             Chore(
                 "sag alerts",
                 ALERT_EVERY_S,
                 lambda now: update_sag_alerts(connection, now=now, settings=self._settings.sag),
+                share=0.1,  # 12 ms a series
             ),
             Chore("packing the roll-up", PACK_EVERY_S, lambda now: pack_rollup(connection, now)),
+            Chore("objectives", OBJECTIVES_EVERY_S, BurnAlerts(connection, self._objectives).update, share=0.1),
             Chore(
                 "forgetting bodies",
                 FORGET_EVERY_S,
                 lambda now: connection.execute(landing_sql("forget_bodies"), {"now": now}).fetchall(),
             ),
         ]
+
+    def _assemble(self, assembler: Assembler, now: datetime) -> bool:
+        unfinished = assembler.tick(now).unfinished
+        lag_s = assembly_lag(ConnectionReader(self._connection), now=datetime.now(UTC))["lag_s"][0].as_py()
+        self.counters.assembly_lag_s.set(lag_s or 0.0)
+        return unfinished
 
     def _body_keys(self) -> Keys:
         now = {"now": datetime.now(UTC)}
@@ -144,7 +165,7 @@ class Collector:
 
     def _load(self, entry: Entry) -> Batches:
         record = read(path_of(self._folder, entry.start.segment), start=entry.start.offset)
-        batches = decode(record.signal, record.body(), content=self._settings.content)
+        batches = decode(record.signal, record.body(), content=self._content)
         if record.content_dropped:  # before it was journaled: whose it was is told by the first resource
             batches.health[batches.resources["service"][0].as_py(), CONTENT_DROPPED] += record.content_dropped
         return batches
@@ -152,6 +173,10 @@ class Collector:
 
 def _open(settings: CollectorSettings) -> duckdb.DuckDBPyConnection:
     return open_database(settings.data, memory_limit=settings.memory_limit, temp_limit=settings.temp_limit)
+
+
+def _queries(connection: duckdb.DuckDBPyConnection, settings: CollectorSettings) -> Queries:
+    return Queries(connection.cursor(), folder=settings.data, reserve_bytes=2 * settings.free_bytes)
 
 
 def _limits(settings: CollectorSettings) -> Limits:

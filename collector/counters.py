@@ -2,9 +2,12 @@
 
 import threading
 from collections import Counter as Counts
+from functools import partial
 from typing import Final
 
 import prometheus_client as prometheus
+
+WORK_BUCKETS_S: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
 class Counters:
@@ -12,37 +15,29 @@ class Counters:
 
     def __init__(self) -> None:
         self.registry: Final = prometheus.CollectorRegistry()
-        registry = self.registry
-        self.bodies = prometheus.Counter(
-            "tailbudget_bodies", "Request bodies by answer", ["signal", "status"], registry=registry
-        )
-        self.received = prometheus.Counter(
-            "tailbudget_received_bytes", "Bytes received, before unpacking", ["signal"], registry=registry
-        )
-        self.items = prometheus.Counter(
-            "tailbudget_items",
-            "Spans, points, attributes and records by what became of them",
-            ["signal", "reason"],
-            registry=registry,
-        )
-        self.failures = prometheus.Counter(
-            "tailbudget_failures", "Work of the lander that raised", ["work"], registry=registry
-        )
-        self.work_s = prometheus.Histogram(
-            "tailbudget_work_seconds",
-            "Duration of one transaction by kind of work",
-            ["work"],
-            buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
-            registry=registry,
-        )
-        self.lag_s = prometheus.Gauge(
-            "tailbudget_landing_lag_seconds", "Age of the oldest body that waits to land", registry=registry
-        )
-        self.queue = prometheus.Gauge("tailbudget_queue_bodies", "Bodies that wait to land", registry=registry)
-        self.journal = prometheus.Gauge("tailbudget_journal_bytes", "Acknowledged, not landed", registry=registry)
-        self.decoder = prometheus.Gauge(
-            "tailbudget_decoder", "1 for the decoder of OTLP bodies that runs", ["name"], registry=registry
-        )
+        counter = partial(prometheus.Counter, registry=self.registry)
+        gauge = partial(prometheus.Gauge, registry=self.registry)
+        histogram = partial(prometheus.Histogram, registry=self.registry)
+        self.bodies = counter("tailbudget_bodies", "Request bodies by answer", ["signal", "status"])
+        self.received = counter("tailbudget_received_bytes", "Bytes received, before unpacking", ["signal"])
+        items = "Spans, points, attributes and records by what became of them"
+        self.items = counter("tailbudget_items", items, ["signal", "reason"])
+        self.failures = counter("tailbudget_failures", "Work of the lander that raised", ["work"])
+        work = "Duration of one transaction by kind of work"
+        self.work_s = histogram("tailbudget_work_seconds", work, ["work"], buckets=WORK_BUCKETS_S)
+        self.lag_s = gauge("tailbudget_landing_lag_seconds", "Age of the oldest body that waits to land")
+        self.queue = gauge("tailbudget_queue_bodies", "Bodies that wait to land")
+        self.queue_bytes = gauge("tailbudget_queue_bytes", "Memory of what waits decoded")
+        waits = "How long the trace has waited that was ripe for assembly first"
+        self.assembly_lag_s = gauge("tailbudget_assembly_lag_seconds", waits)
+        self.journal = gauge("tailbudget_journal_bytes", "Acknowledged, not landed")
+        self.forwarded = counter("tailbudget_forwarded_bodies", "Bodies that a target of --forward took", ["target"])
+        dropped = "Accepted bodies that a target of --forward did not get"
+        self.forward_dropped = counter("tailbudget_forward_dropped_bodies", dropped, ["target", "reason"])
+        self.forward_queue = gauge("tailbudget_forward_queue_bytes", "Bodies that wait to be passed on", ["target"])
+        self.scrape_up = gauge("tailbudget_scrape_up", "1 when the engine answered its last scrape", ["instance"])
+        self.scrapes = counter("tailbudget_scrapes", "Scrapes of engines by how they ended", ["instance", "status"])
+        self.decoder = gauge("tailbudget_decoder", "1 for the decoder of OTLP bodies that runs", ["name"])
         self._lock = threading.Lock()
         self._unstored: Counts[tuple[str | None, str, str]] = Counts()
 

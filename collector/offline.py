@@ -19,6 +19,7 @@ from .land.database import open_database
 from .land.landing import Body, Landing
 from .receive.decode import BadBodyError
 from .receive.intake import decode
+from .receive.privacy import AS_JOURNALED
 
 log = logging.getLogger(__name__)
 #: Nothing arrives any more: traces whose root never came are assembled too.
@@ -79,7 +80,7 @@ def _unlanded(journal: Path, reader: FileReader) -> Iterator[Record]:
 
 def _body(record: Record) -> Iterator[Body]:
     try:
-        batches = decode(record.signal, record.body(), content="keep")  # content was taken out before it was journaled
+        batches = decode(record.signal, record.body(), content=AS_JOURNALED)
     except BadBodyError:
         return
     yield Body(digest=record.digest, batches=batches)

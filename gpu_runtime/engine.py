@@ -160,6 +160,9 @@ class Engine:
     def _step(self) -> None:
         for generation in self._scheduler.cancelled():
             self._end(generation, "cancelled", at_ns=time.perf_counter_ns())
+        for generation in self._scheduler.expired(time.perf_counter_ns()):
+            generation.error = "the deadline that came with the request is over"
+            self._end(generation, "deadline", at_ns=time.perf_counter_ns())
         work = self._scheduler.plan()
         if not work:
             return

@@ -14,6 +14,8 @@ from .scheduler import Generation
 
 #: None: the client has left.
 Deltas = asyncio.Queue[Delta | None]
+#: How a generation ended that has no whole answer -> the status that says so.
+STATUS = {"cancelled": 503, "deadline": 408, "error": 500}
 HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
@@ -50,7 +52,7 @@ class Reply(Response):
             text += delta.text
             if delta.done:
                 error = _error(self._generation)
-                response = JSONResponse(error.body, error.status) if error else JSONResponse(self._bodies.whole(text))
+                response = _refusal(error) if error else JSONResponse(self._bodies.whole(text))
                 return await response(scope, receive, send)
         return None
 
@@ -82,8 +84,14 @@ def _error(generation: Generation) -> RequestError | None:
     """Return why an ended generation has no whole answer, None when it has."""
     if generation.end == "complete":
         return None
-    status = 503 if generation.end == "cancelled" else 500
+    status = STATUS[generation.end or "error"]
     return RequestError(generation.error or "the request was cancelled", status=status, code=generation.end)
+
+
+def _refusal(error: RequestError) -> Response:
+    # SDKs try again after 408 by themselves, and nobody waits for the answer any more.
+    headers = {"x-should-retry": "false"} if error.code == "deadline" else None
+    return JSONResponse(error.body, error.status, headers)
 
 
 def _part(body: bytes, *, more: bool = True) -> dict[str, Any]:

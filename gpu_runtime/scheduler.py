@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Finish = Literal["stop", "length"]
-End = Literal["complete", "cancelled", "error"]
+End = Literal["complete", "cancelled", "error", "deadline"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Generation:
     arrived_ns: int
     #: What the caller needs to hang the request's span under its own; opaque here.
     trace_context: Any = None
+    #: When nobody waits any more; the next step ends the request.
+    deadline_ns: int | None = None
 
     #: Set by another thread when the client has left; the next step drops the request.
     cancelled: bool = False
@@ -101,6 +103,14 @@ class Scheduler:
     def cancelled(self) -> list[Generation]:
         """Return those that were cancelled, waiting or running."""
         return [generation for generation in (*self.running, *self.waiting) if generation.cancelled]
+
+    def expired(self, now_ns: int) -> list[Generation]:
+        """Return those whose deadline is over, waiting or running."""
+        return [
+            generation
+            for generation in (*self.running, *self.waiting)
+            if generation.deadline_ns is not None and generation.deadline_ns <= now_ns
+        ]
 
     def plan(self) -> list[Work]:
         """Return the work of one step, admitting waiting generations while prompt budget and slots last."""

@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 import tailbudget
 from tailbudget.instrument.errors import UserError
+from tailbudget.instrument.vocabulary import REMAINING_HEADER
 
 from . import models
 from .host import Runtime
@@ -64,7 +65,11 @@ class Endpoints:
         prompt = await self._runtime.encode(asked)
         params = asked.params(prompt_tokens=len(prompt), context=engine.context)
         name = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
-        generation = Generation(name, prompt, params, arrived_ns, trace_context=extract(request.headers))
+        remaining_ms = request.headers.get(REMAINING_HEADER, "").strip()
+        deadline_ns = arrived_ns + int(remaining_ms) * 1_000_000 if remaining_ms.isdecimal() else None
+        generation = Generation(
+            name, prompt, params, arrived_ns, trace_context=extract(request.headers), deadline_ns=deadline_ns
+        )
         return self._runtime.submit(generation, asked)
 
     async def models(self, _: Request) -> Response:

@@ -14,9 +14,19 @@ from opentelemetry.util.types import AttributeValue
 from . import providers
 from .errors import UserError
 from .guard import Guard
+from .loop_lag import watch_loop
 from .request import BudgetsMs, RequestState, request_attributes, request_context
 from .spans import Activation, error_type
-from .vocabulary import TENANT, TIME_TO_FIRST_BYTE, TIME_TO_LAST_BYTE, Outcome, budget_attribute, convert
+from .vocabulary import (
+    REMAINING_HEADER,
+    REQUEST_ID,
+    TENANT,
+    TIME_TO_FIRST_BYTE,
+    TIME_TO_LAST_BYTE,
+    Outcome,
+    budget_attribute,
+    convert,
+)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -64,6 +74,7 @@ class ASGIMiddleware:
 
     def _begin(self, scope: Scope, receive: Receive, send: Send) -> "_Exchange | None":
         with guard:
+            watch_loop()
             route, budgets = self._marked(scope["path"])
             return _Exchange(scope, receive, send, route, budgets)
         return None
@@ -120,10 +131,12 @@ class _Exchange:
             started_ns=self._started_ns,
             route=route or "",
             tenant=str(attributes.get(TENANT, "")),
+            request_id=str(attributes.get(REQUEST_ID, "")),
             marked=route is not None,
         )
         if route is not None:
             self._state.set_budgets(budgets)
+            self._state.hurry(self._header(REMAINING_HEADER))
         self._activation = Activation(request_context(self._state, parent))
 
     def _described(self) -> tuple[Context | None, dict[str, AttributeValue]]:
@@ -141,6 +154,10 @@ class _Exchange:
                 self._route, tenant=None, request_id=headers.get("x-request-id"), context=parent
             )
         return parent, attributes
+
+    def _header(self, name: str) -> str | None:
+        wanted = name.encode()
+        return next((value.decode("latin-1") for key, value in self._scope["headers"] if key == wanted), None)
 
     def _start(self, parent: Context | None, attributes: dict[str, AttributeValue]) -> Span:
         name = self._route or str(attributes["http.request.method"])
@@ -205,6 +222,8 @@ class _Exchange:
         if self._left_ns is not None:
             usable_ns = self._state.usable_ns
             return "left" if usable_ns is not None and usable_ns <= self._left_ns else "dropped"
+        if isinstance(error, TimeoutError):
+            return "timeout"
         if error is not None or self._status >= 500:
             return "error"
         return "rejected" if self._status >= 400 else "ok"

@@ -11,8 +11,11 @@ from typing import Any, Final
 
 import requests
 from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk._logs import LogRecordProcessor
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import SpanProcessor
@@ -32,6 +35,7 @@ ENDING_TIMEOUT_S: Final = 1.0
 PROTOCOLS: Final[dict[str, str | None]] = {"http/protobuf": None, "grpc": "otlp_proto_grpc"}
 LOGGERS: Final = (
     "opentelemetry.exporter.otlp.common.http",
+    "opentelemetry.exporter.otlp.proto.http._log_exporter",
     "opentelemetry.exporter.otlp.proto.http.metric_exporter",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
 )
@@ -90,11 +94,11 @@ _once_per_window = OncePerWindow()
 
 
 class Exports:
-    """What sends spans and metrics; raises UserError when a variable asks for an exporter that is not installed."""
+    """What sends telemetry; raises UserError when a variable asks for an exporter that is not installed."""
 
     def __init__(self, endpoint: str | None) -> None:
         self._endpoint = endpoint
-        self._prompt: list[tuple[PromptSession, OTLPSpanExporter | OTLPMetricExporter]] = []
+        self._prompt: list[tuple[PromptSession, OTLPSpanExporter | OTLPMetricExporter | OTLPLogExporter]] = []
         for name in LOGGERS:
             logging.getLogger(name).addFilter(_once_per_window)
 
@@ -106,6 +110,16 @@ class Exports:
                 self._otlp(OTLPSpanExporter, "traces") if kind is None else kind(), schedule_delay_millis=delay_ms
             )
             for kind in _asked_for("traces")
+        ]
+
+    def log_processors(self) -> list[LogRecordProcessor]:
+        """Return one batch processor an exporter."""
+        delay_ms = None if "OTEL_BLRP_SCHEDULE_DELAY" in os.environ else SPAN_DELAY_MS
+        return [
+            BatchLogRecordProcessor(
+                self._otlp(OTLPLogExporter, "logs") if kind is None else kind(), schedule_delay_millis=delay_ms
+            )
+            for kind in _asked_for("logs")
         ]
 
     def metric_readers(self) -> list[MetricReader]:

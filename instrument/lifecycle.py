@@ -7,13 +7,15 @@ import uuid
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
 
 from . import metering, openai_sdk, providers
 from .errors import UserError
 from .guard import Guard
+from .running import Watch
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -26,12 +28,13 @@ _running: "_Running | None" = None
 _retired: list[object] = []
 
 
-def init(service: str | None = None, *, endpoint: str | None = None) -> None:
-    """Send this process's spans and metrics to a collector, and instrument the openai SDK where it is used.
+def init(service: str | None = None, *, endpoint: str | None = None, prometheus: bool = False) -> None:
+    """Send this process's spans, metrics and running requests to a collector, and instrument the openai SDK.
 
     `service` names the service, else OTEL_SERVICE_NAME does. `endpoint` is the collector's base URL, else the
     OTEL_EXPORTER_OTLP_* variables, else http://127.0.0.1:4318. The other OTEL_* variables hold too. A TracerProvider
-    that is already set is used as it is. A second call changes nothing. Raises UserError for a setting that cannot be.
+    that is already set is used as it is. With `prometheus` the metrics are in the default registry of prometheus-client
+    too, for a service that is scraped. A second call changes nothing. Raises UserError for a setting that cannot be.
     """
     _check(service, endpoint)
     global _running
@@ -39,7 +42,7 @@ def init(service: str | None = None, *, endpoint: str | None = None) -> None:
         return
     with _lock, Guard("init"):
         if _running is None:
-            _running = _Running(service, endpoint)
+            _running = _Running(service, endpoint, prometheus=prometheus)
 
 
 @Guard("shutdown")
@@ -65,24 +68,27 @@ def _check(service: str | None, endpoint: str | None) -> None:
 class _Running:
     """The providers that `init` made; None stands for one that was there before."""
 
-    def __init__(self, service: str | None, endpoint: str | None) -> None:
+    def __init__(self, service: str | None, endpoint: str | None, *, prometheus: bool) -> None:
         from .exporters import Exports  # the SDK is loaded by those who call `init`
 
         self._exports = Exports(endpoint)
         resource = _resource(service)
         self._tracer_provider = _tracer_provider(self._exports, resource)
-        self._meter_provider = _meter_provider(self._exports, resource)
-        providers.use(self._tracer_provider, self._meter_provider)
+        self._meter_provider = _meter_provider(self._exports, resource, prometheus=prometheus)
+        self._logger_provider = _logger_provider(self._exports, resource)
+        providers.use(self._tracer_provider, self._meter_provider, self._logger_provider)
         metering.register()
         openai_sdk.install()
+        self._watch = Watch()
         atexit.register(shutdown)
 
     def end(self) -> None:
         """Deliver the rest and close the providers."""
         atexit.unregister(shutdown)
         openai_sdk.uninstall()
+        self._watch.stop()
         self._exports.hurry()
-        for provider in (self._tracer_provider, self._meter_provider):
+        for provider in (self._tracer_provider, self._meter_provider, self._logger_provider):
             if provider:
                 _retired.append(provider)
                 provider.shutdown()
@@ -116,15 +122,40 @@ def _tracer_provider(exports: "Exports", resource: "Resource") -> "TracerProvide
     return provider
 
 
-def _meter_provider(exports: "Exports", resource: "Resource") -> "MeterProvider | None":
+def _meter_provider(exports: "Exports", resource: "Resource", *, prometheus: bool) -> "MeterProvider | None":
     from opentelemetry.sdk.metrics import MeterProvider
 
     # The proxy that stands there until a provider is set is private to OpenTelemetry.
     current = metrics.get_meter_provider()
     unset = type(current).__name__ == "_ProxyMeterProvider"
     if not unset and current not in _retired:
+        if prometheus:
+            raise UserError(
+                "init(prometheus=True): a MeterProvider is already set, and its readers cannot be changed: give it "
+                "tailbudget.instrument.prometheus.ScrapedReader() as one of them where it is made"
+            )
         return None
-    provider = MeterProvider(exports.metric_readers(), resource=resource, shutdown_on_exit=False)
+    readers = exports.metric_readers()
+    if prometheus:
+        from .prometheus import ScrapedReader
+
+        readers.append(ScrapedReader())
+    provider = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
     if unset:
         metrics.set_meter_provider(provider)
+    return provider
+
+
+def _logger_provider(exports: "Exports", resource: "Resource") -> "LoggerProvider | None":
+    from opentelemetry.sdk._logs import LoggerProvider
+
+    current = _logs.get_logger_provider()
+    unset = type(current).__name__ == "ProxyLoggerProvider"  # private too
+    if not unset and current not in _retired:
+        return None
+    provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
+    for processor in exports.log_processors():
+        provider.add_log_record_processor(processor)
+    if unset:
+        _logs.set_logger_provider(provider)
     return provider

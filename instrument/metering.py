@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from . import providers
+from .running import registry
 from .vocabulary import (
     DECODE_ACTIVE_STREAM_TIME,
     DECODE_CHUNKS,
@@ -18,6 +19,7 @@ from .vocabulary import (
     DECODE_TOKENS,
     REQUESTS_ACTIVE,
     REQUESTS_ENDED,
+    REQUESTS_OLDEST_AGE,
     REQUESTS_STARTED,
     convert,
 )
@@ -198,6 +200,11 @@ def _register_requests(meter: Meter) -> None:
     def active(_: CallbackOptions) -> Iterable[Observation]:
         return labelled(request_counts.active)
 
+    def oldest_age(_: CallbackOptions) -> Iterable[Observation]:
+        ages = registry.oldest_s()
+        for route, tenant in request_counts.active.copy():
+            yield Observation(ages.get((route, tenant), 0.0), _labels(route, tenant))
+
     def ended(_: CallbackOptions) -> Iterable[Observation]:
         for (route, tenant, outcome), n in request_counts.ended.copy().items():
             yield Observation(n, _labels(route, tenant) | {"outcome": outcome})
@@ -205,6 +212,7 @@ def _register_requests(meter: Meter) -> None:
     meter.create_observable_counter(REQUESTS_STARTED, [started], unit="{request}")
     meter.create_observable_counter(REQUESTS_ENDED, [ended], unit="{request}")
     meter.create_observable_gauge(REQUESTS_ACTIVE, [active], unit="{request}")
+    meter.create_observable_gauge(REQUESTS_OLDEST_AGE, [oldest_age], unit="s")
 
 
 def _labels(route: str, tenant: str) -> Labels:

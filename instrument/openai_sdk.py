@@ -12,8 +12,11 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from . import call_metrics
+from .caps import outgoing
 from .chunks import Reported
 from .guard import Guard
+from .hygiene import hygiene
 from .imports import when_imported
 from .metering import DecodeMeter, decode_meter
 from .request import current_request
@@ -150,7 +153,7 @@ class _Call:
         self._instance = f"{self._address}:{url.port}" if url.port else self._address
         _describe(self._span, arguments)
         self._context = _context_of(self._span)
-        carrier: dict[str, str] = {}
+        carrier = dict(outgoing())
         _propagator.inject(carrier, self._context)
         self.arguments = arguments | {"extra_headers": {**carrier, **headers}}
 
@@ -170,6 +173,7 @@ class _Call:
             reported.take(answer)
             self._span.set_attributes(reported_attributes(reported))
             self._span.end()
+            call_metrics.ended(self._span, reported=reported)
         return answer
 
     def _meter(self) -> DecodeMeter:
@@ -185,6 +189,7 @@ class _Call:
         if isinstance(status, int):
             self._span.set_attribute("http.response.status_code", status)
         self._span.end()
+        call_metrics.ended(self._span, error=error)
 
 
 def _describe(span: Span, arguments: Mapping[str, Any]) -> None:
@@ -193,7 +198,7 @@ def _describe(span: Span, arguments: Mapping[str, Any]) -> None:
         value = arguments.get(argument)
         if isinstance(value, (bool, int, float, str)):  # the SDK's "not given" is an object
             said.setdefault(attribute, value)
-    span.set_attributes(said)
+    span.set_attributes({**said, **hygiene(arguments.get("messages"), tools=arguments.get("tools"))})
 
 
 def _context_of(span: Span) -> Context:

@@ -1,11 +1,12 @@
-"""Where spans and metrics go: the global OpenTelemetry providers, or the ones that a test puts in their place."""
+"""Where spans, metrics and log records go: the global OpenTelemetry providers, or what a test puts in their place."""
 
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
 
 SCOPE = "tailbudget"
 
 _tracer: trace.Tracer | None = None
 _meter: metrics.Meter | None = None
+_logger: _logs.Logger | None = None
 
 
 def tracer() -> trace.Tracer:
@@ -24,8 +25,21 @@ def meter() -> metrics.Meter:
     return _meter
 
 
-def use(tracer_provider: trace.TracerProvider | None, meter_provider: metrics.MeterProvider | None = None) -> None:
-    """Send spans and metrics to these providers from now on; None means the global ones again. For tests."""
-    global _tracer, _meter
+def logger() -> _logs.Logger:
+    """Return the logger of all our log records, a proxy before a provider is set."""
+    global _logger
+    if _logger is None:
+        _logger = _logs.get_logger(SCOPE)
+    return _logger
+
+
+def use(
+    tracer_provider: trace.TracerProvider | None,
+    meter_provider: metrics.MeterProvider | None = None,
+    logger_provider: _logs.LoggerProvider | None = None,
+) -> None:
+    """Send all of it to these providers from now on; None means the global one again. For tests."""
+    global _tracer, _meter, _logger
     _tracer = tracer_provider.get_tracer(SCOPE) if tracer_provider else None
     _meter = meter_provider.get_meter(SCOPE) if meter_provider else None
+    _logger = logger_provider.get_logger(SCOPE) if logger_provider else None

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 from opentelemetry import baggage
@@ -12,10 +13,15 @@ from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, set_span_in_contex
 from opentelemetry.util.types import AttributeValue
 
 from . import providers
+from .budget import Budget, Policies
 from .guard import Guard
 from .metering import request_counts
+from .overruns import record_overrun
+from .running import registry
 from .spans import Activation, record_error, stopped
 from .vocabulary import (
+    BUDGET_PREFIX,
+    DEADLINE,
     OUTCOME,
     OUTCOMES,
     REQUEST,
@@ -24,11 +30,14 @@ from .vocabulary import (
     TIME_TO_FINAL,
     TIME_TO_FIRST_TOKEN,
     TIME_TO_USABLE,
+    TOOL_ROUNDS,
     USABLE_SOURCE,
     Outcome,
+    Stage,
     budget_attribute,
     convert,
 )
+from .work import Work
 
 BudgetsMs = Mapping[str, float]
 
@@ -46,7 +55,16 @@ class RequestState:
     is false for an HTTP request that is none of ours. Of requests inside of each other the outermost counts.
     """
 
-    def __init__(self, span: Span, *, started_ns: int, route: str, tenant: str = "", marked: bool = True) -> None:
+    def __init__(
+        self,
+        span: Span,
+        *,
+        started_ns: int,
+        route: str,
+        tenant: str = "",
+        request_id: str = "",
+        marked: bool = True,
+    ) -> None:
         outer = current_request()
         inner = outer is not None and outer.marked
         self.span = span
@@ -54,6 +72,17 @@ class RequestState:
         self.started_ns = started_ns
         self.route = route
         self.tenant = tenant
+        self.request_id = request_id
+        self.work: Work = Work(outer.work if outer else None)
+        self.budgets_ms: dict[str, float] = {}
+        self.on_over: Policies = outer.on_over if outer else "record"
+        self.tool_rounds: int | None = None
+        self.deadline_ns: int | None = outer.deadline_ns if outer else None
+        #: The caller said how long it waits.
+        self.hurried: bool = outer.hurried if outer else False
+        self.last_beat_ns = 0
+        self.prompt_version = ""
+        self.retrieved_tokens = 0
         self.outcome: Outcome | None = None
         self.usable_ns: int | None = None
         self.usable_source = ""
@@ -64,6 +93,12 @@ class RequestState:
         self._when_idle: Callable[[], None] | None = None
         self._lock = threading.RLock()
         self._key = request_counts.start(route, tenant) if marked and not inner else None
+        if self._key:
+            registry.enter(self)
+
+    def stage_now(self) -> Stage:
+        """Return the stage in which the request is."""
+        return self.work.stage_now()
 
     def stream_opened(self, started_ns: int) -> None:
         """Take note of a streamed call; the latest to start speaks for the request: nobody reads a planner's words."""
@@ -104,12 +139,39 @@ class RequestState:
             self.usable_ns, self.usable_source = now_ns, "app"
 
     def set_budgets(self, budgets_ms: BudgetsMs) -> None:
-        """Put the budgets on the span, in seconds. An unknown name raises ValueError."""
+        """Hold the request to these budgets and put them on the span, in seconds. An unknown name raises ValueError."""
+        if isinstance(budgets_ms, Budget):
+            self.on_over = budgets_ms.on_over
+            self.tool_rounds = budgets_ms.tool_rounds or self.tool_rounds
+        if self.tool_rounds:
+            self.span.set_attribute(BUDGET_PREFIX + TOOL_ROUNDS, self.tool_rounds)
         for name, budget_ms in budgets_ms.items():
-            self.span.set_attribute(budget_attribute(name), convert(budget_ms, "ms", "s"))
+            attribute = budget_attribute(name)
+            self.budgets_ms[name] = budget_ms
+            self.span.set_attribute(attribute, convert(budget_ms, "ms", "s"))
+        if "total" in budgets_ms:
+            self._end_by(self.started_ns + int(convert(budgets_ms["total"], "ms", "ns")))
+
+    def hurry(self, remaining_ms: str | None) -> None:
+        """Take the caller's word for how many milliseconds it still waits; what is no number is ignored."""
+        if remaining_ms and remaining_ms.strip().isdecimal():
+            self.hurried = True
+            self._end_by(time.perf_counter_ns() + int(convert(int(remaining_ms), "ms", "ns")))
+
+    def _end_by(self, deadline_ns: int) -> None:
+        self.deadline_ns = min(self.deadline_ns or deadline_ns, deadline_ns)
+        left_s = convert(self.deadline_ns - time.perf_counter_ns(), "ns", "s")
+        self.span.set_attribute(DEADLINE, time.time() + left_s)
+
+    @property
+    def too_many_rounds(self) -> bool:
+        """Whether tools ran more often, one after the other, than they may."""
+        return self.tool_rounds is not None and self.work.tool_rounds > self.tool_rounds
 
     def finish(self, outcome: Outcome | None) -> None:
         """Write outcome and clocks to the span and count the request out; ending the span is the caller's."""
+        registry.leave(self)
+        record_overrun(self)
         outcome = self.outcome or outcome
         clocks = {
             TIME_TO_FIRST_TOKEN: self.first_token_ns,
@@ -162,6 +224,33 @@ class RequestScope:
         self._request_id = request_id
         self._state: RequestState | None = None
         self._activation: Activation | None = None
+        self._around: AbstractAsyncContextManager[None] | None = None
+
+    async def __aenter__(self) -> Span:
+        from .caps import async_cap_of  # which reads requests
+
+        span = self.__enter__()
+        try:
+            if cap := async_cap_of(None, span):
+                self._around = cap.around()
+                await self._around.__aenter__()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return span
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        around, self._around = self._around, None
+        try:
+            if around:
+                await around.__aexit__(kind, error, trace)
+        except BaseException as over:
+            error = over
+            raise
+        finally:
+            self.__exit__(type(error) if error else None, error, trace)
 
     def __enter__(self) -> Span:
         with Guard("request"):
@@ -179,7 +268,11 @@ class RequestScope:
         started_ns = time.perf_counter_ns()
         span = providers.tracer().start_span(self._route, kind=SpanKind.INTERNAL, attributes=attributes)
         self._state = RequestState(
-            span, started_ns=started_ns, route=self._route, tenant=str(attributes.get(TENANT, ""))
+            span,
+            started_ns=started_ns,
+            route=self._route,
+            tenant=str(attributes.get(TENANT, "")),
+            request_id=str(attributes.get(REQUEST_ID, "")),
         )
         self._activation = Activation(request_context(self._state))
         self._state.set_budgets(self._budgets_ms)
@@ -210,9 +303,10 @@ def request(
 ) -> RequestScope:
     """Return a context manager whose body is one request of `route`; it gives the request's span.
 
-    Budgets are milliseconds by name: a stage, `model`, `total`, `ttft` or `usable`.
+    Budgets are milliseconds by name: a stage, `model`, `total`, `ttft` or `usable`; a `Budget` can do more than be
+    recorded. Under `async with` the body is cancelled when a total budget that bites is spent.
     """
-    return RequestScope(route, budgets_ms or {}, tenant, request_id)
+    return RequestScope(route, {} if budgets_ms is None else budgets_ms, tenant, request_id)
 
 
 @Guard("annotate")
@@ -245,7 +339,8 @@ def annotate(
     if known:
         state.outcome = outcome or state.outcome
     state.span.set_attributes(attributes or {})
-    state.set_budgets(budgets_ms or {})
+    if budgets_ms is not None:
+        state.set_budgets(budgets_ms)
     if not known:
         raise ValueError(f"unknown outcome {outcome!r}: expected one of {', '.join(OUTCOMES)}")
 

@@ -3,20 +3,24 @@
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, ParamSpec, TypeVar, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
 from . import providers
+from .caps import async_cap_of, call_in_worker, cap_of
 from .guard import Guard
+from .request import RequestState, current_request
 from .spans import Activation, record_error
 from .vocabulary import STAGE, STAGES, Stage
 
 F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: stage -> first word of the span's name, kind. Stages that are not here are named as they are, INTERNAL.
 SPAN_FORMS: dict[str, tuple[str, SpanKind]] = {
@@ -31,9 +35,14 @@ class OpenStage:
     def __init__(self, stage: Stage, name: str | None, attributes: dict[str, AttributeValue]) -> None:
         self.span: Span = INVALID_SPAN
         self._inside = otel_context.get_current()
+        self._stage = stage
+        self._request: RequestState | None = None
         with Guard("stage"):
             self.span = _start(stage, name, attributes)
             self._inside = set_span_in_context(self.span)
+            self._request = current_request()
+            if self._request:
+                self._request.work.stage_began(stage)
 
     def activate(self) -> Activation:
         """Make the stage's span current until the activation is restored."""
@@ -53,6 +62,9 @@ class OpenStage:
     def end(self, error: BaseException | None) -> None:
         """End the span, marked as failed if `error` is an error."""
         with Guard("stage"):
+            request, self._request = self._request, None
+            if request:
+                request.work.stage_ended(self._stage)
             if error is not None:
                 record_error(self.span, error)
             self.span.end()
@@ -80,11 +92,37 @@ class StageScope:
         self._attributes = attributes
         self._running: OpenStage | None = None
         self._activation: Activation | None = None
+        self._around: AbstractAsyncContextManager[None] | None = None
 
     def __enter__(self) -> Span:
         self._running = self.open(self._name)
         self._activation = self._running.activate()
         return self._running.span
+
+    async def __aenter__(self) -> Span:
+        span = self.__enter__()
+        try:
+            if cap := async_cap_of(self._stage, span):
+                self._around = cap.around()
+                await self._around.__aenter__()
+        except BaseException as error:
+            self._around = None
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return span
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        around, self._around = self._around, None
+        try:
+            if around:
+                await around.__aexit__(kind, error, trace)
+        except BaseException as over:
+            error = over
+            raise
+        finally:
+            self.__exit__(type(error) if error else None, error, trace)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -114,15 +152,17 @@ class StageScope:
 
     def _function(self, function: Callable[..., Any], name: str | None) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            with StageScope(self._stage, name, self._attributes):
-                return function(*args, **kwargs)
+            with StageScope(self._stage, name, self._attributes) as span:
+                cap = cap_of(self._stage, span)
+                return function(*args, **kwargs) if cap is None or cap.left_s > 0 else cap.answer()
 
         return call
 
     def _coroutine(self, function: Callable[..., Any], name: str | None) -> Callable[..., Any]:
         async def call(*args: Any, **kwargs: Any) -> Any:
-            with StageScope(self._stage, name, self._attributes):
-                return await function(*args, **kwargs)
+            with StageScope(self._stage, name, self._attributes) as span:
+                cap = async_cap_of(self._stage, span)
+                return await (cap.run(function(*args, **kwargs)) if cap else function(*args, **kwargs))
 
         return call
 
@@ -166,8 +206,24 @@ def stage(stage: Stage, name: str | None = None, **attributes: AttributeValue) -
     As a context manager it gives the stage's span. As a decorator it takes functions, coroutine functions, generators
     and asynchronous generators; a generator's stage covers its whole iteration. Without `name` a decorated function's
     own name is used. `attributes` go onto the span.
+
+    Where the request's budget bites (`Budget(on_over=...)`) coroutine functions and `async with` blocks are cancelled
+    when the stage's budget or the total is spent, and a blocking function is not begun when nothing is left.
     """
     return StageScope(stage, name, attributes)
+
+
+def within(stage: Stage, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Return what a blocking function returns, run as `stage`; raises what it raises.
+
+    Where the request's budget bites it runs in a thread of its own, with the same context, and is waited for until the
+    stage's budget or the total is spent: then the fallback answers, or OverBudgetError is raised. Nothing can stop
+    such a thread: the function goes on and its result is thrown away.
+    """
+    with StageScope(stage, getattr(function, "__name__", None), {}) as span:
+        cap = cap_of(stage, span)
+        answer: R = call_in_worker(cap, function, *args, **kwargs) if cap else function(*args, **kwargs)
+        return answer
 
 
 def _drive(running: OpenStage, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
 
+from . import call_metrics
 from .chunks import ChunkReader, Reported, reader_for
 from .gaps import MAX_GAPS, Gaps
 from .guard import Guard
@@ -108,6 +109,8 @@ class StreamRecord:
                 return
             if not self._first_token_ns:
                 self._first_token_ns = arrived_ns
+                if self._request:
+                    self._request.work.call_decodes(self.span)
                 if self._meter:
                     self._meter.watch(self)
             if text and self._became_usable(text, before_ns, arrived_ns):
@@ -195,6 +198,7 @@ class StreamRecord:
         finally:
             self.span.end()
             self._tell_request(end)
+            self._tell_metrics(error)
 
     def _tell_request(self, end: StreamEnd) -> None:
         if self._request is None:
@@ -204,6 +208,16 @@ class StreamRecord:
             self._request.stream_usable(self.started_ns, last_ns, "final")
         final_ns = last_ns if end == "complete" else self.end_ns
         self._request.stream_closed(self.started_ns, self._first_token_ns or None, final_ns)
+
+    def _tell_metrics(self, error: BaseException | None) -> None:
+        chunks, first_ns = self._gaps.count, self._first_token_ns
+        call_metrics.ended(
+            self.span,
+            reported=self._reported,
+            error=error,
+            first_chunk_s=_seconds(self._first_chunk_ns - self.started_ns) if self._first_chunk_ns else None,
+            per_chunk_s=_seconds(self._arrivals[-1] - first_ns) / chunks if chunks and first_ns else None,
+        )
 
     def _attributes(self, end: StreamEnd) -> dict[str, AttributeValue]:
         attributes: dict[str, AttributeValue] = {

@@ -8,7 +8,7 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from opentelemetry.trace import Span, SpanKind
 
-from . import providers
+from . import call_metrics, providers
 from .chunks import ChunkReader
 from .guard import Guard
 from .metering import decode_meter
@@ -214,6 +214,8 @@ def start_call(*, model: str, provider: str, server_address: str, streamed: bool
         "server.address": server_address,
     }
     attributes = {name: value for name, value in said.items() if value}
-    return providers.tracer().start_span(
+    span = providers.tracer().start_span(
         f"chat {model}".strip(), kind=SpanKind.CLIENT, attributes={**attributes, "gen_ai.request.stream": streamed}
     )
+    call_metrics.began(span, said, streamed=streamed)
+    return span

@@ -20,6 +20,14 @@ TENANT: Final = "slo.tenant"
 STAGE: Final = "slo.stage"
 BUDGET_PREFIX: Final = "slo.budget."
 DEADLINE: Final = "slo.deadline"
+TOOL_ROUNDS: Final = "tool_rounds"
+#: The budget that was exceeded most (of a request, a stage, `total` or `tool_rounds`), by how many seconds, and what
+#: was done about it where something was: `raise` or `fallback`.
+OVER: Final = "slo.over"
+OVER_TIME: Final = "slo.over.time"
+OVER_ACTION: Final = "slo.over.action"
+#: Milliseconds that the caller still waits, in an HTTP header.
+REMAINING_HEADER: Final = "x-slo-remaining-ms"
 OUTCOME: Final = "slo.outcome"
 SYNTHETIC: Final = "slo.synthetic"
 TIME_TO_FIRST_TOKEN: Final = "slo.time_to_first_token"
@@ -41,6 +49,27 @@ STREAM_STALL_TIME: Final = "slo.stream.stall_time"
 STREAM_CONSUMER_TIME: Final = "slo.stream.consumer_time"
 STREAM_GAPS: Final = "slo.stream.gaps"
 
+# A log record of a request that is still running. `slo.request.age` and `.started` are seconds (age; unix time).
+RUNNING_EVENT: Final = "slo.request.running"
+REQUEST_AGE: Final = "slo.request.age"
+REQUEST_BEGAN: Final = "slo.request.started"
+
+# A log record of what a user made of an answer, joined to its request by `slo.request.id`.
+FEEDBACK_EVENT: Final = "slo.feedback"
+FEEDBACK_SCORE: Final = "slo.feedback.score"
+FEEDBACK_COMPLETED: Final = "slo.feedback.completed"
+FEEDBACK_CONVERTED: Final = "slo.feedback.converted"
+
+# Of a model call's prompt: counts, never content. Shares (`system`, `history`, `tools`, `retrieved`) are of its tokens.
+PROMPT_TOKENS: Final = "slo.prompt.tokens"
+PROMPT_ESTIMATED: Final = "slo.prompt.estimated"
+PROMPT_MESSAGES: Final = "slo.prompt.messages"
+PROMPT_VERSION: Final = "slo.prompt.version"
+PROMPT_JSON_BYTES: Final = "slo.prompt.json_bytes"
+PROMPT_IMAGES: Final = "slo.prompt.images"
+PROMPT_IMAGE_BYTES: Final = "slo.prompt.image_bytes"
+PROMPT_SHARE_PREFIX: Final = "slo.prompt.share."
+
 # Of an engine's span (vLLM's vocabulary).
 ENGINE_SPAN: Final = "llm_request"
 TIME_IN_QUEUE: Final = "gen_ai.latency.time_in_queue"
@@ -58,6 +87,26 @@ DECODE_STREAMS: Final = "slo.decode.streams"
 REQUESTS_STARTED: Final = "slo.requests.started"
 REQUESTS_ENDED: Final = "slo.requests.ended"
 REQUESTS_ACTIVE: Final = "slo.requests.active"
+REQUESTS_OLDEST_AGE: Final = "slo.requests.oldest_age"
+LOOP_LAG: Final = "slo.loop.lag"
+RATELIMIT_REMAINING: Final = "slo.ratelimit.remaining"
+
+# Of guards: each has its name in `slo.guard`.
+GUARD: Final = "slo.guard"
+BREAKER_STATE: Final = "slo.breaker.state"
+CACHE_HITS: Final = "slo.cache.hits"
+CACHE_MISSES: Final = "slo.cache.misses"
+CACHE_HIT: Final = "slo.cache.hit"
+CACHE_AGE: Final = "slo.cache.age"
+HEDGE_SENT: Final = "slo.hedge.sent"
+HEDGE_WON: Final = "slo.hedge.won"
+HEDGE_WASTED_TOKENS: Final = "slo.hedge.wasted_tokens"
+HEDGED: Final = "slo.hedged"
+LIMIT_CURRENT: Final = "slo.limit.current"
+LIMIT_IN_FLIGHT: Final = "slo.limit.in_flight"
+QUEUE_DEPTH: Final = "slo.queue.depth"
+QUEUE_WAIT: Final = "slo.queue.wait"
+SHED: Final = "slo.shed"
 
 StreamEnd = Literal["complete", "closed", "abandoned", "cancelled", "error", "deadline"]
 Outcome = Literal["ok", "error", "timeout", "rejected", "dropped", "left", "shed", "lost", "degraded"]
@@ -89,6 +138,23 @@ def budget_attribute(name: str) -> str:
         raise ValueError(f"unknown budget {name!r}: expected one of {', '.join(allowed)}")
     return BUDGET_PREFIX + name
 
+
+#: Engine metric name -> column of the table `engine`; each point carries `instance`, or its resource names it.
+ENGINE_METRICS: Final[dict[str, str]] = {
+    "slo.engine.up": "up",
+    "slo.engine.running": "running",
+    "slo.engine.waiting": "waiting",
+    "slo.engine.kv_used": "kv_used",
+    "slo.engine.batch_tokens": "batch_tokens",
+    "slo.engine.step_time": "step_ms",
+    "slo.engine.prefix_queries": "prefix_queries",
+    "slo.engine.prefix_hits": "prefix_hits",
+    "slo.engine.prompt_tokens": "prompt_tokens",
+    "slo.engine.generation_tokens": "generation_tokens",
+    "slo.engine.drafts": "drafts",
+    "slo.engine.accepted": "accepted",
+    "slo.engine.preemptions": "preemptions",
+}
 
 #: GPU metric name -> column of the table `gpu`. Each point carries the attributes `host.id` and `hw.id`.
 GPU_METRICS: Final[dict[str, str]] = {

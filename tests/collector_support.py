@@ -32,7 +32,8 @@ from tailbudget.collector import CollectorSettings, serve
 from tailbudget.instrument.errors import UserError
 settings = json.loads(sys.argv[1])
 try:
-    serve(CollectorSettings(**settings | {"data": pathlib.Path(settings["data"])}))
+    paths = {name: pathlib.Path(settings[name]) for name in ("data", "tls_cert", "tls_key") if name in settings}
+    serve(CollectorSettings(**settings | paths))
 except UserError as error:
     sys.exit(str(error))
 """
@@ -46,14 +47,16 @@ class Collector:
     settings: Mapping[str, object] = field(default_factory=dict)
     http_port: int = field(default_factory=free_port)
     api_port: int = field(default_factory=free_port)
+    grpc_port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
+    program: str = PROGRAM
 
     def launch(self) -> subprocess.Popen[str]:
         """Start the process without waiting for it."""
-        ports = {"http_port": self.http_port, "api_port": self.api_port}
+        ports = {"http_port": self.http_port, "api_port": self.api_port, "grpc_port": self.grpc_port}
         settings = json.dumps({"data": str(self.data), **ports, **self.settings})
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, settings], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", self.program, settings], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         return self.process
 

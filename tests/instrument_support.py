@@ -1,4 +1,4 @@
-"""What the tests of `instrument` share: spans in memory, an OTLP receiver, a model server, uvicorn in a thread."""
+"""What the tests of `instrument` share: telemetry in memory, an OTLP receiver, a model server, uvicorn in a thread."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import uvicorn
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -37,11 +40,19 @@ class Recorded:
         self.tracer_provider = TracerProvider(shutdown_on_exit=False)
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         self.meter_provider = MeterProvider([self._reader], shutdown_on_exit=False)
+        self._log_exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+        self.logger_provider = LoggerProvider(shutdown_on_exit=False)
+        self.logger_provider.add_log_record_processor(SimpleLogRecordProcessor(self._log_exporter))
 
     @property
     def spans(self) -> list[ReadableSpan]:
         """Ended spans, in the order in which they ended."""
         return list(self._exporter.get_finished_spans())
+
+    @property
+    def logs(self) -> list[ReadableLogRecord]:
+        """Log records, in the order in which they were emitted."""
+        return list(self._log_exporter.get_finished_logs())
 
     def named(self, name: str) -> ReadableSpan:
         """Return the one ended span of this name, waiting for it."""
@@ -74,12 +85,24 @@ class Recorded:
             if isinstance(point, NumberDataPoint)
         ]
 
+    def histograms(self) -> list[tuple[str, HistogramDataPoint]]:
+        """Collect now and return name and point of each histogram."""
+        data = self._reader.get_metrics_data()
+        return [
+            (found.name, point)
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            for found in scope.metrics
+            for point in found.data.data_points
+            if isinstance(point, HistogramDataPoint)
+        ]
+
 
 @contextlib.contextmanager
 def recording() -> Iterator[Recorded]:
     """Record in memory what the body emits; errors that the guard would swallow are raised."""
     recorded = Recorded()
-    providers.use(recorded.tracer_provider, recorded.meter_provider)
+    providers.use(recorded.tracer_provider, recorded.meter_provider, recorded.logger_provider)
     Guard.reraise = True
     try:
         yield recorded
@@ -88,6 +111,7 @@ def recording() -> Iterator[Recorded]:
         providers.use(None)
         recorded.tracer_provider.shutdown()
         recorded.meter_provider.shutdown()
+        recorded.logger_provider.shutdown()
 
 
 @dataclass
@@ -97,6 +121,7 @@ class Sink:
     port: int = 0
     traces: list[ExportTraceServiceRequest] = field(default_factory=list)
     metrics: list[ExportMetricsServiceRequest] = field(default_factory=list)
+    logs: list[ExportLogsServiceRequest] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
 
     @property
@@ -111,6 +136,16 @@ class Sink:
         """Return all received spans."""
         return [
             span for body in list(self.traces) for r in body.resource_spans for s in r.scope_spans for span in s.spans
+        ]
+
+    def log_records(self) -> list[Any]:
+        """Return all received log records."""
+        return [
+            record
+            for body in list(self.logs)
+            for r in body.resource_logs
+            for s in r.scope_logs
+            for record in s.log_records
         ]
 
     def resource(self) -> dict[str, str]:
@@ -137,6 +172,8 @@ def sink() -> Iterator[Sink]:
             received.headers.append({name.lower(): value for name, value in self.headers.items()})
             if self.path == "/v1/traces":
                 received.traces.append(ExportTraceServiceRequest.FromString(body))
+            elif self.path == "/v1/logs":
+                received.logs.append(ExportLogsServiceRequest.FromString(body))
             else:
                 received.metrics.append(ExportMetricsServiceRequest.FromString(body))
             self.send_response(200)

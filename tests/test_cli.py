@@ -58,8 +58,9 @@ def test_an_unknown_key_in_the_settings_file_names_the_known_ones(tmp_path: Path
 
 def test_a_settings_file_gives_a_command_its_defaults(tmp_path: Path) -> None:
     file = tmp_path / "tailbudget.toml"
-    file.write_text("[collector]\nhttp = 5318\n")
-    assert config.defaults(cli, file) == {"collector": {"http": 5318}}
+    file.write_text("[collector]\nhttp = 5318\ncors-origin = ['https://a.example', 'https://b.example']\n")
+    wanted = {"http_port": 5318, "cors_origins": ["https://a.example", "https://b.example"]}
+    assert config.defaults(cli, file) == {"collector": wanted}
 
 
 @pytest.mark.parametrize("key", ["step-delay", "step_delay"])
@@ -82,6 +83,8 @@ def test_a_key_may_be_written_as_its_option(tmp_path: Path, key: str) -> None:
         ("[collector]\nhttp = true", "http in [collector] is True: expected a number"),
         ("[collector]\nhttp = 4318.5", "http in [collector] is 4318.5: '4318.5' is not a valid integer"),
         ("[collector]\nhttp = 70000", "http in [collector] is 70000: 70000 is not in the range"),
+        ('[collector]\ncors-origin = "*"', "cors-origin in [collector] is '*': expected a list of texts"),
+        ("[collector]\ncors-origin = [1]", "cors-origin in [collector] is [1]: expected a list of texts"),
         ('[runtime]\ncontrol = "yes"', "control in [runtime] is 'yes': expected true or false"),
         ("[runtime]\nstep-delay = {a = 1}", "step-delay in [runtime] is {'a': 1}: expected a number"),
         ("[sql]\njson = true", "unknown key 'json' in [sql]: expected one of form"),

@@ -12,6 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tailbudget.collector.receive.decode import BadBodyError, decode_metrics, decode_traces
 from tailbudget.collector.receive.intake import decode
 from tailbudget.collector.receive.points import PointReader
+from tailbudget.collector.receive.privacy import DROP
 
 from .collector_support import T0_NS, S, counter, gauge, metrics_body, pairs, trace_request, varint
 
@@ -215,7 +216,7 @@ def test_a_body_that_the_decoder_does_not_expect_is_bad_for_good(
 
     monkeypatch.setattr(PointReader, "read", unexpected)
     with pytest.raises(BadBodyError, match="unforeseen"):
-        decode("metrics", metrics_body(gauge("g", 1.0, t_ns=1)), content="drop")
+        decode("metrics", metrics_body(gauge("g", 1.0, t_ns=1)), content=DROP)
     assert "cannot be decoded" in caplog.text
 
 

@@ -69,7 +69,8 @@ def test_an_invalidated_data_file_ends_landing_with_its_reason(tmp_path: Path) -
 def test_a_file_invalidated_by_a_full_disk_ends_the_process_and_a_restart_has_everything(tmp_path: Path) -> None:
     body = trace_body(20, seed=5)
     running = Collector(tmp_path / "data")
-    settings = {"data": str(running.data), "http_port": running.http_port, "api_port": running.api_port}
+    ports = {"http_port": running.http_port, "api_port": running.api_port, "grpc_port": running.grpc_port}
+    settings = {"data": str(running.data), **ports}
     command = [sys.executable, "-c", FILLED_UP + PROGRAM, json.dumps(settings)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: running.get("/readyz")[0] == 200, what="the collector's /readyz")

@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from tailbudget.collector import collector as collector_module
 from tailbudget.collector.settings import CollectorSettings
 from tailbudget.instrument.errors import UserError
 
@@ -28,7 +29,7 @@ def refusal(running: Collector) -> str:
     return line
 
 
-@pytest.mark.parametrize(("name", "option"), [("http_port", "--http"), ("api_port", "--api")])
+@pytest.mark.parametrize(("name", "option"), [("http_port", "--http"), ("grpc_port", "--grpc"), ("api_port", "--api")])
 def test_a_taken_port_is_named_with_its_option_before_anything_is_touched(
     tmp_path: Path, name: str, option: str
 ) -> None:
@@ -76,6 +77,9 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, path: str) -> N
     [
         {"http_port": 0},
         {"http_port": 4320},
+        {"grpc_port": 4318},
+        {"max_bodies": 0},
+        {"tls_cert": Path("cert.pem")},
         {"content": "all"},
         {"max_body_bytes": 0},
         {"max_spans_per_body": 0},
@@ -89,8 +93,9 @@ def test_settings_that_cannot_work_are_refused_by_name(tmp_path: Path, wrong: di
 
 
 def test_queries_spill_no_more_to_the_disk_than_they_may(tmp_path: Path) -> None:
-    with collector(tmp_path / "data", temp_limit="10MiB") as running:
-        assert running.value("select current_setting('max_temp_directory_size')") == "10.0 MiB"
+    with collector_module._open(CollectorSettings(tmp_path / "data", temp_limit="10MiB")) as connection:
+        limit = connection.execute("select current_setting('max_temp_directory_size')").fetchall()
+    assert limit == [("10.0 MiB",)]
 
 
 def test_sigterm_lands_what_was_acknowledged_and_leaves_no_journal(tmp_path: Path) -> None:

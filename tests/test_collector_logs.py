@@ -16,6 +16,7 @@ from tailbudget.collector.land.landing import Body, Landing
 from tailbudget.collector.receive.census import TooManyItemsError, check_items
 from tailbudget.collector.receive.decode import BadBodyError, decode_logs
 from tailbudget.collector.receive.intake import decode
+from tailbudget.collector.receive.privacy import DROP, Content
 from tailbudget.collector.receive.values import json_text
 
 from .collector_support import T0_NS, any_value, pairs
@@ -103,7 +104,7 @@ def test_an_event_that_carries_messages_keeps_its_name_and_time_alone(name: str,
     assert batches.scrubbed is not None
     assert b"secret" not in batches.scrubbed
     assert decode_logs(batches.scrubbed).logs == batches.logs
-    (kept,) = decode_logs(body, content="keep").logs.to_pylist()
+    (kept,) = decode_logs(body, content=Content("keep")).logs.to_pylist()
     assert (json.loads(kept["body"]), json.loads(kept["attrs"])) == ({"content": "secret"}, said)
 
 
@@ -118,7 +119,7 @@ def test_known_keys_are_dropped_from_attributes_and_from_a_body_that_is_a_map() 
 
 def test_what_is_no_message_is_refused() -> None:
     with pytest.raises(BadBodyError):
-        decode("logs", b"\xff", content="drop")
+        decode("logs", b"\xff", content=DROP)
 
 
 def test_records_are_counted_before_they_are_parsed() -> None:
@@ -143,7 +144,7 @@ def test_records_land_with_their_instants_and_are_counted(tmp_path: Path) -> Non
     ).SerializeToString()
     with open_database(tmp_path) as connection:
         digest = hashlib.blake2b(body, digest_size=16).digest()
-        batches = decode("logs", body, content="drop")
+        batches = decode("logs", body, content=DROP)
         counted = Landing(connection).land([Body(digest=digest, batches=batches)], now=NOW + timedelta(days=1))
         rows = connection.cursor().sql("select * from logs order by t").to_arrow_table().to_pylist()
         stored = connection.execute("select signal, reason, n from ingest_health").fetchall()

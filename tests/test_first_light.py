@@ -78,6 +78,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         str(http),
         "--api",
         str(api),
+        "--grpc",
+        str(free_port()),
     ]
     engine = ["tailbudget.app.main", "runtime", "--model", str(model), "--port", str(runtime), "--control"]
     service = ["tailbudget.app.demo.service", "--port", str(demo), "--model-url", f"{base}:{runtime}/v1"]

@@ -63,7 +63,8 @@ def test_a_wheel_built_from_the_sdist_holds_every_file_of_every_part(tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert packed == {"tailbudget/__init__.py", "tailbudget/py.typed"} | {f"tailbudget/{name}" for name in _tracked()}
+    own = {f"tailbudget/{name}" for name in ("__init__.py", "guards.py", "py.typed", "testing.py")}
+    assert packed == own | {f"tailbudget/{name}" for name in _tracked()}
 
 
 def _tracked() -> set[str]:

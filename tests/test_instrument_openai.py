@@ -14,6 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from tailbudget import request
 from tailbudget.instrument import openai_sdk
+from tailbudget.instrument.hygiene import hygiene
 from tests.instrument_support import ModelServer, Recorded, recording, serve
 from tests.support import wait_until
 
@@ -71,6 +72,7 @@ def test_a_plain_call_is_a_client_span(
         "gen_ai.usage.cache_read.input_tokens": 4,
         "server.address": "127.0.0.1",
         "server.port": port,
+        **hygiene(ASK["messages"]),
     }
     assert server[0].headers[-1]["traceparent"] == traceparent_of(span)
 

@@ -1,6 +1,7 @@
 """A request is a span with its route, id, tenant and budgets, and an outcome when it ends."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -23,7 +24,9 @@ def test_a_request_carries_its_marks_and_its_budgets_in_seconds(recorded: Record
     with request("chat", budgets_ms={"total": 2500, "retrieval": 300}, tenant="acme", request_id="r-1"):
         pass
     assert recorded.named("chat").kind == SpanKind.INTERNAL
-    assert recorded.attributes("chat") == {
+    attributes = recorded.attributes("chat")
+    assert attributes.pop("slo.deadline") == pytest.approx(time.time() + 2.5, abs=10)
+    assert attributes == {
         "slo.request": "chat",
         "slo.request.id": "r-1",
         "slo.tenant": "acme",

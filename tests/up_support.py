@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .support import free_port
 
-PARTS = ("HTTP", "API", "RUNTIME", "APP", "DEMO")
+PARTS = ("HTTP", "GRPC", "API", "RUNTIME", "APP", "DEMO")
 
 
 class Up:

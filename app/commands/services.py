@@ -4,48 +4,34 @@ from pathlib import Path
 
 import click
 
-from ..options import api_option, data_option, host_option, log_to_stderr, option, port_option, sag_option
+from ..options import (
+    GUARDS,
+    api_option,
+    data_option,
+    host_option,
+    log_to_stderr,
+    option,
+    port_option,
+)
 
 
 @click.command()
 @option("--demo", is_flag=True, help="Also start a demo service and traffic, with two incidents on a timeline.")
 @option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="Model of the runtime: a name or a path.")
+@option("--guard", type=click.Choice(GUARDS), help="Instead of the traffic: 200 requests without and with this guard.")
 @data_option
-def up(*, demo: bool, model: str, data: Path) -> None:
+def up(*, demo: bool, model: str, guard: str | None, data: Path) -> None:
     """Start collector, runtime and dashboard in one terminal; Ctrl-C stops all of it.
 
     Example: tailbudget up --demo
     """
+    from tailbudget.instrument.errors import UserError
+
     from ..up import up as start
 
-    start(demo=demo, model=model, data=data)
-
-
-@click.command()
-@data_option
-@port_option("http", 4318, "Port of OTLP/HTTP.", variable="HTTP")
-@port_option("api", 4320, "Port of the read API, /metrics, /healthz and /readyz.", variable="API")
-@host_option
-@sag_option
-@option(
-    "--prices",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="CSV file of prices: provider, model (* for any), then dollars a million input, output and cached tokens.",
-)
-def collector(*, data: Path, http: int, api: int, host: str, sag: str, prices: Path | None) -> None:
-    """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
-
-    Example: tailbudget collector --data ./telemetry
-    """
-    from tailbudget.analytics.sag import SagSettings
-    from tailbudget.collector import serve
-    from tailbudget.collector.assemble.prices import read_prices
-    from tailbudget.collector.settings import CollectorSettings
-
-    log_to_stderr()
-    paid = read_prices(prices) if prices else ()
-    detector = SagSettings.parse(sag)
-    serve(CollectorSettings(data=data, host=host, http_port=http, api_port=api, sag=detector, prices=paid))
+    if guard and not demo:
+        raise UserError(f"--guard {guard} needs --demo: its trial is part of the demo")
+    start(demo=demo, model=model, data=data, guard=guard)
 
 
 @click.command()
@@ -97,4 +83,4 @@ def fetch(name: str) -> None:
     click.echo(download(name))
 
 
-COMMANDS = (up, collector, app, runtime, model)
+COMMANDS = (up, app, runtime, model)

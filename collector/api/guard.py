@@ -7,21 +7,35 @@ from typing import Any, Final
 
 import duckdb
 
-#: Functions in FROM that read neither files nor settings that matter; the data file's own macros are allowed beside.
+#: Functions in FROM that read neither files nor settings; the data file's own macros are allowed beside. What a newer
+#: DuckDB adds is refused until it stands here.
 TABLE_FUNCTIONS: Final = frozenset(
     {
         "range", "generate_series", "unnest", "repeat", "repeat_row", "json_each", "json_tree", "summary",
         "histogram", "histogram_values", "duckdb_tables", "duckdb_columns", "duckdb_views", "duckdb_types",
-        "duckdb_constraints", "duckdb_indexes", "duckdb_functions", "duckdb_databases", "duckdb_schemas",
+        "duckdb_constraints", "duckdb_indexes", "duckdb_functions", "duckdb_schemas",
         "duckdb_memory", "pragma_table_info", "pragma_database_size", "pragma_storage_info",
     }
 )  # fmt: skip
-#: Functions that change or wait for something, although they stand in a SELECT.
+#: Scalar functions that tell settings, run text, or take bytes from the statement for an engine's own structures.
 REFUSED_FUNCTIONS: Final = frozenset(
-    {"nextval", "setseed", "write_log", "parse_duckdb_log_message", "sleep_ms", "sleep", "getenv"}
-)
-EXPLAIN: Final = re.compile(r"\s*explain\s+(?:analyze\b\s*)?(?:\([^)]*\)\s*)?", re.IGNORECASE)
+    {"current_setting", "getenv", "json_execute_serialized_sql", "json_serialize_plan", "to_aggregate_state",
+     "parse_duckdb_log_message"}
+)  # fmt: skip
+REFUSED_PREFIXES: Final = ("read_", "__internal_")
+#: Functions that DuckDB marks as volatile and that change nothing; the other volatile ones are refused.
+HARMLESS: Final = frozenset(
+    {"random", "uuid", "uuidv4", "uuidv7", "gen_random_uuid", "error", "stats", "vector_type", "current_query",
+     "current_query_id", "current_connection_id", "current_transaction_id"}
+)  # fmt: skip
+#: Views of DuckDB's own that tell settings or places on the disk.
+REFUSED_VIEWS: Final = frozenset({"pg_settings", "pragma_database_list", "duckdb_databases", "duckdb_logs"})
+SCHEMAS: Final = frozenset({"main", "information_schema", "pg_catalog"})
+#: Since 2.0 a CTE may hold INSERT, UPDATE, DELETE and COPY: to the parser all of it is one SELECT.
+QUERY_NODES: Final = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
+EXPLAIN: Final = re.compile(r"\s*explain\b\s*(?:analyze\b\s*)?(?:\(\s*(?:analyze|format)\b[^()]*\)\s*)?", re.IGNORECASE)
 READS: Final = "expected one SELECT, FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN"
+NO_FILES: Final = "the API reads tables, no files"
 
 
 class RefusedSqlError(Exception):
@@ -33,8 +47,55 @@ class RefusedSqlError(Exception):
         self.position = position
 
 
-def check(cursor: duckdb.DuckDBPyConnection, sql: str, *, macros: frozenset[str]) -> None:
-    """Return when `sql` is one statement that only reads tables and `macros`. Raises RefusedSqlError."""
+class Guard:
+    """Checks statements for one database: its own macros in FROM are allowed, its views are not looked into."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        functions = connection.execute(
+            "select function_name, function_type, internal, has_side_effects from duckdb_functions()"
+        ).fetchall()
+        macros = {str(name).lower() for name, kind, internal, _ in functions if kind == "table_macro" and not internal}
+        volatile = {str(name).lower() for name, _, _, changes in functions if changes}
+        self._in_from = TABLE_FUNCTIONS | macros
+        self._refused = REFUSED_FUNCTIONS | (volatile - HARMLESS)
+        ((catalog,),) = connection.execute("select current_database()").fetchall()
+        self._catalogs = {str(catalog).lower(), "system"}
+
+    def check(self, cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
+        """Return when `sql` is one statement that only reads tables. Raises RefusedSqlError."""
+        for node in _nodes(_parsed(cursor, sql)):
+            self._check_node(node)
+
+    def _check_node(self, node: dict[str, Any]) -> None:
+        kind = str(node.get("type", ""))
+        if kind.endswith("_NODE") and kind not in QUERY_NODES:
+            raise RefusedSqlError(f"{kind.partition('_')[0]} inside a query: {READS}", hint="the API only reads")
+        if kind == "TABLE_FUNCTION":
+            name = str(node["function"].get("function_name", "")).lower()
+            if name not in self._in_from:
+                raise RefusedSqlError(f"function {name!r} in FROM is refused", hint=NO_FILES)
+        elif "function_name" in node:
+            name = str(node["function_name"]).lower()
+            if name in self._refused or name.startswith(REFUSED_PREFIXES):
+                raise RefusedSqlError(f"function {name!r} is refused", hint="the API only reads tables")
+        elif kind == "BASE_TABLE":
+            self._check_table(node)
+
+    def _check_table(self, node: dict[str, Any]) -> None:
+        """Refuse names that DuckDB may take for a file: 'x.csv' in quotes, and x.csv without."""
+        name, schema, catalog = (
+            str(node.get(key) or "").lower() for key in ("table_name", "schema_name", "catalog_name")
+        )
+        qualified = ".".join(part for part in (catalog, schema, name) if part)
+        if not re.fullmatch(r"\w+", name) or name in REFUSED_VIEWS:
+            raise RefusedSqlError(f"table {qualified!r} is refused", hint=NO_FILES)
+        # One word before the table's name is its schema, or its catalog.
+        if (schema and schema not in SCHEMAS | self._catalogs) or (catalog and catalog not in self._catalogs):
+            raise RefusedSqlError(f"table {qualified!r} is not in this database", hint=NO_FILES)
+
+
+def _parsed(cursor: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
+    """Return the tree of the one SELECT that `sql` is or explains."""
     try:
         statements = cursor.extract_statements(sql)
     except duckdb.Error as error:
@@ -50,10 +111,9 @@ def check(cursor: duckdb.DuckDBPyConnection, sql: str, *, macros: frozenset[str]
     elif statement.type != duckdb.StatementType.SELECT:
         raise RefusedSqlError(f"a {statement.type.name} statement: {READS}", hint="the API only reads")
     tree, position = _tree(cursor, query)
-    if tree.get("error"):
-        raise RefusedSqlError(f"{tree.get('error_message')}: {READS}", position=position)
-    for node in _nodes(tree):
-        _check_node(node, macros)
+    if tree.get("error") or len(tree["statements"]) != 1:
+        raise RefusedSqlError(f"{tree.get('error_message', 'nothing to explain')}: {READS}", position=position)
+    return tree
 
 
 def _tree(cursor: duckdb.DuckDBPyConnection, sql: str) -> tuple[dict[str, Any], int | None]:
@@ -75,19 +135,3 @@ def _nodes(tree: object) -> Iterator[dict[str, Any]]:
             waiting.extend(node.values())
         elif isinstance(node, list):
             waiting.extend(node)
-
-
-def _check_node(node: dict[str, Any], macros: frozenset[str]) -> None:
-    kind = node.get("type")
-    if kind == "TABLE_FUNCTION":
-        name = str(node["function"].get("function_name", "")).lower()
-        if name not in TABLE_FUNCTIONS and name not in macros:
-            raise RefusedSqlError(f"function {name!r} in FROM is refused", hint="the API reads tables, no files")
-    elif kind == "FUNCTION":
-        name = str(node.get("function_name", "")).lower()
-        if name in REFUSED_FUNCTIONS or name.startswith("read_"):
-            raise RefusedSqlError(f"function {name!r} is refused", hint="the API only reads tables")
-    elif kind == "BASE_TABLE":
-        name = str(node.get("table_name", ""))
-        if not re.fullmatch(r"\w+", name):
-            raise RefusedSqlError(f"table {name!r} is refused", hint="the API reads tables, no files")

@@ -5,12 +5,14 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any, Final
 
 import duckdb
 
-from tailbudget.analytics.formats import Answer, TooManyRowsError
+from tailbudget.analytics.formats import Answer, Sink, TooManyRowsError
 from tailbudget.analytics.reader import ARROW_STREAM
+from tailbudget.instrument.errors import UserError
 
 from ..asgi import (
     JSON,
@@ -26,8 +28,11 @@ from ..asgi import (
     respond_json,
 )
 from ..counters import Counters
+from ..land.forgetting import Forget, Forgotten
+from ..token import bears
 from .guard import RefusedSqlError
-from .queries import LONGEST_S, MAX_ROWS, TIMEOUT_S, BusyError, Queries, Query, TimedOutError
+from .queries import LONGEST_S, MAX_BYTES, MAX_ROWS, TIMEOUT_S, BusyError, Queries, Query, TimedOutError
+from .spool import AnswerTooLargeError, Spool
 
 log: Final = logging.getLogger(__name__)
 
@@ -36,15 +41,22 @@ PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 #: DuckDB draws the place under the line: in JSON `position` tells it.
 DRAWING: Final = re.compile(r"\n*LINE \d+:.*", re.DOTALL)
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
-FORMATS: Final[dict[str, Callable[[Answer], bytes]]] = {
-    ARROW_STREAM: Answer.arrow,
-    JSON: Answer.json,
-    CSV: Answer.csv,
+#: Of an answer, sent at once.
+CHUNK_BYTES: Final = 256 * 1024
+#: A client that takes no chunk for so long is left.
+STUCK_S: Final = 60.0
+#: Answered to everybody: what watches whether the collector lives has no token.
+OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
+FORMATS: Final[dict[str, Callable[[Answer, Sink], None]]] = {
+    ARROW_STREAM: Answer.write_arrow,
+    JSON: Answer.write_json,
+    CSV: Answer.write_csv,
 }
 #: What can be wrong with a query: the status, and what mends it.
 FAULTS: Final[dict[type[Exception], tuple[int, str]]] = {
     RefusedSqlError: (400, ""),
     TooManyRowsError: (400, f"add a limit, or ask for more with max_rows (default {MAX_ROWS})"),
+    AnswerTooLargeError: (400, f"add a limit, name columns, or ask for more with max_bytes (default {MAX_BYTES})"),
     TimedOutError: (408, f"narrow the time, or ask for longer with timeout_s (at most {LONGEST_S:g})"),
     BusyError: (503, "try again"),
     duckdb.Error: (400, ""),
@@ -59,6 +71,7 @@ class BadRequestError(Exception):
 class ApiApp:
     """Answers by path; `ready()` says whether OTLP is accepted, `hosts` which names a Host header may have.
 
+    With a `token` only those who bear it are answered, but for health.
     `fault()` is the reason why nothing more is accepted until a new start, None while all is well.
     """
 
@@ -69,6 +82,8 @@ class ApiApp:
         counters: Counters,
         ready: Callable[[], bool],
         hosts: frozenset[str] | None,
+        token: str | None = None,
+        erase: Callable[[Forget], "Future[Forgotten]"] | None = None,
         fault: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._queries = queries
@@ -76,8 +91,11 @@ class ApiApp:
         self._ready = ready
         self._fault = fault
         self._hosts = hosts
+        self._token = token
+        self._erase = erase
         self._routes: Final = {
             "/v1/sql": ("POST", self._sql),
+            **({"/v1/forget": ("POST", self._forget)} if erase else {}),
             "/metrics": ("GET", self._metrics),
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
@@ -86,11 +104,16 @@ class ApiApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        host = _host(headers(scope).get(b"host", b"").decode("latin-1"))
+        fields = headers(scope)
+        host = _host(fields.get(b"host", b"").decode("latin-1"))
         if self._hosts is not None and host not in self._hosts:
             names = " or ".join(sorted(self._hosts))
             # A page on the internet whose name was made to point here must not read what a browser may reach.
             await _refuse(send, 403, f"Host {host!r} is not a name of this collector", f"call it {names}")
+            return
+        if scope["path"] not in OPEN_PATHS and not bears(fields, self._token):
+            hint = "send Authorization: Bearer and the collector's token (readers take it from TAILBUDGET_TOKEN)"
+            await _refuse(send, 401, "no token, or not the collector's", hint, {"www-authenticate": "Bearer"})
             return
         route = self._routes.get(scope["path"])
         if route is None:
@@ -101,6 +124,23 @@ class ApiApp:
             await _refuse(send, 405, f"{scope['method']} {scope['path']}", f"expected {method}", {"allow": method})
             return
         await answer(scope, receive, send)
+
+    async def _forget(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self._erase is not None
+        try:
+            body = await read_body(receive, declared=headers(scope).get(b"content-length"), limit=MAX_BODY_BYTES)
+            what = _what(body)
+            async with self._queries.alone():
+                found = await asyncio.wrap_future(self._erase(what))
+            await respond_json(send, 200, {"traces": found.traces, "rows": found.rows})
+        except ClientGoneError:
+            return
+        except BadRequestError as error:
+            await _refuse(send, 400, str(error), "expected {tenant} or {request}")
+        except BusyError as error:
+            await _refuse(send, 503, str(error), "try again", {"retry-after": "5"})
+        except (duckdb.Error, OSError) as error:
+            await _refuse(send, 500, str(error), "the collector's log says more; asking again goes on where it ended")
 
     async def _metrics(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await respond(send, 200, self._counters.exposition(), content_type=PROMETHEUS)
@@ -117,23 +157,41 @@ class ApiApp:
         try:
             media, write = _format(fields.get(b"accept", b"").decode("latin-1"))
             body = await read_body(receive, declared=fields.get(b"content-length"), limit=MAX_BODY_BYTES)
-            query = _query(body)
+            query = _query(body, write=write)
             gone = asyncio.Event()
             watch = asyncio.create_task(_watch(receive, gone))
             try:
                 answer = await self._queries.run(query, gone=gone)
             finally:
                 watch.cancel()
-            await respond(send, 200, await asyncio.to_thread(write, answer), content_type=media)
+            await self._send_answer(send, answer, media=media)
         except ClientGoneError:
             return
         except BadRequestError as error:
-            await _refuse(send, 400, str(error), "expected {sql, params, timeout_s, max_rows}")
+            await _refuse(send, 400, str(error), "expected {sql, params, timeout_s, max_rows, max_bytes}")
         except tuple(FAULTS) as error:
             await _refuse_query(send, error)
         except Exception as error:
             log.exception("a query failed")
             await _refuse(send, 500, f"internal fault: {error}", "")
+
+    async def _send_answer(self, send: Send, answer: Spool, *, media: str) -> None:
+        self._queries.unread += 1
+        try:
+            size = str(answer.size).encode()
+            fields = [(b"content-type", media.encode()), (b"content-length", size)]
+            await send({"type": "http.response.start", "status": 200, "headers": fields})
+            left = answer.size
+            while left:
+                chunk = await asyncio.to_thread(answer.read, CHUNK_BYTES)
+                left -= len(chunk)
+                async with asyncio.timeout(STUCK_S):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
+        except TimeoutError:
+            log.warning("a client that read nothing of its answer for %d s was left", STUCK_S)
+        finally:
+            self._queries.unread -= 1
+            answer.close()
 
 
 def _host(field: str) -> str:
@@ -144,7 +202,7 @@ def _host(field: str) -> str:
     return name.partition(":")[0]
 
 
-def _format(accept: str) -> tuple[str, Callable[[Answer], bytes]]:
+def _format(accept: str) -> tuple[str, Callable[[Answer, Sink], None]]:
     """Return the first format of the Accept header that we have; Arrow when it names none or anything."""
     wanted = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
     for media in wanted:
@@ -155,14 +213,14 @@ def _format(accept: str) -> tuple[str, Callable[[Answer], bytes]]:
     return ARROW_STREAM, FORMATS[ARROW_STREAM]
 
 
-def _query(body: bytes) -> Query:
+def _query(body: bytes, *, write: Callable[[Answer, Sink], None]) -> Query:
     try:
         fields = json.loads(body)
     except ValueError as error:
         raise BadRequestError(f"the body is not JSON: {error}") from error
     if not isinstance(fields, dict) or not isinstance(fields.get("sql"), str):
         raise BadRequestError("the body has no text `sql`")
-    unknown = fields.keys() - {"sql", "params", "timeout_s", "max_rows"}
+    unknown = fields.keys() - {"sql", "params", "timeout_s", "max_rows", "max_bytes"}
     if unknown:
         raise BadRequestError(f"unknown field {min(unknown)!r}")
     params = fields.get("params") or {}
@@ -173,7 +231,16 @@ def _query(body: bytes) -> Query:
         params=params,
         timeout_s=_number(fields, "timeout_s", TIMEOUT_S, LONGEST_S),
         max_rows=int(_number(fields, "max_rows", MAX_ROWS, 100 * MAX_ROWS)),
+        max_bytes=int(_number(fields, "max_bytes", MAX_BYTES, 100 * MAX_BYTES)),
+        write=write,
     )
+
+
+def _what(body: bytes) -> Forget:
+    try:
+        return Forget(**json.loads(body))
+    except (ValueError, TypeError, UserError) as error:
+        raise BadRequestError(f"the body says nothing to forget: {error}") from error
 
 
 def _number(fields: Mapping[str, Any], name: str, default: float, most: float) -> float:

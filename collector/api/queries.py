@@ -1,24 +1,36 @@
-"""Runs the API's queries in threads: read-only, bounded in time, rows and number."""
+"""Runs the API's queries in threads: read-only, bounded in time, rows, bytes and number."""
 
 import asyncio
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import duckdb
 
-from tailbudget.analytics.formats import Answer, answer
+from tailbudget.analytics.formats import Answer, Sink, stream
 
-from .guard import check
+from .guard import Guard
+from .spool import MIB, Spool
 
 AT_ONCE: Final = 2
 WAIT_S: Final = 5.0
+#: For what needs the data file to itself; queries end within their timeout.
+ALONE_WAIT_S: Final = 60.0
 TIMEOUT_S: Final = 30.0
 LONGEST_S: Final = 600.0
 MAX_ROWS: Final = 1_000_000
+#: A million rows of `requests` are 1.2 GB of JSON.
+MAX_BYTES: Final = 2048 * MIB
+#: Answers that clients have not read to the end yet; each may hold a file.
+UNREAD: Final = 32
+RESERVE_BYTES: Final = 256 * MIB
+#: A query that is between two statements does not hear an interrupt: it is told again.
+STOP_AGAIN_S: Final = 0.2
 
 
 class BusyError(Exception):
@@ -31,42 +43,54 @@ class TimedOutError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What a client asks."""
+    """What a client asks; `write` gives the answer its form."""
 
     sql: str
     params: Mapping[str, object] = field(default_factory=dict)
     timeout_s: float = TIMEOUT_S
     max_rows: int = MAX_ROWS
+    max_bytes: int = MAX_BYTES
+    write: Callable[[Answer, Sink], None] = Answer.write_arrow
 
 
 class Queries:
-    """Answers queries through cursors of `connection`, which nobody else uses."""
+    """Answers queries through cursors of `connection`, which nobody else uses; long answers wait in `folder`."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        folder: Path | None = None,
+        reserve_bytes: int = RESERVE_BYTES,
+    ) -> None:
         self._connection = connection
+        self._folder = folder
+        self._reserve_bytes = reserve_bytes
         self._lock = threading.Lock()
         self._running: set[duckdb.DuckDBPyConnection] = set()
+        self._stopped: set[duckdb.DuckDBPyConnection] = set()
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="query")
         self._slots = asyncio.Semaphore(AT_ONCE)
-        rows = connection.execute(
-            "select function_name from duckdb_functions() where function_type = 'table_macro' and not internal"
-        ).fetchall()
-        self._macros = frozenset(str(name).lower() for (name,) in rows)
+        self._guard = Guard(connection)
+        self.unread = 0  # answers that are being sent
 
-    async def run(self, query: Query, *, gone: asyncio.Event) -> Answer:
-        """Return the answer; when `gone` is set the query is stopped.
+    async def run(self, query: Query, *, gone: asyncio.Event) -> Spool:
+        """Return the whole answer, to be closed; when `gone` is set the query is stopped.
 
-        Raises RefusedSqlError, duckdb.Error, TooManyRowsError, TimedOutError and BusyError.
+        Raises RefusedSqlError, duckdb.Error, TooManyRowsError, AnswerTooLargeError, TimedOutError and BusyError.
         """
+        if self.unread >= UNREAD:
+            raise BusyError(f"{UNREAD} answers are being sent already")
         try:
             await asyncio.wait_for(self._slots.acquire(), WAIT_S)
         except TimeoutError as error:
             raise BusyError(f"{AT_ONCE} queries run already, none ended within {WAIT_S} s") from error
         cursor = self._open()
         loop = asyncio.get_running_loop()
-        left = loop.create_task(gone.wait())
-        left.add_done_callback(lambda task: None if task.cancelled() else cursor.interrupt())
-        timer = loop.call_later(query.timeout_s, cursor.interrupt)
+        stopping = [
+            loop.create_task(self._stop_after(lambda: asyncio.sleep(query.timeout_s), cursor)),
+            loop.create_task(self._stop_after(gone.wait, cursor)),
+        ]
         started = time.monotonic()
         try:
             return await loop.run_in_executor(self._pool, self._answer, cursor, query)
@@ -74,15 +98,35 @@ class Queries:
             took_s = time.monotonic() - started
             raise TimedOutError(f"stopped after {took_s:.1f} s of {query.timeout_s:g} s") from error
         finally:
-            timer.cancel()
-            left.cancel()
+            for task in stopping:
+                task.cancel()
             self._slots.release()
+
+    async def _stop_after(self, event: Callable[[], Awaitable[object]], cursor: duckdb.DuckDBPyConnection) -> None:
+        await event()
+        while True:
+            self._stop(cursor)
+            await asyncio.sleep(STOP_AGAIN_S)
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Wait until no query runs, and let none begin meanwhile. Raises BusyError."""
+        held = 0
+        try:
+            for _ in range(AT_ONCE):
+                await asyncio.wait_for(self._slots.acquire(), ALONE_WAIT_S)
+                held += 1
+            yield
+        except TimeoutError as error:
+            raise BusyError(f"queries still run after {ALONE_WAIT_S:g} s") from error
+        finally:
+            for _ in range(held):
+                self._slots.release()
 
     def interrupt(self) -> None:
         """Stop what runs: the collector is shutting down."""
-        with self._lock:
-            for cursor in self._running:
-                cursor.interrupt()
+        for cursor in list(self._running):
+            self._stop(cursor)
 
     def close(self) -> None:
         """Wait for the threads and let go of the connection."""
@@ -90,12 +134,19 @@ class Queries:
         self._pool.shutdown()
         self._connection.close()
 
-    def _answer(self, cursor: duckdb.DuckDBPyConnection, query: Query) -> Answer:
+    def _answer(self, cursor: duckdb.DuckDBPyConnection, query: Query) -> Spool:
+        spool = Spool(self._folder, max_bytes=query.max_bytes, reserve_bytes=self._reserve_bytes)
         try:
-            check(cursor, query.sql, macros=self._macros)
+            self._guard.check(cursor, query.sql)
+            if cursor in self._stopped:
+                raise duckdb.InterruptException
             # The guard knows SQL by its shape; this transaction makes the engine refuse what the guard may miss.
             cursor.execute("begin transaction read only")
-            return answer(cursor, query.sql, query.params, max_rows=query.max_rows)
+            query.write(stream(cursor, query.sql, query.params, max_rows=query.max_rows), spool)
+            return spool.rewind()
+        except BaseException:
+            spool.close()
+            raise
         finally:
             self._close(cursor)
 
@@ -105,7 +156,14 @@ class Queries:
             self._running.add(cursor)
         return cursor
 
+    def _stop(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        with self._lock:
+            if cursor in self._running:
+                self._stopped.add(cursor)
+                cursor.interrupt()
+
     def _close(self, cursor: duckdb.DuckDBPyConnection) -> None:
         with self._lock:
             self._running.discard(cursor)
+            self._stopped.discard(cursor)
         cursor.close()

@@ -11,14 +11,18 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from .batches import CONTENT_DROPPED, Health
-from .content import EVENT_RULES, KEY_RULES, Content, status_head
+from tailbudget.instrument import vocabulary
+
+from .batches import CONTENT_DROPPED, CONTENT_REASONS, Health
+from .content import EVENT_RULES, KEY_RULES, status_head
+from .privacy import USER_KEYS, Content
 from .values import Json, column_text, json_text, plain
 
 Column = list[str | None]
 #: (resource_id, service, instance, version, region, attrs)
 ResourceRow = tuple[int, str | None, str | None, str | None, str | None, str]
 
+TENANT: Final = vocabulary.TENANT
 #: Where SDKs put a log event's name before the record had a field for it.
 EVENT_NAME: Final = "event.name"
 RESOURCE_COLUMNS: Final = ("service.name", "service.instance.id", "service.version", "cloud.region")
@@ -28,13 +32,13 @@ class Attributes:
     """Reads the attributes of one body and remembers what was taken out of it."""
 
     def __init__(self, *, content: Content) -> None:
-        self._content_keys = KEY_RULES[content]
-        self._drops = content == "drop"
-        self._content_events = EVENT_RULES[content]
+        self._content = content
+        self._drops = content.mode == "drop"
+        self._reason = CONTENT_REASONS[content.mode]
         self.health: Health = Counter()
         self.resources: dict[int, ResourceRow] = {}
         self.service: str | None = None  # of the resource read last
-        self.scrubbed = False  # content was deleted from the message
+        self.scrubbed = False  # the message is no longer as it came
 
     def resource(self, resource: Resource) -> int:
         """Remember the resource and return its id, the 64-bit blake2b of its canonical JSON."""
@@ -47,52 +51,66 @@ class Attributes:
         return resource_id
 
     def take(self, pairs: Any) -> dict[str, Json]:
-        """Return the pairs that are no content; what is content is deleted from the message."""
+        """Return the pairs, content treated by the rule; what is dropped or changed is so in the message too."""
         kept: dict[str, Json] = {}
-        dropped: list[int] = []
-        content_keys = self._content_keys
+        content: list[int] = []
         for index, pair in enumerate(pairs):
             key = pair.key
-            if content_keys[key]:
-                dropped.append(index)
+            if KEY_RULES[key]:
+                content.append(index)
             else:
                 value = pair.value
                 kept[key] = value.string_value or plain(value)
-        if dropped:
-            self._drop(pairs, dropped)
+        if content:
+            kept |= self._treat(pairs, content)
+        if self._content.tenant_from_user:
+            self._hash_users(pairs, kept)
+        return kept
+
+    def take_span(self, pairs: Any) -> dict[str, Json]:
+        """Return the attributes of a span, its user as its tenant where the rule says so and it has none."""
+        kept = self.take(pairs)
+        if self._content.tenant_from_user and TENANT not in kept:
+            user = next((kept[key] for key in USER_KEYS if key in kept), None)
+            if user is not None:
+                kept[TENANT] = pairs.add(key=TENANT).value.string_value = user
         return kept
 
     def take_event(self, name: str, pairs: Any) -> dict[str, Json]:
         """Return the attributes of an event: when it is known to carry content, none but its name."""
-        if pairs and self._content_events[name]:
-            content = [at for at, pair in enumerate(pairs) if (pair.key, pair.value.string_value) != (EVENT_NAME, name)]
-            if content:
-                self._drop(pairs, content)
-        return self.take(pairs)
+        if not EVENT_RULES[name]:
+            return self.take(pairs)
+        content = [at for at, pair in enumerate(pairs) if (pair.key, pair.value.string_value) != (EVENT_NAME, name)]
+        named = {EVENT_NAME: name} if len(content) < len(pairs) else {}
+        return named | self._treat(pairs, content)
 
     def take_body(self, name: str, record: LogRecord) -> str | None:
-        """Return the body of a record named `name` as JSON text: null when it has none or is known to be content.
+        """Return the body of a record named `name` as JSON text: null when it has none, or was content and dropped.
 
-        What is content is deleted from the record; the keys of a body that is a map are looked up like attributes.
+        What is treated is so in the record too; the keys of a body that is a map are looked up like attributes.
         """
         if not record.HasField("body"):
             return None
-        if self._content_events[name]:
+        if EVENT_RULES[name]:
             self.scrubbed = True
-            self.count(CONTENT_DROPPED)
-            record.ClearField("body")
-            return None
+            self.count(self._reason)
+            if self._drops:
+                record.ClearField("body")
+                return None
+            self._content.value(record.body)
+            return json_text(plain(record.body))
         kind = record.body.WhichOneof("value")
         if kind == "kvlist_value":
             return json_text(self.take(record.body.kvlist_value.values))
         return None if kind is None else json_text(plain(record.body))
 
     def take_message(self, status: Status) -> str | None:
-        """Return the message of a status without what it quotes, which is deleted from the status; null when empty."""
+        """Return the message of a status, without what it quotes unless content is kept; null when empty."""
         message = status.message
-        if message and self._drops and (head := status_head(message)) != message:
+        quoted = self._content.mode in ("drop", "hash")
+        if message and (head := status_head(message) if quoted else self._content.text(message)) != message:
             self.scrubbed = True
-            self.count(CONTENT_DROPPED)
+            self.count(CONTENT_DROPPED if quoted else self._reason)
             status.message = message = head
         return message or None
 
@@ -100,11 +118,26 @@ class Attributes:
         """Count spans, points, links or records of the resource read last."""
         self.health[self.service, reason] += n
 
-    def _drop(self, pairs: Any, indices: Sequence[int]) -> None:
+    def _hash_users(self, pairs: Any, kept: dict[str, Json]) -> None:
+        for pair in pairs:
+            if pair.key in USER_KEYS and kept[pair.key] is not None:
+                user = self._content.user(column_text(kept[pair.key]) or "")
+                kept[pair.key] = pair.value.string_value = user
+                self.scrubbed = True
+
+    def _treat(self, pairs: Any, indices: Sequence[int]) -> dict[str, Json]:
+        """Treat the pairs that are content in the message, and return what stays of them."""
+        if not indices:
+            return {}
         self.scrubbed = True
-        self.count(CONTENT_DROPPED, len(indices))
-        for index in reversed(indices):
-            del pairs[index]
+        self.count(self._reason, len(indices))
+        if self._drops:
+            for index in reversed(indices):
+                del pairs[index]
+            return {}
+        for index in indices:
+            self._content.value(pairs[index].value)
+        return {pairs[index].key: plain(pairs[index].value) for index in indices}
 
 
 class Promoted:

@@ -99,6 +99,13 @@ LOGS: Final = pa.schema(
 )
 
 CONTENT_DROPPED: Final = "content_dropped"
+#: What is counted of content, by what becomes of it.
+CONTENT_REASONS: Final = {
+    "drop": CONTENT_DROPPED,
+    "hash": "content_hashed",
+    "truncate": "content_truncated",
+    "keep": "content_kept",
+}
 #: (service, reason) -> how many spans, points or attributes.
 Health = Counter[tuple[str | None, str]]
 

@@ -6,9 +6,7 @@ Sizes, counts, roles and ids are no content and stay, except where they lie unde
 
 import re
 from collections.abc import Iterable
-from typing import Final, Literal
-
-Content = Literal["drop", "keep"]
+from typing import Final
 
 #: Attribute keys, wherever they stand: on spans, events, links, resources or points.
 CONTENT_KEYS: Final[tuple[str, ...]] = (
@@ -177,6 +175,6 @@ class Rule(dict[str, bool]):
         return listed
 
 
-#: `--content drop` looks names up here; `keep` has empty tables.
-KEY_RULES: Final[dict[Content, Rule]] = {"drop": Rule(CONTENT_KEYS), "keep": Rule(())}
-EVENT_RULES: Final[dict[Content, Rule]] = {"drop": Rule(CONTENT_EVENTS), "keep": Rule(())}
+#: By name: whether an attribute, and whether all attributes of an event, are content.
+KEY_RULES: Final = Rule(CONTENT_KEYS)
+EVENT_RULES: Final = Rule(CONTENT_EVENTS)

@@ -21,9 +21,9 @@ from .batches import (
     spans_schema,
     table,
 )
-from .content import Content
 from .logs import LogReader
 from .points import PointReader
+from .privacy import DROP, Content
 from .spans import SpanReader
 
 M = TypeVar("M", bound=Message)
@@ -35,7 +35,7 @@ class BadBodyError(Exception):
     """The body is no protobuf message of the signal that its path names."""
 
 
-def decode_traces(body: bytes, *, promoted: Sequence[str] = (), content: Content = "drop") -> SpanBatches:
+def decode_traces(body: bytes, *, promoted: Sequence[str] = (), content: Content = DROP) -> SpanBatches:
     """Return the spans of an ExportTraceServiceRequest, with one more column a promoted key.
 
     Spans without a valid id are left out and counted in `rejected`; a span that the body repeats is taken once.
@@ -57,7 +57,7 @@ def decode_traces(body: bytes, *, promoted: Sequence[str] = (), content: Content
     )
 
 
-def decode_metrics(body: bytes, *, content: Content = "drop") -> MetricBatches:
+def decode_metrics(body: bytes, *, content: Content = DROP) -> MetricBatches:
     """Return the points of an ExportMetricsServiceRequest; histograms without their buckets are counted in `rejected`.
 
     Raises BadBodyError.
@@ -76,7 +76,7 @@ def decode_metrics(body: bytes, *, content: Content = "drop") -> MetricBatches:
     )
 
 
-def decode_logs(body: bytes, *, content: Content = "drop") -> LogBatches:
+def decode_logs(body: bytes, *, content: Content = DROP) -> LogBatches:
     """Return the records of an ExportLogsServiceRequest. Raises BadBodyError."""
     message = _parse(ExportLogsServiceRequest(), body)
     attributes = Attributes(content=content)
@@ -89,12 +89,6 @@ def decode_logs(body: bytes, *, content: Content = "drop") -> LogBatches:
         health=attributes.health,
         scrubbed=message.SerializeToString() if attributes.scrubbed else None,
     )
-
-
-def count_log_records(body: bytes) -> int:
-    """Return how many records an ExportLogsServiceRequest holds. Raises BadBodyError."""
-    message = _parse(ExportLogsServiceRequest(), body)
-    return sum(len(scope.log_records) for resource in message.resource_logs for scope in resource.scope_logs)
 
 
 def _parse(message: M, body: bytes) -> M:

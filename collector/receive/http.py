@@ -1,137 +1,113 @@
 """OTLP over HTTP as a raw ASGI application: every answer but 200 says what was wrong and what is expected."""
 
-import logging
-from typing import Final
+import asyncio
+from collections.abc import Mapping
+from typing import Final, get_args
 
-from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+import orjson
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.rpc import code_pb2  # type: ignore[import-untyped]
 
-from ..asgi import (
-    TEXT,
-    BodyTooLargeError,
-    ClientGoneError,
-    Receive,
-    Scope,
-    Send,
-    headers,
-    read_body,
-    respond,
-)
+from ..asgi import ClientGoneError, Receive, Scope, Send, headers, read_body, respond
 from ..counters import Counters
-from ..journal.writer import JournalRefusedError
-from ..unpack import BadGzipError, TooLargeError, gunzip
-from .census import TooManyItemsError
-from .decode import BadBodyError, count_log_records
-from .intake import Intake, Packed
+from ..journal.record import ENCODINGS, Encoding
+from ..token import bears
+from .cors import Cors
+from .endpoints import BY_PATH, Endpoint
+from .receiver import JSON, PROTOBUF, Media, Received, Receiver, Taken
+from .refusal import NO_TOKEN, RETRY_AFTER_S, RefusedError, refusal_of
+from .room import Hold
 
-log: Final = logging.getLogger(__name__)
-
-PROTOBUF: Final = "application/x-protobuf"
-SIGNALS: Final = {"/v1/traces": "traces", "/v1/metrics": "metrics", "/v1/logs": "logs"}
-#: Seconds after which a refused sender may try again: the Python exporter tries 6 times.
-RETRY_AFTER: Final = {"retry-after": "5"}
-
-
-class RefusedError(Exception):
-    """A request that is answered with `status` and a reason."""
-
-    def __init__(self, status: int, reason: str, **extra: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.extra = extra
+MEDIA: Final[Mapping[str, Media]] = {media: media for media in get_args(Media)}
+#: Tells a sender that wants to know: OTLP's answer to a repeat is that to the body.
+REPEATED: Final = {"tailbudget-repeated": "true"}
+#: A body that takes longer to arrive holds memory that others need.
+BODY_WITHIN_S: Final = 30.0
 
 
 class OtlpApp:
-    """Answers POST /v1/traces, /v1/metrics and /v1/logs."""
+    """Answers POST /v1/traces, /v1/metrics and /v1/logs, in protobuf to protobuf and in JSON to everything else."""
 
-    def __init__(self, intake: Intake, *, counters: Counters, max_body_bytes: int) -> None:
-        self._intake = intake
+    def __init__(self, receiver: Receiver, *, counters: Counters, token: str | None, cors: Cors) -> None:
+        self._receiver = receiver
         self._counters = counters
-        self._max_body_bytes = max_body_bytes
+        self._token = token
+        self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        signal = SIGNALS.get(scope["path"], "unknown")
-        status, extra, content_type = 200, {}, PROTOBUF
+        fields = headers(scope)
+        endpoint = BY_PATH.get(scope["path"])
+        if scope["method"] == "OPTIONS" and endpoint is not None and (allowed := self._cors.preflight(fields)):
+            await respond(send, 204, b"", content_type="text/plain", extra=allowed)
+            return
+        signal = endpoint.signal if endpoint else "unknown"
+        extra = self._cors.headers(fields.get(b"origin", b"").decode("latin-1"))
+        status = 200
         try:
-            answer = await self._answer(scope, receive)
+            taken = await self._taken(scope, receive, fields)
+            answer = taken.answer
+            extra |= REPEATED if taken.repeated else {}
         except ClientGoneError:
             self._counters.bodies.labels(signal, "client gone").inc()
             return
-        except RefusedError as error:
-            status, extra, content_type = error.status, error.extra, TEXT
-            answer = f"{error}\n".encode()
-        except tuple(FAULTS) as error:
-            status, extra = _fault(error)
-            answer = Status(message=str(error)).SerializeToString()
-            self._counters.dropped(signal, f"http_{status}")
-        except Exception as error:
-            log.exception("a request could not be taken")
-            status, extra = 503, RETRY_AFTER
-            answer = Status(message=f"internal fault: {error}").SerializeToString()
+        except Exception as error:  # noqa: BLE001 - `refusal_of` logs what nobody foresaw
+            refusal = refusal_of(error)
+            status, answer = refusal.status, refusal.message()
+            extra |= getattr(error, "extra", {}) | ({"retry-after": str(RETRY_AFTER_S)} if refusal.retry else {})
+            if endpoint is not None:
+                self._counters.dropped(signal, f"http_{status}")
         self._counters.bodies.labels(signal, str(status)).inc()
-        await respond(send, status, answer, content_type=content_type, extra=extra)
+        content_type = MEDIA.get(_media(fields), JSON)
+        await respond(send, status, _written(answer, content_type), content_type=content_type, extra=extra)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> bytes:
-        signal = SIGNALS.get(scope["path"])
-        if signal is None:
-            raise RefusedError(404, f"no {scope['path']!r} here: expected one of {', '.join(SIGNALS)}")
+    async def _taken(self, scope: Scope, receive: Receive, fields: Mapping[bytes, bytes]) -> Taken:
+        endpoint = BY_PATH.get(scope["path"])
+        if endpoint is None:
+            known = ", ".join(BY_PATH)
+            raise RefusedError(404, code_pb2.NOT_FOUND, f"no {scope['path']!r} here: expected one of {known}")
         if scope["method"] != "POST":
-            raise RefusedError(405, f"{scope['method']} {scope['path']}: expected POST", allow="POST")
-        packed = await self._read(scope, receive)
-        self._counters.received.labels(signal).inc(len(packed.data))
-        body = packed.data if packed.encoding == "identity" else gunzip(packed.data, limit=self._max_body_bytes)
-        if signal == "logs":
-            return self._logs(body)
-        if signal == "metrics":
-            await self._intake.accept("metrics", body, packed)
-            return ExportMetricsServiceResponse().SerializeToString()
-        rejected = await self._intake.accept("traces", body, packed)
-        answer = ExportTraceServiceResponse()
-        if rejected:
-            answer.partial_success.rejected_spans = rejected
-            answer.partial_success.error_message = "a trace id has 16 bytes, a span id 8, neither is all zero"
-        return answer.SerializeToString()
+            reason = f"{scope['method']} {scope['path']}: expected POST"
+            raise RefusedError(405, code_pb2.UNIMPLEMENTED, reason, allow="POST")
+        if not bears(fields, self._token):
+            raise RefusedError(401, code_pb2.UNAUTHENTICATED, NO_TOKEN, **{"www-authenticate": "Bearer"})
+        with self._receiver.room.hold() as hold:
+            return await self._receiver.take(await self._read(endpoint, receive, fields, hold), hold)
 
-    async def _read(self, scope: Scope, receive: Receive) -> Packed:
-        fields = headers(scope)
-        media = fields.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
-        if media != PROTOBUF:
-            raise RefusedError(
-                415, f"Content-Type {media!r}: expected {PROTOBUF} (OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf)"
-            )
-        encoding = fields.get(b"content-encoding", b"").decode("latin-1").strip().lower() or "identity"
-        data = await read_body(receive, declared=fields.get(b"content-length"), limit=self._max_body_bytes)
-        if encoding == "gzip":
-            return Packed(data, "gzip")
-        if encoding == "identity":
-            return Packed(data, "identity")
-        raise RefusedError(415, f"Content-Encoding {encoding!r}: expected gzip or identity")
-
-    def _logs(self, body: bytes) -> bytes:
-        records = count_log_records(body)
-        answer = ExportLogsServiceResponse()
-        if records:
-            self._counters.dropped("logs", "signal_not_stored", records)
-            answer.partial_success.rejected_log_records = records
-            answer.partial_success.error_message = "logs are not stored by this version"
-        return answer.SerializeToString()
+    async def _read(self, endpoint: Endpoint, receive: Receive, fields: Mapping[bytes, bytes], hold: Hold) -> Received:
+        media = MEDIA.get(_media(fields))
+        if media is None:
+            reason = f"Content-Type {_media(fields)!r}: expected {' or '.join(MEDIA)} (OTEL_EXPORTER_OTLP_PROTOCOL)"
+            raise RefusedError(415, code_pb2.INVALID_ARGUMENT, reason)
+        encoding = _encoding(fields)
+        try:
+            async with asyncio.timeout(BODY_WITHIN_S):
+                data = await read_body(
+                    receive,
+                    declared=fields.get(b"content-length"),
+                    limit=self._receiver.max_body_bytes,
+                    took=hold.take,
+                )
+        except TimeoutError as error:
+            reason = f"the body took longer than {BODY_WITHIN_S:g} s to arrive"
+            raise RefusedError(408, code_pb2.DEADLINE_EXCEEDED, reason, connection="close") from error
+        return Received(endpoint=endpoint, data=data, media=media, encoding=encoding)
 
 
-#: What can be wrong with a body, and the status that says so.
-FAULTS: Final[dict[type[Exception], int]] = {
-    BodyTooLargeError: 413,
-    TooLargeError: 413,
-    TooManyItemsError: 413,
-    BadGzipError: 400,
-    BadBodyError: 400,
-    JournalRefusedError: 503,
-}
+def _media(fields: Mapping[bytes, bytes]) -> str:
+    return fields.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
 
 
-def _fault(error: Exception) -> tuple[int, dict[str, str]]:
-    status = FAULTS[type(error)]
-    return status, RETRY_AFTER if status == 503 else {}
+def _encoding(fields: Mapping[bytes, bytes]) -> Encoding:
+    given = fields.get(b"content-encoding", b"").decode("latin-1").strip().lower() or "identity"
+    for encoding in ENCODINGS:
+        if given == encoding:
+            return encoding
+    raise RefusedError(415, code_pb2.INVALID_ARGUMENT, f"Content-Encoding {given!r}: expected {' or '.join(ENCODINGS)}")
+
+
+def _written(answer: Message, media: Media) -> bytes:
+    """Return a message as that medium has it."""
+    return answer.SerializeToString() if media == PROTOBUF else orjson.dumps(MessageToDict(answer))

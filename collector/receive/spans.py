@@ -60,7 +60,7 @@ class SpanReader:
     def _take(self, span: Span, origin: tuple[str | None, str | None, int], scope_attrs: dict[str, Json]) -> None:
         trace_id = span.trace_id.hex()
         span_id = int.from_bytes(span.span_id, "big")
-        attrs = scope_attrs | self._attributes.take(span.attributes)
+        attrs = scope_attrs | self._attributes.take_span(span.attributes)
         for field, key in ASIDE.items():
             if value := getattr(span, field):
                 attrs[key] = value

@@ -1,0 +1,111 @@
+"""The command that runs a collector: each option is named after the setting that it sets."""
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from ..options import (
+    content_option,
+    data_option,
+    host_option,
+    key_option,
+    log_to_stderr,
+    option,
+    port_option,
+    sag_option,
+    token_option,
+    user_option,
+)
+
+FILE: Final = click.Path(path_type=Path)
+SLO: Final = Path("slo.yaml")
+
+
+@click.command()
+@data_option
+@port_option("http", 4318, "Port of OTLP/HTTP.", variable="HTTP")
+@port_option("grpc", 4317, "Port of OTLP/gRPC.", variable="GRPC")
+@port_option("api", 4320, "Port of the read API, /metrics, /healthz and /readyz.", variable="API")
+@host_option
+@token_option
+@option("--tls-cert", type=FILE, default=None, envvar="TAILBUDGET_TLS_CERT", help="Certificate of the OTLP ports, PEM.")
+@option("--tls-key", type=FILE, default=None, envvar="TAILBUDGET_TLS_KEY", help="Its key, PEM, without a password.")
+@option(
+    "--forward",
+    multiple=True,
+    metavar="URL",
+    envvar="TAILBUDGET_FORWARD",
+    help="Also pass accepted bodies on to this OTLP/HTTP endpoint (http://tempo:4318), unchanged: with the prompts and "
+    "answers that they carry, whatever is kept here; repeatable. User and password in the URL become basic "
+    "authentication.",
+)
+@option(
+    "--forward-header",
+    "forward_headers",
+    multiple=True,
+    metavar="NAME=VALUE",
+    envvar="TAILBUDGET_FORWARD_HEADER",
+    help="Header sent to every --forward; repeatable.",
+)
+@option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    envvar="TAILBUDGET_CORS_ORIGIN",
+    help="Pages of this origin may send from a browser (https://app.example, or *); repeatable.",
+)
+@option(
+    "--scrape",
+    multiple=True,
+    metavar="URL",
+    envvar="TAILBUDGET_SCRAPE",
+    help="Pull the /metrics of this vLLM, SGLang or tailbudget runtime (http://127.0.0.1:8000) every 5 s; repeatable.",
+)
+@content_option
+@key_option
+@user_option
+@sag_option
+@option(
+    "--slo",
+    multiple=True,
+    type=FILE,
+    envvar="TAILBUDGET_SLO",
+    help="File of objectives, read again when it changes; repeatable. Without one ./slo.yaml, where there is one.",
+)
+@option(
+    "--prices",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="CSV file of prices: provider, model (* for any), then dollars a million input, output and cached tokens.",
+)
+def collector(
+    *,
+    token_file: Path | None,
+    key_file: Path | None,
+    sag: str,
+    prices: Path | None,
+    slo: tuple[Path, ...],
+    **settings: Any,
+) -> None:
+    """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
+
+    Example: tailbudget collector --data ./telemetry
+    """
+    from tailbudget.analytics.sag import SagSettings
+    from tailbudget.collector import serve
+    from tailbudget.collector.assemble.prices import read_prices
+    from tailbudget.collector.receive.privacy import read_key
+    from tailbudget.collector.settings import CollectorSettings
+    from tailbudget.collector.token import read_token
+
+    log_to_stderr()
+    data = settings["data"]
+    token = read_token(token_file, data=data) if token_file else os.environ.get("TAILBUDGET_TOKEN", "").strip() or None
+    key = read_key(key_file, data=data) if key_file else None
+    paid = read_prices(prices) if prices else ()
+    objectives = slo or ((SLO,) if SLO.exists() else ())
+    serve(CollectorSettings(token=token, key=key, sag=SagSettings.parse(sag), prices=paid, slo=objectives, **settings))
+
+
+COMMANDS = (collector,)

@@ -1,0 +1,97 @@
+"""Commands that judge: sags of the token rate, who is to blame, what changed."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from ..options import folder_option, json_option, option, sag_option, since_option, some_api_option
+
+
+@click.group()
+def sag() -> None:
+    """Judge token rates.
+
+    Example: tailbudget sag test bins.parquet
+    """
+
+
+@sag.command("test")
+@click.argument("file", type=click.Path(path_type=Path))
+@sag_option
+@option("--json", "as_json", is_flag=True, help="One JSON array, an object a series.")
+def sag_test(*, file: Path, sag: str, as_json: bool) -> None:
+    """Run the sag detector over bins of 10 s in a Parquet FILE: series, t, tokens, active_stream_s, streams.
+
+    Example: tailbudget sag test bins.parquet --json
+    """
+    from tailbudget.analytics.sag import SagSettings
+
+    from ..sag_test import back_test, report, to_json
+
+    names, found = back_test(file, SagSettings.parse(sag))
+    click.echo(to_json(names, found) if as_json else report(names, found), nl=False)
+
+
+@click.command()
+@option("--from", "start", required=True, help="Start of the incident, as in 2026-03-01T12:00:00Z.")
+@option("--to", "end", required=True, help="End of the incident, exclusive.")
+@option("--baseline-from", "baseline_start", default=None, help="Start of a time in which all was well.")
+@option("--baseline-to", "baseline_end", default=None, help="Its end, exclusive.")
+@option("--baseline", default="hour", help="Without --baseline-from: the same time an hour or a week before.")
+@option(
+    "--by",
+    default="service",
+    help="What to blame: service, operation, stage, tenant, model, route, version, region, prompt_bucket.",
+)
+@json_option
+@some_api_option
+@folder_option
+def blame(
+    *, start: str, end: str, baseline_start: str | None, baseline_end: str | None, baseline: str, by: str,
+    as_json: bool, api: str | None, data: Path | None,
+) -> None:  # fmt: skip
+    """Rank who adds time to requests in a window, against a baseline.
+
+    Example: tailbudget blame --from 2026-03-01T12:00Z --to 2026-03-01T12:10Z --by operation
+    """
+    from tailbudget.analytics import blame as verdict
+
+    from .. import blame as forms
+    from ..reading import open_reader
+
+    window, usual = forms.windows(start, end, baseline_start, baseline_end, baseline=baseline)
+    with open_reader(api=api, data=data) as reader:
+        found = verdict.blame(reader, window, baseline=usual, by=by)
+    click.echo(forms.to_json(found) if as_json else forms.report(found), nl=False)
+
+
+@click.command()
+@click.argument("by")
+@click.argument("a")
+@click.argument("b")
+@since_option("1d")
+@json_option
+@some_api_option
+@folder_option
+def compare(*, by: str, a: str, b: str, since: timedelta, as_json: bool, api: str | None, data: Path | None) -> None:
+    """Say what changed from requests whose BY is A to those whose BY is B: a version, model, tenant, route or flag.
+
+    BY is version, model, tenant, route, region or any attribute of the request's span.
+
+    Example: tailbudget compare version 1.4.0 1.5.0 --since 6h
+    """
+    from tailbudget.analytics import compare as verdict
+    from tailbudget.analytics.window import Window
+
+    from .. import compare as forms
+    from ..reading import open_reader
+
+    now = datetime.now(UTC)
+    sides = [verdict.Side(Window(now - since, now), by=by, value=value) for value in (a, b)]
+    with open_reader(api=api, data=data) as reader:
+        found = verdict.compare(reader, *sides)
+    click.echo(forms.to_json(found) if as_json else forms.report(found), nl=False)
+
+
+COMMANDS = (sag, blame, compare)

@@ -1,0 +1,92 @@
+"""Takes a body of either port to the intake: unpacked, turned into protobuf, accepted, passed on, answered."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from google.protobuf.message import Message
+
+from ..counters import Counters
+from ..journal.record import Encoding
+from ..unpack import gunzip
+from .endpoints import Endpoint
+from .intake import INLINE_BYTES, Intake, Packed
+from .otlp_json import to_protobuf
+from .room import Hold, Room
+
+Media = Literal["application/x-protobuf", "application/json"]
+PROTOBUF: Final[Media] = "application/x-protobuf"
+JSON: Final[Media] = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A body as it came."""
+
+    endpoint: Endpoint
+    data: bytes
+    media: Media = PROTOBUF
+    encoding: Encoding = "identity"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The response to a body that was taken, and whether it had been taken before."""
+
+    answer: Message
+    repeated: bool
+
+
+#: Told of every body that was accepted for the first time, after its acknowledgement is sure; must not wait.
+PassOn = Callable[[Received], None]
+
+
+class Receiver:
+    """Used on one event loop."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        *,
+        counters: Counters,
+        room: Room,
+        max_body_bytes: int,
+        pass_on: PassOn,
+    ) -> None:
+        self._intake = intake
+        self._counters = counters
+        self._pass_on = pass_on
+        self.room: Final = room
+        self.max_body_bytes: Final = max_body_bytes
+
+    async def take(self, received: Received, hold: Hold) -> Taken:
+        """Return the response once the body is on disk; `hold` has the bytes of `received.data`.
+
+        Raises what `refusal.FAULTS` names.
+        """
+        endpoint = received.endpoint
+        self._counters.received.labels(endpoint.signal).inc(len(received.data))
+        with self.room.enter():
+            body, packed = await self._unpacked(received, hold)
+            accepted = await self._intake.accept(endpoint.signal, body, packed)
+        if not accepted.repeated:
+            self._pass_on(received)
+        return Taken(endpoint.answer(rejected=accepted.rejected), accepted.repeated)
+
+    async def _unpacked(self, received: Received, hold: Hold) -> tuple[bytes, Packed]:
+        """Return the protobuf body, and how it goes to the journal."""
+        data = received.data
+        body = data
+        if received.encoding == "gzip":
+            body = await self._aside(lambda: gunzip(data, limit=self.max_body_bytes), nbytes=len(data))
+            hold.take(len(body))
+        if received.media == PROTOBUF:
+            return body, Packed(data, received.encoding)
+        text = body
+        body = await self._aside(lambda: to_protobuf(text, received.endpoint.request), nbytes=len(text))
+        hold.take(len(body))
+        return body, Packed(body, "identity")
+
+    async def _aside(self, work: Callable[[], bytes], *, nbytes: int) -> bytes:
+        """Do the work, for large bodies in a thread, so that the loop answers others meanwhile."""
+        return work() if nbytes <= INLINE_BYTES else await self._intake.in_thread(work)
