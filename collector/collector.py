@@ -28,6 +28,10 @@ from .land.seen import Keys
 from .receive.batches import CONTENT_DROPPED, Batches
 from .receive.decode import DECODER
 from .receive.intake import Intake, decode
+from .seal.forensics import Forensics
+from .seal.retention import Retention
+from .seal.sealer import Sealer, delete_unlisted
+from .seal.snapshot import Snapshots
 from .settings import CollectorSettings
 
 log: Final = logging.getLogger(__name__)
@@ -36,6 +40,7 @@ JOURNAL: Final = "journal"
 ASSEMBLE_EVERY_S: Final = 2.0
 ALERT_EVERY_S: Final = 5.0
 OBJECTIVES_EVERY_S: Final = 15.0
+SEAL_EVERY_S: Final = 60.0
 FORGET_EVERY_S: Final = 3600.0
 ERASE_EVERY_S: Final = 0.5
 PACK_EVERY_S: Final = 3600.0
@@ -62,6 +67,7 @@ class Collector:
             raise
         self.queries = _queries(self._connection, settings)
         self.erasures = self._erasures()
+        self.snapshots = Snapshots(self._connection.cursor())
         unlanded = sum(entry.nbytes for entry in backlog)
         self._journal = Journal(self._folder, segment=segment, limits=_limits(settings), unlanded=unlanded)
         self.counters.journal.set_function(lambda: self._journal.unlanded_bytes)
@@ -96,6 +102,7 @@ class Collector:
         self._journal.close()
         if self._lander.close(within_s=LAND_WITHIN_S):
             self._journal.discard()
+        self._sealer.abandon()
         self.queries.close()
         self._connection.close()
 
@@ -109,7 +116,11 @@ class Collector:
 
     def _chores(self) -> Sequence[Chore]:
         connection = self._connection
-        live, assembler = Live(connection), Assembler(connection, prices=self._settings.prices)
+        settings = self._settings
+        live, assembler = Live(connection), Assembler(connection, prices=settings.prices)
+        delete_unlisted(connection, settings.data)
+        self._sealer = Sealer(connection, settings.data, seal_after=settings.seal_after)
+        retention = Retention(connection, settings.data, keep=settings.keep, counters=self.counters)
         return [
             Chore("running requests", ASSEMBLE_EVERY_S, live.tick),
             Chore("erasure", ERASE_EVERY_S, lambda _: self.erasures.run()),
@@ -122,6 +133,9 @@ class Collector:
             ),
             Chore("packing the roll-up", PACK_EVERY_S, lambda now: pack_rollup(connection, now)),
             Chore("objectives", OBJECTIVES_EVERY_S, BurnAlerts(connection, self._objectives).update, share=0.1),
+            Chore("sealing", SEAL_EVERY_S, self._sealer.tick),
+            Chore("retention", SEAL_EVERY_S, retention.tick),
+            Chore("forensics", SEAL_EVERY_S, Forensics(connection, settings.data).tick),
             Chore(
                 "forgetting bodies",
                 FORGET_EVERY_S,

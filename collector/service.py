@@ -11,6 +11,7 @@ from typing import Final
 from tailbudget.instrument.errors import UserError
 
 from .api.http import ApiApp
+from .api.snapshots import SnapshotRoute
 from .collector import Collector
 from .forward import Forwarder
 from .receive.cors import Cors
@@ -98,6 +99,7 @@ async def _serve(
     for task in ending:
         task.cancel()
     collector.queries.interrupt()
+    collector.snapshots.stop()
     otlp.should_exit = reader.should_exit = True
     await asyncio.gather(*running, ports.rpc.stop(grace_s=GRACE_S))
     if fault := collector.fault:
@@ -124,6 +126,7 @@ def _api(collector: Collector, settings: CollectorSettings, *, ready: Callable[[
         token=settings.token,
         erase=collector.erasures.ask,
         fault=lambda: collector.fault,
+        snapshot=SnapshotRoute(collector.snapshots, settings.data, free_bytes=settings.free_bytes),
     )
 
 

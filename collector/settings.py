@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,8 @@ from .forward import Address, parse_headers
 from .land.database import TEMP_LIMIT
 from .receive.privacy import Content
 from .scrape.scraper import target
+from .seal.retention import Keep
+from .seal.sealer import SEAL_AFTER
 from .tls import Tls
 
 MIB: Final = 1024 * 1024
@@ -55,6 +58,8 @@ class CollectorSettings:
     queue_bytes: int = 64 * MIB  # memory of what waits decoded; beyond it senders are slowed down
     segment_bytes: int = 64 * MIB  # of one journal file
     free_bytes: int = 128 * MIB  # kept free on the disk, so that what is journaled can land
+    seal_after: timedelta = SEAL_AFTER  # from the end of an hour until it goes to Parquet
+    keep: Keep = field(default_factory=Keep)
     prices: tuple[Price, ...] = ()  # what tokens cost; without any no request has a cost
     allowed_hosts: tuple[str, ...] = ()  # further names by which browsers and clients may call the API
     token: str | None = field(default=None, repr=False)  # that senders and readers must bear

@@ -126,7 +126,7 @@ def land(connection: duckdb.DuckDBPyConnection, spans: Iterable[Span], *, at: da
     spans = list(spans)
     connection.register("batch_spans", span_table(spans))
     connection.register("batch_events", event_table(spans))
-    connection.execute(f"insert into spans by name {span_select()}")
+    connection.execute(f"insert into spans_open by name {span_select()}")
     connection.execute(
         """insert into dirty
            select trace_id::uuid, $at, $at, bool_or(parent_span_id is null), min(start_ns), max(end_ns)

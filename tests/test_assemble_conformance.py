@@ -85,7 +85,7 @@ def assembled(source: str, file: str) -> duckdb.DuckDBPyConnection:
     batches = decode_traces(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body, promoted=PROMOTED)
     connection.register("batch_spans", batches.spans)
     connection.register("batch_events", batches.events)
-    connection.execute(f"insert into spans by name {span_select()}")
+    connection.execute(f"insert into spans_open by name {span_select()}")
     connection.execute("insert into dirty select distinct trace_id, now(), now(), true, null, null from spans")
     Assembler(connection).tick(datetime.now(UTC))
     return connection

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -14,9 +15,10 @@ import pytest
 from tailbudget.analytics.recognise import PROMOTED
 from tailbudget.collector.counters import Counters
 from tailbudget.collector.journal.writer import Position
+from tailbudget.collector.land import lander as lander_module
 from tailbudget.collector.land.database import open_database
 from tailbudget.collector.land.lander import Chore, Entry, Lander
-from tailbudget.collector.land.landing import Landing
+from tailbudget.collector.land.landing import Body, Health, Landing
 from tailbudget.collector.receive.batches import SpanBatches
 from tailbudget.collector.receive.decode import BadBodyError, decode_traces
 
@@ -114,6 +116,24 @@ def test_one_bad_body_of_many_is_found_in_few_transactions(connection: duckdb.Du
     assert failures == 7  # of 64, 32, 16, 8, 4, 2 and 1
     transactions = counters.registry.get_sample_value("tailbudget_work_seconds_count", {"work": "landing"})
     assert transactions == 6
+
+
+def test_a_body_that_duckdb_itself_stumbles_over_is_dropped_after_a_few_tries(
+    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land = Landing.land
+
+    def stumble(self: Landing, bodies: Sequence[Body], **more: Any) -> Health:
+        if any(body.digest == (3).to_bytes(16, "big") for body in bodies):
+            raise duckdb.InternalException("INTERNAL Error")
+        return land(self, bodies, **more)
+
+    monkeypatch.setattr(Landing, "land", stumble)
+    monkeypatch.setattr(lander_module, "RETRY_S", 0.01)
+    counters = Counters()
+    with lander(connection, counters=counters, backlog=[entry(number, batches(number)) for number in range(6)]):
+        wait_until(lambda: stored(connection) == 10)
+    assert connection.execute("select n from ingest_health where reason = 'unlandable'").fetchall() == [(1,)]
 
 
 def test_entries_beyond_the_queue_are_read_back(connection: duckdb.DuckDBPyConnection) -> None:

@@ -1,4 +1,4 @@
-"""The read API as a raw ASGI application: POST /v1/sql, /metrics, /healthz, /readyz."""
+"""The read API as a raw ASGI application: POST /v1/sql, /v1/snapshot, /metrics, /healthz, /readyz."""
 
 import asyncio
 import json
@@ -17,6 +17,7 @@ from tailbudget.instrument.errors import UserError
 from ..asgi import (
     JSON,
     TEXT,
+    App,
     BodyTooLargeError,
     ClientGoneError,
     Receive,
@@ -32,6 +33,7 @@ from ..land.forgetting import Forget, Forgotten
 from ..token import bears
 from .guard import RefusedSqlError
 from .queries import LONGEST_S, MAX_BYTES, MAX_ROWS, TIMEOUT_S, BusyError, Queries, Query, TimedOutError
+from .snapshots import PATH as SNAPSHOT
 from .spool import AnswerTooLargeError, Spool
 
 log: Final = logging.getLogger(__name__)
@@ -85,6 +87,7 @@ class ApiApp:
         token: str | None = None,
         erase: Callable[[Forget], "Future[Forgotten]"] | None = None,
         fault: Callable[[], str | None] = lambda: None,
+        snapshot: App | None = None,
     ) -> None:
         self._queries = queries
         self._counters = counters
@@ -99,6 +102,7 @@ class ApiApp:
             "/metrics": ("GET", self._metrics),
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
+            **({SNAPSHOT: ("POST", snapshot)} if snapshot else {}),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

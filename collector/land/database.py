@@ -7,11 +7,14 @@ from typing import Final
 
 import duckdb
 
-from tailbudget.analytics.reader import DATABASE_NAME
+from tailbudget.analytics.reader import DATABASE_NAME, find_sealed
 from tailbudget.instrument.errors import UserError
 
+from ..seal.views import SEALED, quoted, unlist_missing
 from .schema import create_or_check
 
+#: Below the data folder: copies on their way to whoever asked for them.
+SNAPSHOTS: Final = "snapshots"
 #: Written in a format that the newest packaged duckdb shell (1.5.6) reads; by default only 2.0 could.
 STORAGE_VERSION: Final = "v1.5.0"
 #: 64 MB keeps the worst commit at 0.27 s.
@@ -20,8 +23,6 @@ WAL_AUTOCHECKPOINT: Final = "64MB"
 START_BYTES: Final = 4_000_000
 #: What a query may spill: by default 90 % of what is free, so that one large sort would stop acknowledgements.
 TEMP_LIMIT: Final = "1GB"
-#: In this order: what follows the lock is refused.
-SETTINGS: Final = ("set timezone = 'UTC'", "set enable_external_access = false", "set lock_configuration = true")
 
 
 def open_database(
@@ -48,13 +49,7 @@ def open_database(
     except duckdb.Error as error:
         raise UserError(_reason(path, error)) from error
     try:
-        create_or_check(connection, name=str(path))
-        for statement in (
-            "set timezone = 'UTC'",
-            "set enable_external_access = false",
-            "set lock_configuration = true",
-        ):
-            connection.execute(statement)
+        _prepare(connection, data, name=str(path))
     except duckdb.Error as error:
         connection.close()
         raise UserError(_reason(path, error)) from error
@@ -62,6 +57,24 @@ def open_database(
         connection.close()
         raise
     return connection
+
+
+def _prepare(connection: duckdb.DuckDBPyConnection, data: Path, *, name: str) -> None:
+    find_sealed(connection, [data])
+    unlist_missing(connection, data)
+    create_or_check(connection, name=name)
+    for statement in (  # in this order: what follows the lock is refused
+        "set timezone = 'UTC'",
+        f"set allowed_directories = [{', '.join(quoted(folder) for folder in _allowed(data))}]",
+        "set enable_external_access = false",
+        "set lock_configuration = true",
+    ):
+        connection.execute(statement)
+
+
+def _allowed(data: Path) -> list[str]:
+    """Return where SQL of ours reads and writes files: the views name sealed ones by their path below `data`."""
+    return [f"{SEALED}/", *(f"{data.resolve() / name}/" for name in (SEALED, SNAPSHOTS))]
 
 
 def _check_folder(data: Path) -> None:

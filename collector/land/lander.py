@@ -28,6 +28,8 @@ RETRY_S: Final = 1.0
 COUNTS_EVERY_S: Final = 5.0
 #: A chore that takes over 10 % of its period runs this seldom: requests are promised within 5 s of their last span.
 SLOW_CHORE_EVERY_S: Final = 4.0
+#: DuckDB's own faults are tried again so often: they may come from short memory, or from a body.
+INTERNAL_TRIES: Final = 5
 #: What is wrong with the machine rather than with a body: the same bodies are tried again.
 ENVIRONMENT: Final = (
     duckdb.IOException,
@@ -103,6 +105,7 @@ class Lander:
         self._fault: str | None = None
         self._finished = False
         self._pause_s = EVERY_S  # before the next transaction: more bodies come meanwhile, and it costs the same
+        self._internal = 0  # faults of DuckDB's own since the last transaction that landed
         self._groups: list[int] = []  # numbers of bodies in the next transactions, last first, after one that failed
         self._thread = threading.Thread(target=self._run, name="lander")
         counters.queue.set_function(lambda: len(self._queue))
@@ -202,8 +205,11 @@ class Lander:
         except ENVIRONMENT as error:
             self._counters.give_back(unstored)
             self._failed(error)
+            self._internal += isinstance(error, duckdb.InternalException)
             if isinstance(error, duckdb.OutOfMemoryException) and len(entries) > 1:
                 self._isolate(entries, error)  # smaller transactions need less
+            elif self._internal >= INTERNAL_TRIES:
+                self._isolate(entries, error)
             else:
                 self._pause_s = RETRY_S
             return
@@ -212,6 +218,7 @@ class Lander:
             self._failed(error)
             self._isolate(entries, error)
             return
+        self._internal = 0
         took_s = time.monotonic() - started
         self._counters.work_s.labels("landing").observe(took_s)
         self._counters.stored(counted)

@@ -1,0 +1,3 @@
+-- Deletes the rows of forgotten traces.
+delete from {table}
+where trace_id in (from forgotten)
