@@ -82,7 +82,8 @@ def test_the_instance_that_answered_is_a_dimension() -> None:
     connection = requests(3)
     connection.execute(
         """insert into calls by name
-           select trace_id, span_id, request_id, started, 'ok' as outcome, total_ms, 'none' as split, [span_id] as spans,
+           select trace_id, span_id, request_id, started, 'ok' as outcome, total_ms, 'none' as split,
+               [span_id] as spans,
                '10.0.0.' || if(total_ms > 1000 and n % 3 > 0, 9, n % 3) || ':8000' as server_address
            from (select *, row_number() over () as n from requests)"""
     )
