@@ -120,6 +120,12 @@ class Exports:
             readers.append(PeriodicExportingMetricReader(exporter, export_interval_millis=interval_ms))
         return readers
 
+    def after_fork(self) -> None:
+        """Use connections of this process's own: the parent goes on with those that it opened."""
+        for session, _ in self._prompt:
+            for prefix in ("http://", "https://"):
+                session.mount(prefix, requests.adapters.HTTPAdapter())
+
     def hurry(self) -> None:
         """Make whatever is sent from now on fail at once where no collector answers."""
         for session, exporter in self._prompt:

@@ -103,6 +103,12 @@ class DecodeMeter:
         peak, self._peak = max(self._peak, now), now
         return peak
 
+    def after_fork(self) -> None:
+        """Watch no stream of the parent's."""
+        self._lock = threading.Lock()
+        self._watched.clear()
+        self._streams = self._peak = 0
+
     def _fold(self) -> None:
         while self._ended:
             stream = self._ended.popleft()
@@ -140,6 +146,11 @@ class RequestCounts:
                 ended = (route, "other", outcome)
             self.ended[ended] += 1
 
+    def after_fork(self) -> None:
+        """Count the requests of this process alone."""
+        self._lock = threading.RLock()
+        self.active.clear()
+
 
 _meters: dict[tuple[str, str, str, str], DecodeMeter] = {}
 request_counts = RequestCounts()
@@ -166,6 +177,13 @@ def register() -> None:
     _registered.add(meter)
     _register_decode(meter)
     _register_requests(meter)
+
+
+def after_fork() -> None:
+    """Forget what runs in the parent alone: its requests and streams end there."""
+    request_counts.after_fork()
+    for meter in _meters.values():
+        meter.after_fork()
 
 
 def _register_decode(meter: Meter) -> None:

@@ -46,7 +46,16 @@ class RequestState:
     is false for an HTTP request that is none of ours. Of requests inside of each other the outermost counts.
     """
 
-    def __init__(self, span: Span, *, started_ns: int, route: str, tenant: str = "", marked: bool = True) -> None:
+    def __init__(
+        self,
+        span: Span,
+        *,
+        started_ns: int,
+        route: str,
+        tenant: str = "",
+        request_id: str = "",
+        marked: bool = True,
+    ) -> None:
         outer = current_request()
         inner = outer is not None and outer.marked
         self.span = span
@@ -54,6 +63,9 @@ class RequestState:
         self.started_ns = started_ns
         self.route = route
         self.tenant = tenant
+        self.request_id = request_id or (f"{span.get_span_context().span_id:016x}" if self.marked else "")
+        #: Of the last model call that failed; a later call of another model is its fallback.
+        self.failed_model = ""
         self.outcome: Outcome | None = None
         self.usable_ns: int | None = None
         self.usable_source = ""
@@ -64,6 +76,11 @@ class RequestState:
         self._when_idle: Callable[[], None] | None = None
         self._lock = threading.RLock()
         self._key = request_counts.start(route, tenant) if marked and not inner else None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether a streamed call was seen."""
+        return self._lead_ns > 0
 
     def stream_opened(self, started_ns: int) -> None:
         """Take note of a streamed call; the latest to start speaks for the request: nobody reads a planner's words."""
@@ -143,7 +160,10 @@ def request_context(state: RequestState, parent: Context | None = None) -> Conte
 def request_attributes(
     route: str, *, tenant: str | None, request_id: str | None, context: Context | None = None
 ) -> dict[str, AttributeValue]:
-    """Return the attributes that mark a request; id and tenant fall back to the caller's baggage."""
+    """Return the attributes of a request, which an empty `route` does not mark.
+
+    Id and tenant fall back to the caller's baggage.
+    """
     said = {
         REQUEST: route,
         REQUEST_ID: request_id or baggage.get_baggage(REQUEST_ID, context),
@@ -179,7 +199,11 @@ class RequestScope:
         started_ns = time.perf_counter_ns()
         span = providers.tracer().start_span(self._route, kind=SpanKind.INTERNAL, attributes=attributes)
         self._state = RequestState(
-            span, started_ns=started_ns, route=self._route, tenant=str(attributes.get(TENANT, ""))
+            span,
+            started_ns=started_ns,
+            route=self._route,
+            tenant=str(attributes.get(TENANT, "")),
+            request_id=str(attributes.get(REQUEST_ID, "")),
         )
         self._activation = Activation(request_context(self._state))
         self._state.set_budgets(self._budgets_ms)

@@ -41,6 +41,20 @@ STREAM_STALL_TIME: Final = "slo.stream.stall_time"
 STREAM_CONSUMER_TIME: Final = "slo.stream.consumer_time"
 STREAM_GAPS: Final = "slo.stream.gaps"
 
+ROLE: Final = "slo.role"
+FALLBACK: Final = "slo.fallback"
+HEDGED: Final = "slo.hedged"
+ROUTE_MODEL: Final = "slo.route.model"
+RATELIMIT_PREFIX: Final = "slo.ratelimit."
+
+# Of the HTTP requests of a call: `slo.net.` and a phase, in seconds, then what the connection was.
+NET_PREFIX: Final = "slo.net."
+NET_REUSED: Final = "slo.net.reused"
+NET_HTTP_VERSION: Final = "slo.net.http_version"
+NET_TLS_RESUMED: Final = "slo.net.tls_resumed"
+NET_ATTEMPTS: Final = "slo.net.attempts"
+NET_BACKOFF: Final = "slo.net.backoff"
+
 # Of an engine's span (vLLM's vocabulary).
 ENGINE_SPAN: Final = "llm_request"
 TIME_IN_QUEUE: Final = "gen_ai.latency.time_in_queue"

@@ -40,6 +40,18 @@ def collector(*, data: Path, http: int, api: int, host: str, sag: str) -> None:
     serve(CollectorSettings(data=data, host=host, http_port=http, api_port=api, sag=SagSettings.parse(sag)))
 
 
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def run(*, command: tuple[str, ...]) -> None:
+    """Run a Python service, and all that it starts, with telemetry and without a change.
+
+    Example: tailbudget run uvicorn service:app
+    """
+    from tailbudget.instrument.run import main
+
+    main(command)
+
+
 @click.command()
 @api_option
 @port_option("port", 8501, "Port of the dashboard.", variable="APP")
@@ -89,4 +101,4 @@ def fetch(name: str) -> None:
     click.echo(download(name))
 
 
-COMMANDS = (up, collector, app, runtime, model)
+COMMANDS = (up, run, collector, app, runtime, model)
