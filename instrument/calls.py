@@ -204,15 +204,18 @@ class ModelCall:
     @Guard("model call")
     def fail(self, error: BaseException) -> None:
         """End the span of a call that got no answer."""
-        if isinstance(error, asyncio.CancelledError):
-            self.span.set_attribute(STREAM_END, end_of(error))
-        elif self._request:
-            self._request.failed_model = self.asked.model
-        record_error(self.span, error)
-        status = getattr(error, "status_code", None) or getattr(error, "code", None)
-        if isinstance(status, int):
-            self.span.set_attribute("http.response.status_code", status)
-        self.span.end()
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                self.span.set_attribute(STREAM_END, end_of(error))
+            elif self._request:
+                self._request.failed_model = self.asked.model
+            record_error(self.span, error)
+            said = (getattr(error, name, None) for name in ("status_code", "status", "code"))
+            status = next((found for found in said if isinstance(found, int)), None)
+            if status is not None:
+                self.span.set_attribute("http.response.status_code", status)
+        finally:
+            self.span.end()
 
 
 def begin(library: str, asked: Asked) -> ModelCall | None:

@@ -3,7 +3,7 @@
 import json
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from opentelemetry import trace
@@ -191,15 +191,3 @@ async def observed_async(parts: AsyncIterator[bytes], observer: Observer | Colle
             raise
         observer.see(part)
         yield part
-
-
-def then(first: Callable[..., Any], after: Callable[[], None]) -> Callable[..., Any]:
-    """Return `first` with `after` behind it, whatever it raises."""
-
-    def both(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return first(*args, **kwargs)
-        finally:
-            after()
-
-    return both

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from ..guard import Guard
+from ..vocabulary import StreamEnd
 from ..wire import Collector, Observer, observer_of
 from .outgoing import Outgoing, outgoing
 from .patching import replace
@@ -37,8 +38,8 @@ def install(module: ModuleType) -> None:
 def readers(module: ModuleType) -> None:
     """Hook `aiohttp.streams`: whatever is read of an answer leaves its buffer in one place."""
     replace(module.StreamReader, "_read_nowait_chunk", _reading)
-    replace(module.StreamReader, "feed_eof", _ending("complete"))
-    replace(module.StreamReader, "set_exception", _ending("closed"))
+    replace(module.StreamReader, "feed_eof", _eof)
+    replace(module.StreamReader, "set_exception", _exception)
 
 
 def _requesting(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,23 +103,32 @@ def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
     return read
 
 
-def _ending(end: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
-        def ended(self: Any, *args: Any, **kwargs: Any) -> Any:
-            original(self, *args, **kwargs)
-            if _observers and id(self) in _observers and (end == "closed" or self.at_eof()):
-                with guard:
-                    _end(self, end)
+def _eof(original: Callable[..., Any]) -> Callable[..., Any]:
+    def feed_eof(self: Any) -> None:
+        original(self)
+        if _observers and id(self) in _observers and self.at_eof():
+            with guard:
+                _end(self, "complete")
 
-        return ended
-
-    return wrapper
+    return feed_eof
 
 
-def _end(reader: Any, end: Any) -> None:
+def _exception(original: Callable[..., Any]) -> Callable[..., Any]:
+    def set_exception(self: Any, error: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, error, *args, **kwargs)
+        if _observers and id(self) in _observers:
+            with guard:
+                # aiohttp tells a reader by this class, and no subclass of it, that the response was closed.
+                closed = type(error).__name__ == "ClientConnectionError"
+                _end(self, "closed" if closed else "error", None if closed else error)
+
+    return set_exception
+
+
+def _end(reader: Any, end: StreamEnd, error: BaseException | None = None) -> None:
     observer = _observers.pop(id(reader), None)
     if observer:
-        observer.end(end)
+        observer.end(end, error)
 
 
 def _trace_config(config: Any) -> Any:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from ..guard import Guard
 from ..network import sending
-from ..wire import Collector, Observer, observer_of, then
+from ..wire import Collector, Observer, observer_of
 from . import resolving
 from .outgoing import Outgoing, outgoing
 from .patching import replace
@@ -158,35 +158,42 @@ def _answered(sent: Outgoing, response: Any) -> None:
 
 
 def _observe(response: Any, observer: Observer | Collector) -> None:
-    """Watch the two functions through which a body is read, in chunks or by its length."""
-    alive = weakref.ref(response)
+    """Watch the functions through which a body is read, in chunks or by its length.
 
-    def reading(read: Callable[..., bytes]) -> Callable[..., bytes]:
-        def watched(*args: Any, **kwargs: Any) -> bytes:
+    They are put onto the response itself, which they know by a weak reference: it must not live on for them.
+    """
+    alive = weakref.ref(response)
+    kind = type(response)
+    reading: list[bool] = []
+
+    def read(name: str) -> Callable[..., Any]:
+        original = getattr(kind, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            found = alive()
+            reading.append(True)  # urllib3 closes a response itself before it says that it broke
             observer.ask()
             try:
-                part = read(*args, **kwargs)
+                part = original(found, *args, **kwargs)
             except BaseException as error:
                 observer.fail(error)
                 raise
+            finally:
+                reading.pop()
             if part:
                 observer.see(part)
-            found = alive()
-            if not part or (found is not None and found.length_remaining == 0):
+            last_chunk = name == "_update_chunk_length" and getattr(found, "chunk_left", None) == 0
+            if last_chunk or (name == "_raw_read" and (not part or getattr(found, "length_remaining", None) == 0)):
                 observer.end("complete")
             return part
 
         return watched
 
-    def chunk_began() -> None:
-        found = alive()
-        if found is not None and found.chunk_left == 0:
-            observer.end("complete")
+    def close() -> None:
+        kind.close(alive())
+        if not reading:
+            observer.end("closed")
 
-    handle, raw, update, close = (
-        getattr(type(response), name) for name in ("_handle_chunk", "_raw_read", "_update_chunk_length", "close")
-    )
-    response._handle_chunk = reading(lambda *a, **k: handle(alive(), *a, **k))  # noqa: SLF001
-    response._raw_read = reading(lambda *a, **k: raw(alive(), *a, **k))  # noqa: SLF001
-    response._update_chunk_length = then(lambda: update(alive()), chunk_began)  # noqa: SLF001
-    response.close = then(lambda: close(alive()), lambda: observer.end("closed"))
+    for name in ("_handle_chunk", "_raw_read", "_update_chunk_length"):
+        setattr(response, name, read(name))
+    response.close = close
