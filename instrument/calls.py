@@ -184,11 +184,11 @@ class ModelCall:
             take=asked.dialect.take,
         )
 
-    def answer(self, answer: Any) -> Any:
+    def answer(self, answer: Any, *, asynchronous: bool) -> Any:
         """Return the answer: a stream wrapped, any other as it is with its figures on the span."""
         with Guard("model call"):
             if self.asked.streamed:
-                return wrap(answer, self.record())
+                return wrap(answer, self.record(), asynchronous=asynchronous)
             self.report(answer)
         return answer
 

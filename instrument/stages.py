@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, ClassVar, TypeVar, cast
 
 from opentelemetry import context as otel_context
+from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
@@ -34,6 +35,11 @@ class OpenStage:
         with Guard("stage"):
             self.span = _start(stage, name, attributes)
             self._inside = set_span_in_context(self.span)
+
+    @property
+    def context(self) -> Context:
+        """The context in which the stage's span is the current one."""
+        return self._inside
 
     def activate(self) -> Activation:
         """Make the stage's span current until the activation is restored."""

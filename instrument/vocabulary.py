@@ -55,6 +55,10 @@ NET_TLS_RESUMED: Final = "slo.net.tls_resumed"
 NET_ATTEMPTS: Final = "slo.net.attempts"
 NET_BACKOFF: Final = "slo.net.backoff"
 
+# Of a retrieval, and of a call of a tool: a hash of its arguments.
+RETRIEVAL_DOCUMENTS: Final = "slo.retrieval.documents"
+TOOL_CALL_HASH: Final = "slo.tool.call_hash"
+
 # Of an engine's span (vLLM's vocabulary).
 ENGINE_SPAN: Final = "llm_request"
 TIME_IN_QUEUE: Final = "gen_ai.latency.time_in_queue"

@@ -41,6 +41,7 @@ class ScriptedServer:
             "/v1/messages": self._messages,
             "/api/chat": self._ollama,
             "/api/embed": self._ollama_embed,
+            "/v1/models/{method}": self._gemini,
             "/v1beta/models/{method}": self._gemini,
             "/plain": self._plain,
         }

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
@@ -38,23 +39,29 @@ HOOKS = (
     Hook("google-genai", "google.genai.models", "model_sdks", "google_genai"),
     Hook("ollama", "ollama._client", "model_sdks", "ollama"),
     Hook("litellm", "litellm.main", "model_sdks", "litellm"),
+    Hook("openai-agents", "agents.tool", "libraries", "agents_tools"),
 )
-
 _stops: list[Callable[[], None]] = []
 
 
 def install(only: Collection[str] = ()) -> None:
-    """Hook the libraries of the table, now where they are imported, else when they are; twice changes nothing.
+    """Hook the libraries of the tables, now where they are imported, else when they are; twice changes nothing.
 
     `only` names libraries; none means all but those in OTEL_PYTHON_DISABLED_INSTRUMENTATIONS.
     """
     if _stops:
         return
+    from .libraries import ROWS, wrap_rows  # the tables of stages are needed by those alone who hook
+
     disabled = {name.strip() for name in os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
-    for hook in HOOKS:
-        wanted = hook.library in only if only else not {hook.library, "*"} & disabled
-        if wanted:
-            _stops.append(when_imported(hook.waits_for, _calling(hook)))
+
+    def wanted(library: str) -> bool:
+        return library in only if only else not {library, "*"} & disabled
+
+    waiting = [(hook.library, hook.waits_for, _calling(hook)) for hook in HOOKS]
+    rows = dict.fromkeys((row.library, row.module) for row in ROWS)
+    waiting += [(library, module, partial(wrap_rows, library)) for library, module in rows]
+    _stops.extend(when_imported(module, callback) for library, module, callback in waiting if wanted(library))
 
 
 def uninstall() -> None:

@@ -82,14 +82,14 @@ def _measuring(function: Function) -> Callable[[Callable[..., Any]], Callable[..
             if call is None:
                 return original(*args, **kwargs)
             with _inside(call):
-                return call.answer(_lazily(call, original(*args, **kwargs)))
+                return call.answer(_lazily(call, original(*args, **kwargs)), asynchronous=False)
 
         async def measured_async(*args: Any, **kwargs: Any) -> Any:
             call = start(args, kwargs)
             if call is None:
                 return await original(*args, **kwargs)
             with _inside(call):
-                return call.answer(_lazily(call, await original(*args, **kwargs)))
+                return call.answer(_lazily(call, await original(*args, **kwargs)), asynchronous=True)
 
         return measured_async if inspect.iscoroutinefunction(original) else measured
 

@@ -10,7 +10,7 @@ from opentelemetry.util.types import AttributeValue
 from .. import propagation, providers, wire
 from ..calls import ModelCall, covered
 from ..guard import Guard
-from ..network import NetRecord, record_in
+from ..network import Attempt, NetRecord, record_in, sending
 from ..spans import error_type, record_error, stopped
 from .patching import HTTP_SUPPRESSED, INSIDE_A_CALL, suppressed
 
@@ -91,9 +91,31 @@ class Outgoing:
             self._span.end()
 
 
+class Joined(Outgoing):
+    """A request that another client sends through this one: the phases that this one sees are the other's."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+        self.call = None
+
+    def inject(self, *, has: Callable[[str], bool], put: Callable[[str, str], object]) -> None:
+        """Put nothing: the outer client did."""
+
+    def again(self) -> None:
+        """Count nothing: the outer client's request is one."""
+
+    def answered(self, status: int, headers: Mapping[str, str]) -> None:
+        """Leave the answer to the outer client."""
+
+    def failed(self, error: BaseException) -> None:
+        """Leave the error to the outer client."""
+
+
 @guard
 def outgoing(library: str, **request: Any) -> Outgoing | None:
     """Start a request; None where somebody wants no span, or another instrumentor of the client makes it."""
     if suppressed(HTTP_SUPPRESSED) or covered(library):
         return None
+    if attempt := sending.get():
+        return Joined(attempt)
     return Outgoing(library, **request)

@@ -122,7 +122,7 @@ def _answer(call: ModelCall, answer: Any, options: Any, *, asynchronous: bool) -
         headers = options.headers if isinstance(options.headers, Mapping) else {}
         raw = next((str(value) for name, value in headers.items() if str(name).lower() == RAW_RESPONSE), "")
     if not raw:
-        return call.answer(answer)
+        return call.answer(answer, asynchronous=asynchronous)
     with guard:
         response = answer.http_response
         if response.is_closed:
