@@ -68,6 +68,7 @@ OTHERS = {
     "litellm": ("openinference.instrumentation.litellm",),
     "ollama": ("opentelemetry.instrumentation.ollama",),
     "httpx": ("opentelemetry.instrumentation.httpx",),
+    "celery": ("opentelemetry.instrumentation.celery",),
     "aiohttp": ("opentelemetry.instrumentation.aiohttp_client",),
     "urllib3": ("opentelemetry.instrumentation.urllib3", "opentelemetry.instrumentation.requests"),
 }  # fmt: skip

@@ -216,12 +216,13 @@ class RequestScope:
         if error is not None:
             record_error(self._state.span, error)
         try:
-            self._state.finish(_outcome_of(error))
+            self._state.finish(outcome_of(error))
         finally:
             self._state.span.end()
 
 
-def _outcome_of(error: BaseException | None) -> Outcome | None:
+def outcome_of(error: BaseException | None) -> Outcome | None:
+    """Return the outcome of a request whose body ended so, None for one that was stopped."""
     if error is None:
         return "ok"
     if isinstance(error, TimeoutError):

@@ -55,6 +55,9 @@ NET_TLS_RESUMED: Final = "slo.net.tls_resumed"
 NET_ATTEMPTS: Final = "slo.net.attempts"
 NET_BACKOFF: Final = "slo.net.backoff"
 
+# Of a job: what it waited in its queue.
+QUEUE_WAIT: Final = "slo.queue.wait"
+
 # Of a retrieval, and of a call of a tool: a hash of its arguments.
 RETRIEVAL_DOCUMENTS: Final = "slo.retrieval.documents"
 TOOL_CALL_HASH: Final = "slo.tool.call_hash"

@@ -16,6 +16,7 @@ SUPPRESSED = (
 CALL_SUPPRESSED = (INSIDE_A_CALL, *SUPPRESSED, "suppress_language_model_instrumentation")
 HTTP_SUPPRESSED = (*SUPPRESSED, getattr(otel_context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_instrumentation"))
 
+_undone: list[Callable[[], object]] = []
 _replaced: list[tuple[Any, str, Any]] = []
 
 
@@ -46,8 +47,15 @@ def set_value(owner: Any, name: str, value: Any) -> None:
     setattr(owner, name, value)
 
 
+def on_restore(undo: Callable[[], object]) -> None:
+    """Call `undo` when the originals are put back; for what replaces nothing."""
+    _undone.append(undo)
+
+
 def restore_all() -> None:
     """Put every original back, the latest replacement first."""
+    while _undone:
+        _undone.pop()()
     while _replaced:
         owner, name, original = _replaced.pop()
         setattr(owner, name, original)

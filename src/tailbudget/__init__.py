@@ -6,6 +6,7 @@ The names below are what a service needs; they come from `tailbudget.instrument`
 from tailbudget.instrument.asgi import ASGIMiddleware
 from tailbudget.instrument.calls import calls
 from tailbudget.instrument.errors import UserError
+from tailbudget.instrument.jobs import job, job_headers
 from tailbudget.instrument.lifecycle import init, shutdown
 from tailbudget.instrument.request import annotate, request, usable
 from tailbudget.instrument.stages import stage
@@ -19,6 +20,8 @@ __all__ = [
     "annotate",
     "calls",
     "init",
+    "job",
+    "job_headers",
     "request",
     "shutdown",
     "stage",
