@@ -3,6 +3,7 @@
 `slo.decode.*` says how fast tokens come while streams are decoding, `slo.requests.*` counts requests outside sampling.
 """
 
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ from .vocabulary import (
     REQUESTS_ACTIVE,
     REQUESTS_ENDED,
     REQUESTS_STARTED,
+    TELEMETRY_DROPPED,
     convert,
 )
 
@@ -177,6 +179,7 @@ def register() -> None:
     _registered.add(meter)
     _register_decode(meter)
     _register_requests(meter)
+    _register_losses(meter)
 
 
 def after_fork() -> None:
@@ -223,6 +226,14 @@ def _register_requests(meter: Meter) -> None:
     meter.create_observable_counter(REQUESTS_STARTED, [started], unit="{request}")
     meter.create_observable_counter(REQUESTS_ENDED, [ended], unit="{request}")
     meter.create_observable_gauge(REQUESTS_ACTIVE, [active], unit="{request}")
+
+
+def _register_losses(meter: Meter) -> None:
+    def lost(_: CallbackOptions) -> Iterable[Observation]:
+        losses = sys.modules.get(f"{__package__}.losses")  # loaded by those alone who export
+        return [Observation(n, {"reason": reason}) for reason, n in losses.dropped.copy().items()] if losses else []
+
+    meter.create_observable_counter(TELEMETRY_DROPPED, [lost], unit="{span}")
 
 
 def _labels(route: str, tenant: str) -> Labels:
