@@ -22,7 +22,7 @@ test-all: check
 # A second venv that sees the first one's packages: what it adds are libraries that only their hooks' proofs need.
 test-libraries: venv
 	@test -x $(LIBRARIES)/bin/python || $(PYTHON) -m venv $(LIBRARIES)
-	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	@$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
 		> $$(echo $(LIBRARIES)/lib/python3*/site-packages)/first.pth
 	$(LIBRARIES)/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt \
 		--requirement tests/libraries.txt
