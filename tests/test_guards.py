@@ -26,7 +26,7 @@ from tailbudget.guards import (
     fan_out,
     fan_out_sync,
 )
-from tailbudget.instrument import openai_sdk
+from tailbudget.instrument import hooks
 from tailbudget.instrument.attempts import Attempt
 from tests.instrument_support import ModelServer, Recorded, recording, serve
 from tests.support import wait_until
@@ -186,12 +186,12 @@ def test_the_losers_tokens_are_counted_and_both_calls_are_marked(recorded: Recor
             await asyncio.sleep(0.05)  # the loser's stream is closed in the loop's next turns
             return winner
 
-    openai_sdk.install()
+    hooks.install()
     try:
         with serve(model.app()) as url:
             assert asyncio.run(both(url)) == 2
     finally:
-        openai_sdk.uninstall()
+        hooks.uninstall()
     calls = [span.attributes or {} for span in recorded.spans if span.name == "chat m"]
     assert [call["slo.hedged"] for call in calls] == [True, True]
     (lost,) = [call for call in calls if call["slo.stream.end"] == "cancelled"]
