@@ -60,6 +60,7 @@ RETENTION: Final = (
     Kept("decode_rate", "t", "requests"),
     Kept("gpu", "sampled_at", "requests"),
     Kept("ingest_health", "minute", "requests"),
+    Kept("rollup_minute", "minute", "rollups"),
     Kept("alerts", "opened", "rollups"),
 )
 
