@@ -1,10 +1,10 @@
-"""Takes the rows of some traces out of tables and sealed files."""
+"""Takes rows out of sealed files."""
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
@@ -15,28 +15,27 @@ from .sealer import SLICE_ROWS
 from .tables import SEALED_VIEWS, Bulk, columns, fill, uuid_blobs
 from .views import create_views, quoted
 
-#: Views whose rows name a trace; metric points name none.
-OF_TRACES: Final = tuple(bulk for bulk in SEALED_VIEWS if bulk.view != "metrics")
 
+def forget_sealed(connection: duckdb.DuckDBPyConnection, data: Path, conditions: Mapping[str, str]) -> dict[str, int]:
+    """Take the rows that meet the condition of their table out of sealed files; return how many by view.
 
-def forget_traces(connection: duckdb.DuckDBPyConnection, data: Path, trace_ids: Collection[str]) -> int:
-    """Delete what spans, events, links and logs hold of these traces, and return how many rows that were.
-
-    `trace_ids` are 32 hex digits or UUIDs. A sealed file with such rows is written anew without them: one transaction
-    lists the new file in its place and deletes from the tables, then the old file is deleted, so that a crash at any
-    instant leaves all or nothing visible, and at worst a file that the next start deletes. To be called in the thread
-    that owns the connection, while nothing is being sealed. Raises duckdb.Error and OSError with nothing changed.
+    A file with such rows is written anew without them: one transaction lists the new file in its place, then the old
+    file is deleted, so that a crash at any instant leaves all or nothing visible, and at worst a file that the next
+    start deletes. To be called in the thread that owns the connection, while nothing is being sealed. Raises
+    duckdb.Error and OSError with nothing changed.
     """
-    connection.execute("create or replace temp table forgotten as select unnest($1::varchar[])::uuid as trace_id", [
-        list(trace_ids)
-    ])  # fmt: skip
     written: list[tuple[str, Bulk, ParquetFile]] = []
+    rows: Counter[str] = Counter()
+    bulks = [(bulk, conditions[bulk.table]) for bulk in SEALED_VIEWS if bulk.table in conditions]
     try:
-        for bulk in OF_TRACES:
-            written += [(old, bulk, _rewritten(connection, data, bulk, old)) for old in _touched(connection, bulk)]
+        written.extend(  # those before one that fails are in it then
+            (old, bulk, _rewritten(connection, data, bulk, old, condition))
+            for bulk, condition in bulks
+            for old in _touched(connection, bulk, condition)
+        )
         with transaction(connection):
-            rows = sum(_forget_open(connection, bulk) for bulk in OF_TRACES)
-            rows += sum(_relist(connection, data, old, file) for old, _, file in written)
+            for old, bulk, file in written:
+                rows[bulk.view] += _relist(connection, data, old, file)
             create_views(connection, sorted({bulk.view for _, bulk, _ in written}))
     except BaseException:
         for _, _, file in written:
@@ -46,23 +45,24 @@ def forget_traces(connection: duckdb.DuckDBPyConnection, data: Path, trace_ids: 
         (data / old).unlink()
         if not file.rows:
             file.abandon()
-    return rows
+    return dict(rows)
 
 
-def _touched(connection: duckdb.DuckDBPyConnection, bulk: Bulk) -> list[str]:
-    """Return the files that hold rows of forgotten traces."""
+def _touched(connection: duckdb.DuckDBPyConnection, bulk: Bulk, condition: str) -> list[str]:
+    """Return the files that hold rows of what is forgotten."""
     listed = connection.execute(fill("listed"), {"view": bulk.view}).fetchall()
-    found = (fill("forgotten_in", file=quoted(file)) for (file,) in listed)
+    words = {"table": bulk.table, "condition": condition}
+    found = (fill("forgotten_in", file=quoted(file), **words) for (file,) in listed)
     return [file for (file,), query in zip(listed, found, strict=True) if connection.execute(query).fetchall()]
 
 
-def _rewritten(connection: duckdb.DuckDBPyConnection, data: Path, bulk: Bulk, old: str) -> ParquetFile:
+def _rewritten(connection: duckdb.DuckDBPyConnection, data: Path, bulk: Bulk, old: str, condition: str) -> ParquetFile:
     """Return the new file, on the disk, without the forgotten rows."""
     path = data / old
     new = (path.with_name(f"{path.stem}-kept-{n}.parquet") for n in itertools.count(1))
     file = ParquetFile(next(one for one in new if not one.exists()), columns(connection, bulk))
     try:
-        for batch in _kept(connection, bulk, old):
+        for batch in _kept(connection, bulk, old, condition):
             file.write(batch)
         file.close()
     except BaseException:
@@ -71,16 +71,13 @@ def _rewritten(connection: duckdb.DuckDBPyConnection, data: Path, bulk: Bulk, ol
     return file
 
 
-def _kept(connection: duckdb.DuckDBPyConnection, bulk: Bulk, old: str) -> Iterator[pa.Table]:
+def _kept(connection: duckdb.DuckDBPyConnection, bulk: Bulk, old: str, condition: str) -> Iterator[pa.Table]:
     present = set(connection.execute(f"describe from read_parquet({quoted(old)})").fetchnumpy()["column_name"])
     types = {name: kind for name, kind in columns(connection, bulk).items() if name in present}
-    query = fill("kept", file=quoted(old), blobs=uuid_blobs(types, bulk), time=bulk.time)
+    words = {"table": bulk.table, "condition": condition, "blobs": uuid_blobs(types, bulk), "time": bulk.time}
+    query = fill("kept", file=quoted(old), **words)
     for batch in connection.sql(query).to_arrow_reader(SLICE_ROWS):
         yield pa.Table.from_batches([batch])
-
-
-def _forget_open(connection: duckdb.DuckDBPyConnection, bulk: Bulk) -> int:
-    return _count(connection.execute(fill("forget", table=bulk.table)))
 
 
 def _relist(connection: duckdb.DuckDBPyConnection, data: Path, old: str, file: ParquetFile) -> int:
@@ -98,8 +95,3 @@ def _relist(connection: duckdb.DuckDBPyConnection, data: Path, old: str, file: P
     else:
         connection.execute(fill("unlist"), {"file": old}).fetchall()
     return int(before) - file.rows
-
-
-def _count(cursor: Any) -> int:
-    ((rows,),) = cursor.fetchall()
-    return int(rows)
