@@ -73,16 +73,10 @@ class RequestState:
         self.route = route
         self.tenant = tenant
         self.request_id = request_id
-        self.work: Work = Work(outer.work if outer else None)
-        self.budgets_ms: dict[str, float] = {}
-        self.on_over: Policies = outer.on_over if outer else "record"
-        self.tool_rounds: int | None = None
-        self.deadline_ns: int | None = outer.deadline_ns if outer else None
-        #: The caller said how long it waits.
-        self.hurried: bool = outer.hurried if outer else False
         self.last_beat_ns = 0
         self.prompt_version = ""
         self.retrieved_tokens = 0
+        self._begin_budgets(outer)
         self.outcome: Outcome | None = None
         self.usable_ns: int | None = None
         self.usable_source = ""
@@ -95,6 +89,16 @@ class RequestState:
         self._key = request_counts.start(route, tenant) if marked and not inner else None
         if self._key:
             registry.enter(self)
+
+    def _begin_budgets(self, outer: "RequestState | None") -> None:
+        """Begin with no budgets but the deadline and the policies of the request around this one."""
+        self.work = Work(outer.work if outer else None)
+        self.budgets_ms: dict[str, float] = {}
+        self.on_over: Policies = outer.on_over if outer else "record"
+        self.tool_rounds: int | None = None
+        self.deadline_ns: int | None = outer.deadline_ns if outer else None
+        #: The caller said how long it waits.
+        self.hurried: bool = outer.hurried if outer else False
 
     def stage_now(self) -> Stage:
         """Return the stage in which the request is."""
