@@ -92,7 +92,7 @@ class RequestState:
 
     def _begin_budgets(self, outer: "RequestState | None") -> None:
         """Begin with no budgets but the deadline and the policies of the request around this one."""
-        self.work = Work(outer.work if outer else None)
+        self.work: Work = Work(outer.work if outer else None)
         self.budgets_ms: dict[str, float] = {}
         self.on_over: Policies = outer.on_over if outer else "record"
         self.tool_rounds: int | None = None
