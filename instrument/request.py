@@ -88,16 +88,20 @@ class RequestState:
         self.route = route
         self.tenant = tenant
         self.request_id = request_id or (f"{span.get_span_context().span_id:016x}" if self.marked else "")
+        self._begin_budgets(outer)
+        self._lock = threading.RLock()
+        self._key = request_counts.start(route, tenant) if marked and not inner else None
+        if self._key:
+            registry.enter(self)
+
+    def _begin_budgets(self, outer: "RequestState | None") -> None:
+        """Begin with no budgets but the deadline and the policies of the request around this one."""
         self.work: Work = Work(outer.work if outer else None)
         self.budgets_ms: dict[str, float] = {}
         self.on_over: Policies = outer.on_over if outer else "record"
         self.deadline_ns: int | None = outer.deadline_ns if outer else None
         #: The caller said how long it waits.
         self.hurried: bool = outer.hurried if outer else False
-        self._lock = threading.RLock()
-        self._key = request_counts.start(route, tenant) if marked and not inner else None
-        if self._key:
-            registry.enter(self)
 
     def stage_now(self) -> Stage:
         """Return the stage in which the request is."""
