@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import duckdb
-import pytest
 from click.testing import CliRunner
 
 from tailbudget.app.cli import cli
@@ -109,8 +108,8 @@ def test_without_anything_to_copy_from_the_reason_is_said(tmp_path: Path) -> Non
     assert not list(tmp_path.glob("out*"))
 
 
-@pytest.mark.parametrize("name", ["o'brien.duckdb", "with space.duckdb"])
-def test_any_name_of_a_file_will_do(tmp_path: Path, name: str) -> None:
+def test_any_name_of_a_file_will_do(tmp_path: Path) -> None:
+    name = "o'brien's copy.duckdb"
     with open_database(tmp_path / "data") as connection:
         land(connection, traces(3, seed=1))
     done = CliRunner().invoke(cli, ["snapshot", str(tmp_path / name), "--data", str(tmp_path / "data")])
