@@ -18,6 +18,15 @@ def coverage(reader: Reader, *, span: timedelta = timedelta(days=1)) -> pa.Table
     return ask(reader, "coverage", {"span": f"{span.total_seconds():.0f} seconds"})
 
 
+def arrivals(reader: Reader, window: Window) -> pa.Table:
+    """Return one row a service: service, n (spans, points, records), lag_s, longest_lag_s, last_minute.
+
+    `lag_s` is the mean, over spans, from their end until they landed; negative when the sender's clock is ahead, null
+    for a service that sent no spans.
+    """
+    return ask(reader, "arrivals", window.span())
+
+
 def unstored(reader: Reader, window: Window) -> pa.Table:
     """Return one row a sender, signal and reason, the most first: service, signal, reason, n, last_minute."""
     return ask(reader, "unstored", window.span())

@@ -100,10 +100,10 @@ class ApiReader:
             with urllib.request.urlopen(request, timeout=self._timeout_s + 5) as answer:  # noqa: S310
                 return bytes(answer.read())
         except urllib.error.HTTPError as error:
-            raise QueryError(*_reason(error)) from error
+            raise QueryError(*reason(error)) from error
         except OSError as error:
-            reason = f"no collector answers at {self.url}: {error}"
-            raise QueryError(reason, "start `tailbudget collector`, or name --api", unreachable=True) from error
+            text = f"no collector answers at {self.url}: {error}"
+            raise QueryError(text, "start `tailbudget collector`, or name --api", unreachable=True) from error
 
 
 def credentials() -> dict[str, str]:
@@ -112,7 +112,8 @@ def credentials() -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _reason(error: urllib.error.HTTPError) -> tuple[str, str]:
+def reason(error: urllib.error.HTTPError) -> tuple[str, str]:
+    """Return what a collector said was wrong, and what mends it."""
     text = error.read().decode(errors="replace")
     try:
         answer = json.loads(text)

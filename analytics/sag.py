@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from tailbudget.instrument.errors import UserError
 
-from .questions import sql
+from .questions import ask, sql
 from .reader import Reader
 
 COLUMNS = ("series", "opened", "closed", "severity", "lcb", "cause")
@@ -75,7 +76,8 @@ def sag(reader: Reader, bins: str = "decode_rate", settings: SagSettings = DEFAU
     `bins` is a table or view with series, t (start of 10 s), tokens, active_stream_s. `opened` is the end of the last
     bin that the decision needed; no alarm depends on a later bin. severity is page from 1.5 times slower on, else
     ticket; lcb is the lower confidence bound of the slow-down in e-folds, at its worst so far; cause is engine when
-    each token got slower at any load, contention when each further stream costs more, else unknown. Raises QueryError.
+    each token got slower at any load, contention when each further stream costs more, load when that came with half as
+    many streams again, else unknown. Raises QueryError.
     """
     return alarms(reader, bins=bins, settings=settings).select(list(COLUMNS))
 
@@ -97,3 +99,23 @@ def alarms(
     query = sql("sag").replace("from decode_rate", f"from {bins}")
     params = {**dataclasses.asdict(settings), "from_ts": since, "to_ts": until}
     return reader.query(query, params)
+
+
+def likely_cause(reader: Reader, series: str, *, opened: datetime, settings: SagSettings = DEFAULTS) -> str | None:
+    """Return what GPU samples and calls around `opened` show: slow reader, GPU power cap, GPU slowdown or GPU clock.
+
+    None when they show nothing: then what `sag` reads from the time per token against load is all that is known.
+    """
+    windows = {"window_s": settings.window_s, "baseline_s": settings.baseline_s, "gap_s": settings.gap_s}
+    found = ask(reader, "sag_cause", {"series": series, "opened": opened, **windows})["cause"].to_pylist()
+    return str(found[0]) if found else None
+
+
+def scopes(reader: Reader, sagging: Collection[str], *, since: datetime) -> dict[str, str]:
+    """Return, for each series that does not sag alone, what sags with it: `provider openai (5 of 6 series)`.
+
+    That is the coarsest of provider, model and instance of whose series with bins since `since` at least 70 %, and at
+    least two, are in `sagging`.
+    """
+    rows = ask(reader, "sag_scopes", {"sagging": sorted(sagging), "since": since}).to_pylist()
+    return {row["series"]: f"{row['scope']} ({row['sagging']} of {row['members']} series)" for row in rows}

@@ -2,13 +2,26 @@
 
 import sys
 from collections.abc import Sequence
+from itertools import chain
+from typing import Final
 
 import click
 
 from tailbudget.instrument.errors import UserError
 
 from . import config
-from .commands import collector, questions, services, verdicts
+from .commands import collector, feeds, questions, services, slo, upkeep, verdicts
+
+#: In the order in which --help lists their commands.
+TOPICS: Final = (
+    services,
+    collector,
+    feeds,
+    questions,
+    verdicts,
+    upkeep,
+    slo,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110})
@@ -17,7 +30,7 @@ def cli() -> None:
     """Where every millisecond of an LLM request went, and whether it was within budget."""
 
 
-for command in (*services.COMMANDS, *collector.COMMANDS, *questions.COMMANDS, *verdicts.COMMANDS):
+for command in chain.from_iterable(topic.COMMANDS for topic in TOPICS):
     cli.add_command(command)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from tailbudget.analytics.coverage import coverage, unstored
+from tailbudget.analytics.coverage import arrivals, coverage, unstored
 from tailbudget.analytics.overview import assembly_lag
 from tailbudget.analytics.reader import ApiReader, credentials
 from tailbudget.analytics.window import Window
@@ -21,6 +21,8 @@ from .text import ago, to_text
 Row = dict[str, Any]
 
 TIMEOUT_S: Final = 10.0
+#: Spans land within a second or two: a sender further ahead has another clock.
+AHEAD_S: Final = 1.0
 #: Why something was not stored, in words.
 REASONS: Final = {
     "bad_id": "spans whose trace or span id is absent, all zero or of a wrong length",
@@ -30,10 +32,12 @@ REASONS: Final = {
     "content_hashed": "attributes with prompts, answers or tool arguments, kept as hashes",
     "content_truncated": "attributes with prompts, answers or tool arguments, cut short and redacted",
     "content_kept": "attributes with prompts, answers or tool arguments, kept redacted",
+    "damaged": "stretches of the journal that were acknowledged and cannot be read; a copy is beside it",
     "duplicate": "spans that had been stored before",
     "repeated_body": "bodies that had been accepted before",
     "unreadable": "bodies that could not be read back from the journal",
     "unlandable": "bodies that do not fit the tables",
+    "scrape_not_taken": "scrapes of an engine that could not be journaled",
     "http_400": "bodies that are no OTLP",
     "http_401": "bodies without the collector's token",
     "http_405": "requests of another method than POST",
@@ -54,15 +58,17 @@ SHARES: Final = ("ttft_share", "tokens_share", "server_share", "budget_share", "
 def examine(api: str, *, span: timedelta) -> Row:
     """Return what the collector at `api` says of itself, and of the services in `span` before the newest span.
 
-    Keys: api, decoder, landing_lag_s, assembly_lag_s, queue_bodies, journal_bytes, failures (by work), services (rows
-    of the view `coverage`), unstored (rows of what was received and not stored). Raises UserError when nothing answers
-    there or OTLP is not accepted yet, QueryError when it answers but refuses.
+    Keys: api, decoder, landing_lag_s, assembly_lag_s, queue_bodies, journal_bytes, failures (by work), engines (whether
+    each answered its last scrape), services (rows of the view `coverage`), arrivals (how late each is), unstored (rows
+    of what was received and not stored). Raises UserError when nothing answers there or OTLP is not accepted yet,
+    QueryError when it answers but refuses.
     """
     api = api.rstrip("/")
     _check_ready(api)
     metrics = _get(f"{api}/metrics")
     reader = ApiReader(api)
     now = datetime.now(UTC)
+    window = Window(now - span, now + timedelta(minutes=1))
     gauges = {name: next(iter(_samples(metrics, metric).values()), None) for metric, name in GAUGES.items()}
     return {
         "api": api,
@@ -70,8 +76,10 @@ def examine(api: str, *, span: timedelta) -> Row:
         **gauges,
         "assembly_lag_s": assembly_lag(reader, now=now)["lag_s"][0].as_py() or 0.0,
         "failures": {work: int(n) for work, n in _samples(metrics, "tailbudget_failures_total").items()},
+        "engines": {name: bool(up) for name, up in _samples(metrics, "tailbudget_scrape_up").items()},
         "services": coverage(reader, span=span).to_pylist(),
-        "unstored": unstored(reader, Window(now - span, now + timedelta(minutes=1))).to_pylist(),
+        "arrivals": arrivals(reader, window).to_pylist(),
+        "unstored": unstored(reader, window).to_pylist(),
     }
 
 
@@ -93,21 +101,34 @@ def _lines(found: Row, now: datetime) -> Iterator[str]:
     )
     for work, n in found["failures"].items():
         yield f"failed     {work}: {n} times, the collector's log says why"
+    for name, up in found["engines"].items():
+        if not up:
+            yield f"engine     {name} did not answer its last scrape: see that it runs and that --scrape names it"
     if not found["services"]:
         yield "services   none sent anything; point one at the collector: OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318"
     else:
         yield ""
-        yield to_text(pa.Table.from_pylist([_shown(row, now) for row in found["services"]])).rstrip()
+        lags_s = {row["service"]: row["lag_s"] for row in found["arrivals"]}
+        shown = [_shown(row, now, lag_s=lags_s.get(row["service"])) for row in found["services"]]
+        yield to_text(pa.Table.from_pylist(shown)).rstrip()
+        yield from _ahead(lags_s)
     yield from _missing(found["services"])
     yield from _unstored(found["unstored"])
     yield ""
 
 
-def _shown(row: Mapping[str, Any], now: datetime) -> Row:
+def _ahead(lags_s: Mapping[str | None, float | None]) -> Iterator[str]:
+    for service, lag_s in lags_s.items():
+        if lag_s is not None and lag_s < -AHEAD_S:
+            yield f"clock      {service or '(no name)'} is {-lag_s:.1f} s ahead of the collector: let NTP set both"
+
+
+def _shown(row: Mapping[str, Any], now: datetime, *, lag_s: float | None) -> Row:
     return {
         "service": row["service"] or "(no name)",
         "sends": ", ".join(row["dialects"]) or "unknown",
         "newest": "never" if row["last_span"] is None else ago(now - row["last_span"]),
+        "late": None if lag_s is None else f"{lag_s:.1f} s",
         "spans": row["spans"],
         "requests": row["requests"],
         "calls": row["calls"],

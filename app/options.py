@@ -1,6 +1,7 @@
 """Options that several commands share, and how an option's text is checked."""
 
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -11,6 +12,8 @@ from urllib.parse import urlsplit
 
 import click
 
+#: Guards that `up --demo --guard` can try; `app/demo/trials.py` has a workload for each.
+GUARDS = ("hedge", "breaker", "limit", "queue", "shed", "cache", "embeddings", "semantic", "fan-out")
 UNITS = {"M": 10**6, "G": 10**9, "T": 10**12}
 #: What `--data` of a question names: a folder, or folders and addresses of APIs.
 Sources = Path | Sequence[Path | str] | None
@@ -87,6 +90,13 @@ api_option = option(
     envvar="TAILBUDGET_API",
     callback=_address,
     help="Read API of the collector.",
+)
+http_option = option(
+    "--http",
+    default=lambda: f"http://127.0.0.1:{os.environ.get('TAILBUDGET_HTTP_PORT') or 4318}",
+    callback=_address,
+    show_default="http://127.0.0.1:4318, or the port of TAILBUDGET_HTTP_PORT",
+    help="OTLP/HTTP port of the collector.",
 )
 some_api_option = option(
     "--api",

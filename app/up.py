@@ -7,9 +7,11 @@ import socket
 import time
 from pathlib import Path
 from types import FrameType
+from urllib.parse import quote
 
 import click
 
+from tailbudget.collector.token import read_token
 from tailbudget.gpu_runtime.models import fetch, resolve
 from tailbudget.instrument.errors import UserError
 
@@ -27,8 +29,10 @@ COMMAND = "tailbudget.app.main"
 NEEDED_MB = 256
 
 
-def up(*, demo: bool, model: str, data: Path) -> None:
+def up(*, demo: bool, model: str, data: Path, guard: str | None = None) -> None:
     """Start all parts, print each one's address once it answers, and serve until SIGINT or SIGTERM.
+
+    With `demo` traffic follows, or with `guard` the trial of that guard.
 
     Raises UserError, after stopping what was started, when a port is taken, the model cannot be had, or a part ends.
     """
@@ -47,7 +51,7 @@ def up(*, demo: bool, model: str, data: Path) -> None:
             processes.wait_ready(part, timeout_s=READY_WITHIN_S, stopping=stop)
             _say(part, stop)
         if demo and not stop():
-            processes.start(_traffic(ports))
+            processes.start(_trial(ports, guard, data) if guard else _traffic(ports, data))
         while not stop():
             processes.check()
             time.sleep(0.2)
@@ -119,7 +123,7 @@ def _require_model(model: str, *, may_fetch: bool) -> None:
 
 def _parts(ports: dict[str, int], *, model: str, data: Path, demo: bool) -> list[Part]:
     http, api, runtime, page = (_url(ports[name]) for name in ("HTTP", "API", "RUNTIME", "APP"))
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": http, "TAILBUDGET_API": api}
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": http, "TAILBUDGET_API": api, **_token(data)}
     if demo:
         environment["TAILBUDGET_SAG"] = DEMO_SAG
     numbers = [word for name in ("HTTP", "GRPC", "API") for word in (f"--{name.lower()}", str(ports[name]))]
@@ -143,10 +147,27 @@ def _parts(ports: dict[str, int], *, model: str, data: Path, demo: bool) -> list
     return parts
 
 
-def _traffic(ports: dict[str, int]) -> Part:
+def _token(data: Path) -> dict[str, str]:
+    """Return what makes the other parts bear the collector's token, where the environment gives it one."""
+    file = os.environ.get("TAILBUDGET_TOKEN_FILE")
+    token = read_token(Path(file), data=data) if file else os.environ.get("TAILBUDGET_TOKEN", "").strip()
+    if not token:
+        return {}
+    given = os.environ.get("OTEL_EXPORTER_OTLP_HEADERS")
+    bearer = f"authorization=Bearer%20{quote(token)}"
+    return {"TAILBUDGET_TOKEN": token, "OTEL_EXPORTER_OTLP_HEADERS": f"{given},{bearer}" if given else bearer}
+
+
+def _traffic(ports: dict[str, int], data: Path) -> Part:
     demo, runtime, api = (_url(ports[name]) for name in ("DEMO", "RUNTIME", "API"))
     arguments = ["tailbudget.app.demo.traffic", "--demo", demo, "--runtime", runtime, "--api", api]
-    return Part("traffic", arguments, speaks=True)
+    return Part("traffic", arguments, _token(data), speaks=True)
+
+
+def _trial(ports: dict[str, int], guard: str, data: Path) -> Part:
+    http, runtime = _url(ports["HTTP"]), _url(ports["RUNTIME"])
+    arguments = ["tailbudget.app.demo.trial", "--guard", guard, "--model-url", f"{runtime}/v1"]
+    return Part("trial", arguments, {**_token(data), "OTEL_EXPORTER_OTLP_ENDPOINT": http}, speaks=True)
 
 
 def _url(port: int) -> str:

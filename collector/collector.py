@@ -8,13 +8,16 @@ from typing import Final
 import duckdb
 import numpy as np
 
+from tailbudget.analytics.overview import assembly_lag
+from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import convert
 
-from .alerting import update_sag_alerts
+from .alerting import BurnAlerts, ObjectiveFiles, update_sag_alerts
 from .api.queries import Queries
-from .assemble import Assembler, Live
+from .assemble import Assembler, Live, pack_rollup
 from .counters import Counters
+from .erasure import Erasures
 from .journal.record import path_of, read
 from .journal.recover import recover
 from .journal.writer import Journal, Limits, Position
@@ -36,8 +39,11 @@ log: Final = logging.getLogger(__name__)
 JOURNAL: Final = "journal"
 ASSEMBLE_EVERY_S: Final = 2.0
 ALERT_EVERY_S: Final = 5.0
+OBJECTIVES_EVERY_S: Final = 15.0
 SEAL_EVERY_S: Final = 60.0
 FORGET_EVERY_S: Final = 3600.0
+ERASE_EVERY_S: Final = 0.5
+PACK_EVERY_S: Final = 3600.0
 LAND_WITHIN_S: Final = 5.0
 
 
@@ -48,6 +54,7 @@ class Collector:
         self._settings = settings
         self._content = settings.content_rule()
         self._folder = settings.data / JOURNAL
+        self._objectives = ObjectiveFiles(settings.slo)
         self.counters = Counters()
         self.counters.decoder.labels(DECODER).set(1)
         self._connection = _open(settings)
@@ -59,6 +66,7 @@ class Collector:
             self._connection.close()
             raise
         self.queries = _queries(self._connection, settings)
+        self.erasures = self._erasures()
         self.snapshots = Snapshots(self._connection.cursor())
         unlanded = sum(entry.nbytes for entry in backlog)
         self._journal = Journal(self._folder, segment=segment, limits=_limits(settings), unlanded=unlanded)
@@ -98,6 +106,14 @@ class Collector:
         self.queries.close()
         self._connection.close()
 
+    def _erasures(self) -> Erasures:
+        return Erasures(
+            self._connection,
+            roll=lambda: self._journal.roll(),
+            waits=lambda segment: self._lander.has_before(segment),
+            discard=lambda segment: self._journal.discard_before(segment),
+        )
+
     def _chores(self) -> Sequence[Chore]:
         connection = self._connection
         settings = self._settings
@@ -107,12 +123,16 @@ class Collector:
         retention = Retention(connection, settings.data, keep=settings.keep, counters=self.counters)
         return [
             Chore("running requests", ASSEMBLE_EVERY_S, live.tick),
-            Chore("assembly", ASSEMBLE_EVERY_S, lambda now: assembler.tick(now).unfinished),
+            Chore("erasure", ERASE_EVERY_S, lambda _: self.erasures.run()),
+            Chore("assembly", ASSEMBLE_EVERY_S, lambda now: self._assemble(assembler, now)),
             Chore(
                 "sag alerts",
                 ALERT_EVERY_S,
                 lambda now: update_sag_alerts(connection, now=now, settings=self._settings.sag),
+                share=0.1,  # 12 ms a series
             ),
+            Chore("packing the roll-up", PACK_EVERY_S, lambda now: pack_rollup(connection, now)),
+            Chore("objectives", OBJECTIVES_EVERY_S, BurnAlerts(connection, self._objectives).update, share=0.1),
             Chore("sealing", SEAL_EVERY_S, self._sealer.tick),
             Chore("retention", SEAL_EVERY_S, retention.tick),
             Chore("forensics", SEAL_EVERY_S, Forensics(connection, settings.data).tick),
@@ -122,6 +142,12 @@ class Collector:
                 lambda now: connection.execute(landing_sql("forget_bodies"), {"now": now}).fetchall(),
             ),
         ]
+
+    def _assemble(self, assembler: Assembler, now: datetime) -> bool:
+        unfinished = assembler.tick(now).unfinished
+        lag_s = assembly_lag(ConnectionReader(self._connection), now=datetime.now(UTC))["lag_s"][0].as_py()
+        self.counters.assembly_lag_s.set(lag_s or 0.0)
+        return unfinished
 
     def _body_keys(self) -> Keys:
         now = {"now": datetime.now(UTC)}

@@ -27,11 +27,16 @@ class Counters:
         self.work_s = histogram("tailbudget_work_seconds", work, ["work"], buckets=WORK_BUCKETS_S)
         self.lag_s = gauge("tailbudget_landing_lag_seconds", "Age of the oldest body that waits to land")
         self.queue = gauge("tailbudget_queue_bodies", "Bodies that wait to land")
+        self.queue_bytes = gauge("tailbudget_queue_bytes", "Memory of what waits decoded")
+        waits = "How long the trace has waited that was ripe for assembly first"
+        self.assembly_lag_s = gauge("tailbudget_assembly_lag_seconds", waits)
         self.journal = gauge("tailbudget_journal_bytes", "Acknowledged, not landed")
         self.forwarded = counter("tailbudget_forwarded_bodies", "Bodies that a target of --forward took", ["target"])
         dropped = "Accepted bodies that a target of --forward did not get"
         self.forward_dropped = counter("tailbudget_forward_dropped_bodies", dropped, ["target", "reason"])
         self.forward_queue = gauge("tailbudget_forward_queue_bytes", "Bodies that wait to be passed on", ["target"])
+        self.scrape_up = gauge("tailbudget_scrape_up", "1 when the engine answered its last scrape", ["instance"])
+        self.scrapes = counter("tailbudget_scrapes", "Scrapes of engines by how they ended", ["instance", "status"])
         self.decoder = gauge("tailbudget_decoder", "1 for the decoder of OTLP bodies that runs", ["name"])
         self._lock = threading.Lock()
         self._unstored: Counts[tuple[str | None, str, str]] = Counts()

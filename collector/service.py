@@ -16,15 +16,18 @@ from .collector import Collector
 from .forward import Forwarder
 from .receive.cors import Cors
 from .receive.http import OtlpApp
+from .receive.intake import Packed
 from .receive.receiver import Receiver
 from .receive.room import Room
 from .receive.rpc import GrpcPort
+from .scrape.scraper import Scraper
 from .servers import GRACE_S, bind, server
 from .settings import CollectorSettings
 
 log: Final = logging.getLogger(__name__)
 
 FAULT_POLL_S: Final = 0.5
+SCRAPE_TAKEN_S: Final = 10.0
 
 
 def serve(settings: CollectorSettings) -> None:
@@ -61,9 +64,12 @@ async def _run(settings: CollectorSettings, ports: Ports) -> None:
         queue_bytes=settings.forward_queue_bytes,
         counters=collector.counters,
     )
+    scraper = _scraper(collector, settings, loop)
+    scraper.start()
     try:
         await _serve(collector, forwarder, settings, ports, stop)
     finally:
+        await asyncio.to_thread(scraper.close)
         await asyncio.gather(asyncio.to_thread(collector.close), asyncio.to_thread(forwarder.close))
 
 
@@ -103,6 +109,14 @@ async def _serve(
         )
 
 
+def _scraper(collector: Collector, settings: CollectorSettings, loop: asyncio.AbstractEventLoop) -> Scraper:
+    def deliver(body: bytes) -> None:
+        taken = collector.intake.accept("metrics", body, Packed(body, "identity"))
+        asyncio.run_coroutine_threadsafe(taken, loop).result(SCRAPE_TAKEN_S)
+
+    return Scraper(settings.scrape, every_s=settings.scrape_every_s, deliver=deliver, counters=collector.counters)
+
+
 def _api(collector: Collector, settings: CollectorSettings, *, ready: Callable[[], bool]) -> ApiApp:
     return ApiApp(
         collector.queries,
@@ -110,6 +124,7 @@ def _api(collector: Collector, settings: CollectorSettings, *, ready: Callable[[
         ready=ready,
         hosts=settings.hosts,
         token=settings.token,
+        erase=collector.erasures.ask,
         fault=lambda: collector.fault,
         snapshot=SnapshotRoute(collector.snapshots, settings.data, free_bytes=settings.free_bytes),
     )

@@ -13,6 +13,7 @@ from .assemble.prices import Price
 from .forward import Address, parse_headers
 from .land.database import TEMP_LIMIT
 from .receive.privacy import Content
+from .scrape.scraper import target
 from .seal.retention import Keep
 from .seal.sealer import SEAL_AFTER
 from .tls import Tls
@@ -29,6 +30,7 @@ POSITIVE: Final = (
     "journal_bytes",
     "queue_bytes",
     "segment_bytes",
+    "scrape_every_s",
 )
 
 
@@ -42,6 +44,7 @@ class CollectorSettings:
     grpc_port: int = 4317
     api_port: int = 4320
     sag: SagSettings = field(default_factory=SagSettings)
+    slo: tuple[Path, ...] = ()  # files of objectives, read again when they change
     content: str = "drop"  # or hash, truncate:N, keep
     memory_limit: str = "256MB"  # of DuckDB: 65,536 spans in one transaction do not fit in 128 MB
     temp_limit: str = TEMP_LIMIT  # of what queries spill to the data folder; one that needs more fails alone
@@ -67,6 +70,8 @@ class CollectorSettings:
     )  # bases of OTLP/HTTP endpoints that accepted bodies are passed on to, unchanged
     forward_headers: tuple[str, ...] = field(default=(), repr=False)  # NAME=VALUE, sent to all of them
     forward_queue_bytes: int = 32 * MIB  # that wait for one of them; beyond it bodies are not passed on
+    scrape: tuple[str, ...] = ()  # engines whose /metrics are pulled
+    scrape_every_s: float = 5.0
     cors_origins: tuple[str, ...] = ()  # pages of a browser that may send, such as https://app.example; * is any
     key: str | None = field(default=None, repr=False)  # of the hashes of content and users; else this run's own
     tenant_from_user_id: bool = False  # a span without a tenant has its user's, hashed
@@ -89,6 +94,8 @@ class CollectorSettings:
             self.tls.check()
         if repeated := [url for url in self.forward if self.forward.count(url) > 1]:
             raise UserError(f"forward names {repeated[0]!r} twice: name each endpoint once")
+        for url in self.scrape:
+            target(url)
         self.forward_to, self.forward_fields  # noqa: B018 - they say what is wrong with them
         for origin in self.cors_origins:
             if not ORIGIN.fullmatch(origin):

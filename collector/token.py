@@ -15,12 +15,12 @@ def bears(fields: Mapping[bytes, bytes], token: str | None) -> bool:
     return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), token.encode())
 
 
-def read_token(file: Path, *, data: Path) -> str:
+def read_token(file: Path, *, data: Path | None = None) -> str:
     """Return the token in the file's first line. Raises UserError for a file that has none or that lies in `data`.
 
     What is in the data folder is read by SQL, copied and sent around.
     """
-    if data.resolve() in file.resolve().parents:
+    if data is not None and data.resolve() in file.resolve().parents:
         raise UserError(f"the token's file {file} lies in the data folder {data}: keep it elsewhere")
     try:
         token = file.read_text(encoding="utf-8").partition("\n")[0].strip()

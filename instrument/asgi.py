@@ -222,6 +222,8 @@ class _Exchange:
         if self._left_ns is not None:
             usable_ns = self._state.usable_ns
             return "left" if usable_ns is not None and usable_ns <= self._left_ns else "dropped"
+        if isinstance(error, TimeoutError):
+            return "timeout"
         if error is not None or self._status >= 500:
             return "error"
         return "rejected" if self._status >= 400 else "ok"

@@ -1,18 +1,22 @@
-"""The GenAI conventions' histograms of model calls, whatever sampling does with their spans."""
+"""What begins and ends with a model call beside its span: the conventions' histograms, which sampling does not thin."""
 
 import time
 import weakref
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal
 
-from opentelemetry.metrics import Histogram, Meter
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from opentelemetry.trace import Span
+from opentelemetry.util.types import AttributeValue
 
 from . import providers
+from .attempts import current_attempt
 from .chunks import Reported
 from .guard import Guard
+from .metering import MAX_SERIES
+from .request import current_request
 from .spans import error_type
-from .vocabulary import convert
+from .vocabulary import RATELIMIT_REMAINING, convert
 
 #: Bucket boundaries of the conventions, in seconds and in tokens.
 SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -31,9 +35,13 @@ HISTOGRAMS: Final[dict[str, tuple[str, tuple[float, ...]]]] = {
     TOKEN_USAGE: ("{token}", TOKENS),
 }
 
+#: Attributes of the span that are labels of the metrics.
+LABELS: Final = ("gen_ai.operation.name", "gen_ai.request.model", "gen_ai.provider.name", "server.address")
 Labels = dict[str, str]
 
 _histograms: dict[Meter, dict[str, Histogram]] = {}
+_gauged: set[Meter] = set()
+_remaining_by: dict[tuple[str, str, str], float] = {}
 
 
 class _Call:
@@ -48,9 +56,17 @@ class _Call:
 _calls: "weakref.WeakKeyDictionary[Span, _Call]" = weakref.WeakKeyDictionary()
 
 
-def began(span: Span, labels: Mapping[str, str]) -> None:
-    """Take note of the call that `span` stands for; empty labels are left out."""
-    _calls[span] = _Call({name: value for name, value in labels.items() if value})
+@Guard("call metrics")
+def began(span: Span, attributes: Mapping[str, AttributeValue], *, streamed: bool) -> None:
+    """Take note of a call, here, in the request that makes it and in the attempt of a hedge that it belongs to.
+
+    `attributes` are those with which its span started; the conventions say which of them are labels.
+    """
+    _calls[span] = _Call({name: str(attributes[name]) for name in LABELS if attributes.get(name)})
+    if attempt := current_attempt():
+        attempt.made(span)
+    if request := current_request():
+        request.work.call_began(span, streamed=streamed)
 
 
 @Guard("call metrics")
@@ -79,6 +95,26 @@ def ended(
         for kind, tokens in (("input", reported.input_tokens), ("output", reported.output_tokens)):
             if tokens is not None:
                 histograms[TOKEN_USAGE].record(tokens, labels | {"gen_ai.token.type": kind})
+
+
+@Guard("call metrics")
+def ratelimit(remaining: float, *, kind: Literal["requests", "tokens"], provider: str, server_address: str) -> None:
+    """Take what a provider's answer says is left of its limit; the gauge `slo.ratelimit.remaining` has the last word.
+
+    Of at most 1,000 providers and addresses: they come from answers.
+    """
+    meter = providers.meter()
+    if meter not in _gauged:
+        _gauged.add(meter)
+        meter.create_observable_gauge(RATELIMIT_REMAINING, [_remaining])
+    key = (kind, provider, server_address)
+    if key in _remaining_by or len(_remaining_by) < MAX_SERIES:
+        _remaining_by[key] = remaining
+
+
+def _remaining(_: CallbackOptions) -> Iterator[Observation]:
+    for (kind, provider, address), remaining in _remaining_by.copy().items():
+        yield Observation(remaining, {"kind": kind, "gen_ai.provider.name": provider, "server.address": address})
 
 
 def _current() -> dict[str, Histogram]:

@@ -129,6 +129,11 @@ def _meter_provider(exports: "Exports", resource: "Resource", *, prometheus: boo
     current = metrics.get_meter_provider()
     unset = type(current).__name__ == "_ProxyMeterProvider"
     if not unset and current not in _retired:
+        if prometheus:
+            raise UserError(
+                "init(prometheus=True): a MeterProvider is already set, and its readers cannot be changed: give it "
+                "tailbudget.instrument.prometheus.ScrapedReader() as one of them where it is made"
+            )
         return None
     readers = exports.metric_readers()
     if prometheus:

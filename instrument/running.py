@@ -70,6 +70,10 @@ class Registry:
         """Watch it no longer."""
         self._requests.pop(id(request), None)
 
+    def clear(self) -> None:
+        """Watch none of them: in a forked child they are the parent's."""
+        self._requests.clear()
+
     def running(self) -> list[Watched]:
         """Return the running requests; forgets those that nobody holds any more, since they can never end."""
         alive = []
@@ -148,6 +152,7 @@ class Watch:
         return thread
 
     def _forked(self) -> None:
+        registry.clear()
         if not self._stopped.is_set():
             self._stopped = threading.Event()  # a lock inside may have been held by a thread that is not here
             self._thread = self._start()

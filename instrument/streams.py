@@ -9,7 +9,6 @@ from typing import Any, Generic, Self, TypeVar, overload
 from opentelemetry.trace import Span, SpanKind
 
 from . import call_metrics, providers
-from .attempts import current_attempt
 from .chunks import ChunkReader
 from .guard import Guard
 from .metering import decode_meter
@@ -218,9 +217,5 @@ def start_call(*, model: str, provider: str, server_address: str, streamed: bool
     span = providers.tracer().start_span(
         f"chat {model}".strip(), kind=SpanKind.CLIENT, attributes={**attributes, "gen_ai.request.stream": streamed}
     )
-    call_metrics.began(span, said)
-    if attempt := current_attempt():
-        attempt.made(span)
-    if request := current_request():
-        request.work.call_began(span, streamed=streamed)
+    call_metrics.began(span, said, streamed=streamed)
     return span

@@ -89,6 +89,7 @@ REQUESTS_ENDED: Final = "slo.requests.ended"
 REQUESTS_ACTIVE: Final = "slo.requests.active"
 REQUESTS_OLDEST_AGE: Final = "slo.requests.oldest_age"
 LOOP_LAG: Final = "slo.loop.lag"
+RATELIMIT_REMAINING: Final = "slo.ratelimit.remaining"
 
 # Of guards: each has its name in `slo.guard`.
 GUARD: Final = "slo.guard"
@@ -137,6 +138,23 @@ def budget_attribute(name: str) -> str:
         raise ValueError(f"unknown budget {name!r}: expected one of {', '.join(allowed)}")
     return BUDGET_PREFIX + name
 
+
+#: Engine metric name -> column of the table `engine`; each point carries `instance`, or its resource names it.
+ENGINE_METRICS: Final[dict[str, str]] = {
+    "slo.engine.up": "up",
+    "slo.engine.running": "running",
+    "slo.engine.waiting": "waiting",
+    "slo.engine.kv_used": "kv_used",
+    "slo.engine.batch_tokens": "batch_tokens",
+    "slo.engine.step_time": "step_ms",
+    "slo.engine.prefix_queries": "prefix_queries",
+    "slo.engine.prefix_hits": "prefix_hits",
+    "slo.engine.prompt_tokens": "prompt_tokens",
+    "slo.engine.generation_tokens": "generation_tokens",
+    "slo.engine.drafts": "drafts",
+    "slo.engine.accepted": "accepted",
+    "slo.engine.preemptions": "preemptions",
+}
 
 #: GPU metric name -> column of the table `gpu`. Each point carries the attributes `host.id` and `hw.id`.
 GPU_METRICS: Final[dict[str, str]] = {

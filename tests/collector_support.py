@@ -49,13 +49,14 @@ class Collector:
     api_port: int = field(default_factory=free_port)
     grpc_port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
+    program: str = PROGRAM
 
     def launch(self) -> subprocess.Popen[str]:
         """Start the process without waiting for it."""
         ports = {"http_port": self.http_port, "api_port": self.api_port, "grpc_port": self.grpc_port}
         settings = json.dumps({"data": str(self.data), **ports, **self.settings})
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, settings], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", self.program, settings], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         return self.process
 

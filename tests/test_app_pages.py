@@ -181,7 +181,7 @@ def test_lag_is_shown_once_it_is_over_10_s(monkeypatch: pytest.MonkeyPatch, tmp_
         for lag_s, expected in ((4, 0), (60, 1)):
             since = datetime.now(UTC) - timedelta(seconds=lag_s)
             connection.execute("delete from dirty")
-            connection.execute("insert into dirty values (uuid(), ?, ?, true)", [since, since])
+            connection.execute("insert into dirty values (uuid(), ?, ?, true, null, null)", [since, since])
             st.cache_data.clear()
             assert len(_run(monkeypatch, api, "overview").warning) == expected
     connection.close()

@@ -1,4 +1,4 @@
-"""A request that hangs is seen while it hangs, and one of which nothing more is heard counts as lost until its span comes."""
+"""A request that hangs is seen while it hangs; one of which nothing more is heard is lost until its span comes."""
 
 import random
 from collections.abc import Mapping

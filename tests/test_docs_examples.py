@@ -15,11 +15,11 @@ SHOWN = [page for page in sorted(DOCS.glob("*.md")) if "```python\n" in page.rea
 @pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.name)
 def test_what_a_page_shows_runs(page: Path, tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
+    nowhere = dict.fromkeys(("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"), "none")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
         cwd=tmp_path,
-        env=environment,
+        env={**os.environ, **nowhere},
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,6 +1,7 @@
 """`tailbudget doctor` says what each service sends and why something was not stored, and fails when nobody answers."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 
 from tailbudget.app.cli import run
+from tailbudget.app.doctor import REASONS
 from tailbudget.app.text import ago
+from tailbudget.collector.receive.batches import CONTENT_REASONS
 
 from .collector_support import Collector, collector, trace_body, trace_request
 from .local_api import local_api
@@ -117,3 +120,30 @@ def test_a_collector_without_spans_says_where_to_send_them(tmp_path: Path, capsy
 def test_how_long_ago_is_told_in_the_largest_whole_unit(seconds: float, words: str) -> None:
     now = datetime.now(UTC)
     assert ago(now - datetime.fromtimestamp(now.timestamp() - seconds, UTC)) == words
+
+
+def test_every_reason_that_the_collector_counts_is_told_in_words() -> None:
+    folder = Path(__file__).parents[1] / "collector"
+    code = "\n".join(path.read_text() for path in folder.rglob("*.py") if path.parent.name != "forward")
+    counted = set(re.findall(r'(?:dropped|count)\((?:"?[a-z]+"?, )?"([a-z_]+)"', code)) - {"accepted"}
+    assert counted >= {"damaged", "bad_id", "repeated_body", "scrape_not_taken", "unlandable"}
+    assert (counted | set(CONTENT_REASONS.values())) - set(REASONS) == set()
+
+
+def test_how_late_spans_are_is_told_by_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    now_ns = time.time_ns()
+    with collector(tmp_path / "data") as running:
+        for service, end_ns in (("late", now_ns - 90_000_000_000), ("ahead", now_ns + 30_000_000_000)):
+            request = trace_request(2, start_ns=end_ns - 1_000, seed=len(service), attributes=CALL)
+            request.resource_spans[0].resource.attributes[0].value.string_value = service
+            for span in request.resource_spans[0].scope_spans[0].spans:
+                span.end_time_unix_nano = end_ns
+            assert running.post("/v1/traces", request.SerializeToString())[0] == 200
+        wait_until(lambda: running.value("select count(*) from ingest_health where lag_sum_s is not null") == 2)
+        found = json.loads(told(running, capsys, "--json"))
+        lags = {row["service"]: row["lag_s"] for row in found["arrivals"]}
+        assert 89 < lags["late"] < 150
+        assert -31 < lags["ahead"] < 0
+        text = told(running, capsys)
+        assert "clock      ahead is 2" in text
+        assert "clock      late" not in text

@@ -65,8 +65,10 @@ def figure(recorded: Recorded, metric: str, name: str) -> float:
 
 async def test_a_slow_first_attempt_is_overtaken_and_cancelled(recorded: Recorded, name: str) -> None:
     hedge, cancelled = Hedge(name, delay_s=0.02, max_share=1), []
+    told: list[int] = []
 
     async def call(attempt: Attempt) -> str:
+        attempt.on_cancel(lambda: told.append(attempt.number))
         try:
             await asyncio.sleep(LONG_S if attempt.number == 1 else 0)
         except asyncio.CancelledError:
@@ -76,7 +78,7 @@ async def test_a_slow_first_attempt_is_overtaken_and_cancelled(recorded: Recorde
 
     assert await hedge.run(call, idempotent=True) == "attempt 2"
     await asyncio.sleep(0)
-    assert cancelled == [1]
+    assert cancelled == told == [1]
     assert (figure(recorded, "slo.hedge.sent", name), figure(recorded, "slo.hedge.won", name)) == (1, 1)
 
 
@@ -379,6 +381,19 @@ async def test_one_that_gives_up_at_the_last_moment_hands_its_turn_on(name: str)
     first.cancel()
     await asyncio.wait_for(second, 5)
     assert first.cancelled() or first.exception() is None
+
+
+async def test_nobody_waits_longer_than_allowed_behind_one_that_hangs(name: str) -> None:
+    queue = BoundedQueue(name, at_once=1, max_wait_s=0.03)
+    async with queue:
+        with pytest.raises(QueueFullError, match=r"waited 0\.0 s"):
+            await queue.__aenter__()
+        with pytest.raises(QueueFullError, match=r"waited 0\.0 s"):
+            await asyncio.to_thread(queue.__enter__)
+        assert queue.depth == 0
+    async with queue:
+        assert queue._inside == 1
+    assert queue._inside == 0
 
 
 def test_threads_wait_too_and_never_more_are_inside_than_allowed(name: str) -> None:

@@ -23,7 +23,12 @@ from tailbudget.instrument import openai_sdk
 from tests.instrument_support import ModelServer, Recorded, recording, serve
 from tests.support import wait_until
 
-BUDGETS = {"/chat": {"total": 4000, "retrieval": 300}, "/fails": {}, "/users/{id}/chat": {"total": 1000}}
+BUDGETS = {
+    "/chat": {"total": 4000, "retrieval": 300},
+    "/fails": {},
+    "/too-late": {},
+    "/users/{id}/chat": {"total": 1000},
+}
 
 
 @pytest.fixture
@@ -42,6 +47,10 @@ async def _echo(body: bytes) -> AsyncIterator[bytes]:
     yield b"you said "
     await asyncio.sleep(0.01)
     yield body
+
+
+async def too_late(_: Request) -> Response:
+    raise TimeoutError
 
 
 async def fails(_: Request) -> Response:
@@ -73,6 +82,7 @@ def app(started: list[str] | None = None) -> ASGIMiddleware:
     routes = [
         Route("/chat", chat, methods=["GET", "POST"]),
         Route("/fails", fails),
+        Route("/too-late", too_late),
         Route("/users/{id}", user),
         Route("/users/{id}/chat", rejects),
         WebSocketRoute("/ws", echo_socket),
@@ -138,6 +148,12 @@ def test_an_exception_is_an_error_without_its_words(recorded: Recorded) -> None:
     assert attributes["error.type"] == "RuntimeError"
     assert span.status.status_code == StatusCode.ERROR
     assert "secret" not in f"{span.attributes} {span.status.description} {span.events}"
+
+
+def test_a_timeout_that_escapes_the_app_is_a_timeout(recorded: Recorded) -> None:
+    with serve(app()) as url:
+        assert httpx.get(f"{url}/too-late").status_code == 500
+    assert recorded.attributes("/too-late")["slo.outcome"] == "timeout"
 
 
 def test_lifespan_passes_through(recorded: Recorded) -> None:

@@ -206,6 +206,23 @@ def test_a_blocking_stage_is_not_begun_when_nothing_is_left(recorded: Recorded) 
             tool()
 
 
+async def test_a_coroutine_stage_is_not_begun_when_nothing_is_left(recorded: Recorded) -> None:
+    begun = []
+
+    @stage("tools")
+    async def tool() -> None:
+        begun.append(True)
+
+    with request("chat", budgets_ms=Budget(total_ms=1, on_over="raise")):
+        await asyncio.sleep(0.005)
+        with pytest.raises(OverBudgetError, match="total"):
+            await tool()
+        with pytest.raises(OverBudgetError, match="total"):
+            async with stage("tools"):
+                begun.append(True)
+    assert not begun
+
+
 def test_rounds_of_tools_end_and_tools_side_by_side_are_one_round(recorded: Recorded) -> None:
     @stage("tools")
     def tool() -> str:

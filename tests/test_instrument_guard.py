@@ -8,6 +8,7 @@ from tailbudget.instrument.guard import WINDOW_S, Guard
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Guard, "reraise", False)
     monkeypatch.setattr(Guard, "failures", {})
     monkeypatch.setattr(Guard, "_logged_s", {})
 

@@ -118,10 +118,24 @@ def test_a_call_counts_once_and_one_without_an_end_is_forgotten(recorded: Record
     chunks.close()
     (point,) = histogram(recorded, "gen_ai.client.operation.duration")
     assert point.count == 1
+    span = recorded.tracer_provider.get_tracer("t").start_span("twice")
+    call_metrics.began(span, {"gen_ai.request.model": "twice"}, streamed=False)
+    for _ in range(2):
+        call_metrics.ended(span)
+    twice = [p.count for p in histogram(recorded, "gen_ai.client.operation.duration") if "twice" in str(p.attributes)]
+    assert twice == [1]
+    del span
     before = len(call_metrics._calls)
-    call_metrics.began(recorded.tracer_provider.get_tracer("t").start_span("dropped"), {})
+    call_metrics.began(recorded.tracer_provider.get_tracer("t").start_span("dropped"), {}, streamed=False)
     gc.collect()
     assert len(call_metrics._calls) == before
+
+
+def test_what_a_provider_says_is_left_is_a_gauge(recorded: Recorded) -> None:
+    for left in (90, 80):
+        call_metrics.ratelimit(left, kind="tokens", provider="openai", server_address="api.example.org")
+    labels = {"kind": "tokens", "gen_ai.provider.name": "openai", "server.address": "api.example.org"}
+    assert recorded.points("slo.ratelimit.remaining") == [(labels, 80)]
 
 
 async def test_a_blocked_loop_shows_in_its_lag(recorded: Recorded) -> None:
@@ -179,6 +193,16 @@ def test_init_puts_the_metrics_into_the_services_own_registry_and_sends_them_too
         assert (done.returncode, done.stderr) == (0, "")
         assert 'slo_requests_started_total{route="chat"} 1.0' in done.stdout
         assert collector.metric_named("slo.requests.started")
+
+
+def test_prometheus_beside_a_provider_that_is_already_there_says_what_to_do() -> None:
+    code = (
+        "import tailbudget\nfrom opentelemetry import metrics\nfrom opentelemetry.sdk.metrics import MeterProvider\n"
+        "metrics.set_meter_provider(MeterProvider())\ntailbudget.init(prometheus=True)\n"
+    )
+    done = service(code)
+    assert done.returncode == 1
+    assert "tailbudget.instrument.prometheus.ScrapedReader()" in done.stderr
 
 
 def test_without_prometheus_client_init_says_what_to_install() -> None:

@@ -205,6 +205,17 @@ def test_a_hang_is_visible_while_it_hangs_and_a_killed_worker_falls_silent(
     assert "worker" in [a.value.string_value for a in resource.attributes if a.key == "service.name"]
 
 
+def test_a_forked_child_does_not_tell_of_its_parents_requests(recorded: Recorded) -> None:
+    watch = running.Watch(tick_s=60)
+    try:
+        with request("parents"):
+            assert "parents" in [each.route for each in registry.running()]
+            watch._forked()
+            assert not registry.running()
+    finally:
+        watch.stop()
+
+
 def test_the_watch_outlives_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks: list[int] = []
 

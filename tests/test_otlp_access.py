@@ -1,5 +1,6 @@
 """Both OTLP ports ask for the token and speak TLS where they are told to, and bound what is on the way in."""
 
+import asyncio
 import socket
 import ssl
 import subprocess
@@ -9,13 +10,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPSConnection
 from pathlib import Path
+from typing import cast
 
 import grpc
 import pytest
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
+from tailbudget.collector.asgi import Message
+from tailbudget.collector.counters import Counters
+from tailbudget.collector.receive import http
 from tailbudget.collector.receive.cors import Cors
+from tailbudget.collector.receive.intake import Intake
+from tailbudget.collector.receive.receiver import Receiver
+from tailbudget.collector.receive.refusal import FAULTS, refusal_of
 from tailbudget.collector.receive.room import BusyError, Room
+from tailbudget.collector.receive.rpc import STATUSES
 from tailbudget.collector.settings import CollectorSettings
 from tailbudget.instrument.errors import UserError
 
@@ -183,7 +192,7 @@ def test_no_more_bodies_than_may_be_are_taken_at_once() -> None:
         third.take(10)
 
 
-def test_more_calls_than_may_wait_are_refused_and_none_is_lost(tmp_path: Path) -> None:
+def test_sixty_calls_at_once_are_all_taken(tmp_path: Path) -> None:
     with collector(tmp_path / "data") as running, ExitStack() as stack:
         wires = [stack.enter_context(channel(running.grpc_port)) for _ in range(4)]
         codes: list[grpc.StatusCode] = []
@@ -198,3 +207,43 @@ def test_more_calls_than_may_wait_are_refused_and_none_is_lost(tmp_path: Path) -
         for thread in threads:
             thread.join()
         assert codes == [CODE.OK] * 60
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "BODY_WITHIN_S", 0.05)
+    room = Room(bodies=1, nbytes=100)
+    counters = Counters()
+    receiver = Receiver(cast("Intake", None), counters=counters, room=room, max_body_bytes=100, pass_on=lambda _: None)
+    app = http.OtlpApp(receiver, counters=counters, token=None, cors=Cors(()))
+    parts = iter([{"type": "http.request", "body": bytes(80), "more_body": True}])
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if (part := next(parts, None)) is None:
+            await asyncio.Event().wait()
+        return part or {}
+
+    async def keep(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/traces"}
+    await app({**scope, "headers": [(b"content-type", b"application/x-protobuf")]}, receive, keep)
+    assert sent[0]["status"] == 408
+    assert "0.05 s" in Status.FromString(sent[1]["body"]).message
+    with room.hold() as first, room.hold() as second:  # nothing is held any more
+        first.take(50)
+        second.take(50)
+
+
+def test_a_fault_that_nobody_foresaw_is_logged_and_sent_again(caplog: pytest.LogCaptureFixture) -> None:
+    refusal = refusal_of(KeyError("x" * 5000))
+    assert (refusal.status, refusal.code, len(refusal.reason)) == (503, CODE.UNAVAILABLE.value[0], 500)
+    assert "KeyError" in caplog.text
+
+
+def test_the_page_on_otlp_names_every_fault_and_option() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "otlp.md").read_text(encoding="utf-8")
+    for status, code in FAULTS.values():
+        assert f"| {status} | {STATUSES[code].name} |" in page
+    for option in ("--grpc", "--token-file", "--tls-cert", "--tls-key", "--cors-origin", "--forward"):
+        assert option in page

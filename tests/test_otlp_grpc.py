@@ -1,5 +1,6 @@
 """OTLP over gRPC is answered as the protocol says, and a body is the same body whatever port it takes."""
 
+import asyncio
 import gzip
 import signal
 import threading
@@ -7,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import grpc
 import pytest
@@ -16,9 +18,15 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from tailbudget.collector.counters import Counters
+from tailbudget.collector.receive import rpc
+from tailbudget.collector.receive.intake import Accepted, Intake
+from tailbudget.collector.receive.receiver import Receiver
+from tailbudget.collector.receive.room import Room
+
 from .collector_support import Collector, collector, gauge, metrics_body, span_ids, trace_body, trace_request
 from .otlp_support import call, channel
-from .support import wait_until
+from .support import free_port, wait_until
 from .test_collector_http import nested, peak_mib
 
 CODE = grpc.StatusCode
@@ -107,9 +115,9 @@ def test_a_full_journal_is_unavailable_and_says_when_to_come_back(tmp_path: Path
 def test_a_bomb_is_refused_before_more_than_the_limit_was_unpacked(tmp_path: Path) -> None:
     with collector(tmp_path / "data") as running, channel(running.grpc_port) as wire:
         before = peak_mib(running)
-        answer = call(wire, "traces", bytes(600_000_000), compression=grpc.Compression.Gzip)
+        answer = call(wire, "traces", bytes(300_000_000), compression=grpc.Compression.Gzip)
         assert answer.code is CODE.RESOURCE_EXHAUSTED
-        assert peak_mib(running) - before < 300
+        assert peak_mib(running) - before < 200
         items = nested(b"\x12\x00" * 4_000_000, 2, 1)
         assert call(wire, "traces", items).code is CODE.RESOURCE_EXHAUSTED
         assert call(wire, "traces", BODY).code is CODE.OK
@@ -144,3 +152,61 @@ def test_ready_means_that_both_ports_take_bodies_and_sigterm_ends_both(tmp_path:
         running.start()
         acknowledged = 20 * codes.count(CODE.OK) + 3
         wait_until(lambda: running.value("select count(*) from spans") >= acknowledged)
+
+
+def test_kill_9_loses_and_doubles_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    bodies = [trace_body(20, seed=220 + number) for number in range(60)]
+    sent = threading.Semaphore(0)
+    with collector(tmp_path / "data") as running, channel(running.grpc_port) as wire, ThreadPoolExecutor(1) as pool:
+
+        def send_until_taken() -> None:
+            for body in bodies:
+                while call(wire, "traces", body, timeout_s=5).code is not CODE.OK:
+                    time.sleep(0.1)
+                sent.release()
+
+        sending = pool.submit(send_until_taken)
+        for _ in range(2):
+            for _ in range(15):
+                assert sent.acquire(timeout=60)
+            running.kill()
+            running.start()
+        sending.result(60)
+        wait_until(lambda: running.value("select count(*) from spans") == 1200)
+        assert running.value("select count(distinct (trace_id, span_id)) from spans") == 1200
+
+
+class SlowIntake:
+    """Stands in for an intake whose disk does not answer until it is told to."""
+
+    def __init__(self) -> None:
+        self.answers = asyncio.Event()
+        self.asked = 0
+
+    async def accept(self, *_: object) -> Accepted:
+        self.asked += 1
+        await self.answers.wait()
+        return Accepted(0, repeated=False)
+
+
+async def test_calls_beyond_those_that_may_wait_are_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc, "THREADS", 2)
+    monkeypatch.setattr(rpc, "WAITING", 3)
+    intake, counters, number = SlowIntake(), Counters(), free_port()
+    port = rpc.GrpcPort("127.0.0.1", number, max_body_bytes=1000)
+    room = Room(bodies=100, nbytes=1000)
+    receiver = Receiver(
+        cast("Intake", intake), counters=counters, room=room, max_body_bytes=1000, pass_on=lambda _: None
+    )
+    port.start(receiver, counters=counters, token=None)
+    with channel(number) as wire, ThreadPoolExecutor(10) as pool:
+        calls = [asyncio.get_running_loop().run_in_executor(pool, call, wire, "traces", b"") for _ in range(10)]
+        done, _ = await asyncio.wait(calls, timeout=2)
+        assert not done  # a refusal needs a thread too
+        assert intake.asked == 2
+        intake.answers.set()
+        answers = await asyncio.gather(*calls)
+    await port.stop(grace_s=1)
+    refused = [answer for answer in answers if answer.code is CODE.UNAVAILABLE]
+    assert {answer.retry_s for answer in refused} == {5}
+    assert (len(refused), sum(answer.code is CODE.OK for answer in answers)) == (5, 5)

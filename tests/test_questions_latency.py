@@ -126,6 +126,8 @@ def test_lag_is_the_wait_of_the_trace_that_was_ripe_first(tmp_path: Path) -> Non
     assert overview.assembly_lag(reader, now=ENDED).to_pylist() == [{"lag_s": None}]
     for number, (silent_s, root_seen) in enumerate([(12, True), (30, False), (5, True), (9, False)]):
         arrival = ENDED - timedelta(seconds=silent_s)
-        connection.execute("insert into dirty values (?, ?, ?, ?)", [f"{number:032x}", arrival, arrival, root_seen])
+        connection.execute(
+            "insert into dirty values (?, ?, ?, ?, null, null)", [f"{number:032x}", arrival, arrival, root_seen]
+        )
     assert overview.assembly_lag(reader, now=ENDED).to_pylist() == [{"lag_s": 20.0}]
     connection.close()

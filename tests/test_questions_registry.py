@@ -18,6 +18,7 @@ SAMPLES: dict[str, object] = {
     "by": "tenant",
     "attribute": None,
     "measure": "total_ms",
+    "value": "acme",
     "from_ts": "2026-03-01 12:00:00+00:00",
     "to_ts": "2026-03-01 12:15:00+00:00",
     "baseline_from_ts": "2026-03-01 11:00:00+00:00",
@@ -34,7 +35,13 @@ SAMPLES: dict[str, object] = {
     "gap_s": 300,
     "window_s": 300,
     "min_buckets": 15,
-    "threshold": 0.16,
+    "threshold": 0.12,
+    "ranks": [0.5, 0.95],
+    "series": "m|p|i|server|token",
+    "opened": "2026-03-01 12:00:00+00:00",
+    "since": "2026-03-01 12:00:00+00:00",
+    "sagging": ["m|p|i|server|token"],
+    **dict.fromkeys(("service", "model", "tenant", "outcome", "version", "region", "prompt_bucket")),
 }
 
 

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 import duckdb
 import pyarrow as pa
+import pytest
 
 from tailbudget.collector.alerting import GRACE_S, AlertChange, update_sag_alerts
 
@@ -100,3 +101,57 @@ def test_a_series_that_falls_silent_does_not_stay_open_for_ever() -> None:
     update_sag_alerts(connection, now=T0 + timedelta(seconds=330), settings=DEMO)
     (change,) = update_sag_alerts(connection, now=T0 + timedelta(days=1), settings=DEMO)
     assert change.closed == T0 + timedelta(days=1)
+
+
+def four_instances(*, slow: int) -> list[Bin]:
+    """Return the demo of four instances of one model at one provider, of which the first `slow` are throttled."""
+
+    def throttled(n: int, streams: float) -> float:
+        return steady(n, streams) * (2.5 if 27 <= n < 36 else 1)
+
+    return [
+        given
+        for number in range(4)
+        for given in bins_of(
+            1,
+            32,
+            streams=lambda n: 1.0,
+            token_s=throttled if number < slow else steady,
+            series=f"smollm2|tailbudget|10.0.0.{number}:8000|server|token",
+        )
+    ]
+
+
+@pytest.mark.parametrize(("slow", "scope"), [(3, "provider tailbudget (3 of 4 series)"), (2, None)])
+def test_series_that_sag_together_name_the_coarsest_scope(slow: int, scope: str | None) -> None:
+    connection = database()
+    store(connection, four_instances(slow=slow))
+    changes = update_sag_alerts(connection, now=T0 + timedelta(seconds=330), settings=DEMO)
+    assert len(changes) == slow
+    alerts = rows(connection, "select scope, summary from alerts")
+    assert {alert["scope"] for alert in alerts} == {scope}
+    assert all(("together with" in alert["summary"]) is (scope is not None) for alert in alerts)
+
+
+@pytest.mark.parametrize(
+    ("now", "cause"),
+    [
+        ({"throttle": 4, "sm_mhz": 1700.0}, "GPU power cap"),
+        ({"throttle": 64, "sm_mhz": 1700.0}, "GPU slowdown"),
+        ({"throttle": 0, "sm_mhz": 1035.0}, "GPU clock"),
+        ({"throttle": 0, "sm_mhz": 1700.0}, "provider or engine pacing"),
+    ],
+)
+def test_what_the_gpu_did_meanwhile_is_the_cause(now: dict[str, float], cause: str) -> None:
+    connection = database()
+    store(connection, demo_bins()[:32])
+    connection.execute(
+        """insert into gpu by name
+           select $t0::timestamptz + to_seconds(n) as sampled_at, 'h' as host, '0' as gpu, 0.9 as util, true as up,
+               case when n < 270 then 1710 else $sm_mhz end as sm_mhz,
+               case when n < 270 then 0 else $throttle end as throttle
+           from range(320) as numbered (n)""",
+        {"t0": T0, **now},
+    )
+    update_sag_alerts(connection, now=T0 + timedelta(seconds=330), settings=DEMO)
+    assert one(connection, "select summary from alerts")["summary"].endswith(f"cause: {cause}")

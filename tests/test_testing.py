@@ -7,6 +7,7 @@ import pytest
 
 import tailbudget
 from tailbudget import Budget
+from tailbudget.instrument import request
 from tailbudget.testing import Clock, Over, recording
 
 
@@ -84,7 +85,7 @@ def test_without_a_clock_time_is_real() -> None:
 
 
 def test_afterwards_everything_is_as_before() -> None:
-    from tailbudget.instrument import providers, request, streams
+    from tailbudget.instrument import providers, streams
 
     with recording(clock=Clock()):
         assert request.time is not time  # type: ignore[attr-defined]

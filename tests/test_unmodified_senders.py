@@ -12,6 +12,7 @@ import pytest
 from .collector_support import Collector, collector
 from .support import wait_until
 
+SPANS = 700  # as the Python sender has it
 SENDERS = Path(__file__).with_name("senders")
 NODE_PACKAGES = (
     "@opentelemetry/sdk-trace-base@2.9.0",
@@ -55,20 +56,24 @@ def test_the_python_sdk_is_stored_as_it_sends(running: Collector, protocol: str,
     environment = {**os.environ, **told, **packing}
     done = subprocess.run(sender, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    landed(running, service, spans=2000)
+    landed(running, service, spans=SPANS)
     (root,) = running.rows(f"select * from spans where service = '{service}' and parent_span_id is null")
     assert (root["name"], root["kind"], root["scope"]) == ("root", "SERVER", "shop")
     where = f"service = '{service}' and parent_span_id = {root['span_id']} and trace_id = '{root['trace_id']}'"
     steps = f"""select count(*) as n, sum((attrs ->> 'n')::int)::int as total, any_value(attrs ->> 'list') as list
                 from spans where {where}"""
-    assert running.rows(steps) == [{"n": 1999, "total": 1998 * 1999 // 2, "list": '["a","b"]'}]
+    assert running.rows(steps) == [{"n": SPANS - 1, "total": (SPANS - 1) * (SPANS - 2) // 2, "list": '["a","b"]'}]
     (event,) = running.rows(f"select * from span_events where span_id = {root['span_id']}")
     assert (event["name"], event["attrs"]) == ("began", {"n": 1})
     found = points(running, service)
-    assert (found["orders"]["value_int"], found["orders"]["temporality"]) == (1999, "cumulative")
+    assert (found["orders"]["value_int"], found["orders"]["temporality"]) == (SPANS - 1, "cumulative")
     assert found["orders"]["attrs"] == {"kind": "book"}
-    assert (found["wait"]["n"], found["wait"]["unit"], found["wait"]["max"]) == (1999, "s", 1.998)
-    assert (found["size"]["kind"], found["size"]["n"], found["size"]["min"]) == ("exponential_histogram", 1999, 0.0)
+    assert (found["wait"]["n"], found["wait"]["unit"], found["wait"]["max"]) == (SPANS - 1, "s", (SPANS - 2) / 1000)
+    assert (found["size"]["kind"], found["size"]["n"], found["size"]["min"]) == (
+        "exponential_histogram",
+        SPANS - 1,
+        0.0,
+    )
     assert (found["load"]["kind"], found["load"]["value"]) == ("gauge", 0.75)
     (record,) = running.rows(f"select * from logs where service = '{service}'")
     assert (record["body"], record["severity_number"], record["attrs"]) == ("paid", 9, {"n": 7})

@@ -1,11 +1,13 @@
 """`tailbudget up` prints an address a part, ends without a trace on Ctrl-C, and fails in one clear line."""
 
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +43,24 @@ def test_ctrl_c_once_or_twice_ends_all_of_it_with_nothing_left(tmp_path: Path, m
     assert status == 0, output
     assert "Traceback" not in output
     assert not up.left_running()
+
+
+def test_every_part_bears_the_token_that_the_environment_gives(tmp_path: Path, model: str) -> None:
+    (tmp_path / "token").write_text("s3cret/+token")
+    up = Up(tmp_path, "--model", model, TAILBUDGET_TOKEN_FILE=str(tmp_path / "token"))
+    try:
+        up.lines_until("dashboard ")
+        url = f"http://127.0.0.1:{up.ports['TAILBUDGET_API_PORT']}/metrics"
+        ask = urllib.request.Request(url, headers={"Authorization": "Bearer s3cret/+token"})
+
+        def answers() -> set[str]:
+            with urllib.request.urlopen(ask, timeout=10) as answer:
+                return set(re.findall(r'tailbudget_bodies_total{.*status="(.*?)"}', answer.read().decode()))
+
+        assert wait_until(answers, what="the runtime's first body") == {"200"}
+    finally:
+        os.kill(up.process.pid, signal.SIGINT)
+        up.ended()
 
 
 def test_the_parts_end_when_their_starter_is_killed(tmp_path: Path, model: str) -> None:

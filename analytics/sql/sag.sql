@@ -200,6 +200,7 @@ before as (  -- time per token = a + b x streams, before the alarm
 rise as (  -- what of the added time per token each part explains
     select
         alarm.*,
+        mean_streams,
         mean_s - b * mean_streams as a,
         case when streams <= 1.05 then token_s - a - b * streams else token_s - a - b_now * streams end as by_engine_s,
         case when streams <= 1.05 then 0 else (b_now - b) * streams end as by_contention_s
@@ -215,7 +216,8 @@ select
     case
         when streams > 1.05 and (n < 5 or b_now is null) then 'unknown'  -- five points for two parameters at least
         when by_engine_s > 2 * greatest(by_contention_s, 0) then 'engine'
-        when by_contention_s > 2 * greatest(by_engine_s, 0) then 'contention'
+        when by_contention_s > 2 * greatest(by_engine_s, 0)
+            then case when streams >= 1.5 * mean_streams then 'load' else 'contention' end
         else 'unknown'
     end as cause,
     exp(slower) as slowdown,

@@ -23,6 +23,7 @@ from ..options import (
 )
 
 FILE: Final = click.Path(path_type=Path)
+SLO: Final = Path("slo.yaml")
 
 
 @click.command()
@@ -58,6 +59,13 @@ FILE: Final = click.Path(path_type=Path)
     envvar="TAILBUDGET_CORS_ORIGIN",
     help="Pages of this origin may send from a browser (https://app.example, or *); repeatable.",
 )
+@option(
+    "--scrape",
+    multiple=True,
+    metavar="URL",
+    envvar="TAILBUDGET_SCRAPE",
+    help="Pull the /metrics of this vLLM, SGLang or tailbudget runtime (http://127.0.0.1:8000) every 5 s; repeatable.",
+)
 @content_option
 @key_option
 @user_option
@@ -67,6 +75,13 @@ FILE: Final = click.Path(path_type=Path)
 @keep_option("keep-requests", "35d", "How long requests, calls, stages and violations are kept.")
 @keep_option("keep-rollups", "400d", "How long roll-ups and alerts are kept.")
 @disk_option
+@option(
+    "--slo",
+    multiple=True,
+    type=FILE,
+    envvar="TAILBUDGET_SLO",
+    help="File of objectives, read again when it changes; repeatable. Without one ./slo.yaml, where there is one.",
+)
 @option(
     "--prices",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
@@ -78,6 +93,7 @@ def collector(
     key_file: Path | None,
     sag: str,
     prices: Path | None,
+    slo: tuple[Path, ...],
     keep_spans: timedelta,
     keep_requests: timedelta,
     keep_rollups: timedelta,
@@ -101,8 +117,10 @@ def collector(
     token = read_token(token_file, data=data) if token_file else os.environ.get("TAILBUDGET_TOKEN", "").strip() or None
     key = read_key(key_file, data=data) if key_file else None
     paid = read_prices(prices) if prices else ()
+    objectives = slo or ((SLO,) if SLO.exists() else ())
     keep = Keep(spans=keep_spans, requests=keep_requests, rollups=keep_rollups, max_disk_bytes=max_disk)
-    serve(CollectorSettings(token=token, key=key, sag=SagSettings.parse(sag), prices=paid, keep=keep, **settings))
+    detector = SagSettings.parse(sag)
+    serve(CollectorSettings(token=token, key=key, sag=detector, prices=paid, slo=objectives, keep=keep, **settings))
 
 
 COMMANDS = (collector,)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from ..options import (
+    GUARDS,
     api_option,
     data_option,
     host_option,
@@ -17,15 +18,20 @@ from ..options import (
 @click.command()
 @option("--demo", is_flag=True, help="Also start a demo service and traffic, with two incidents on a timeline.")
 @option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="Model of the runtime: a name or a path.")
+@option("--guard", type=click.Choice(GUARDS), help="Instead of the traffic: 200 requests without and with this guard.")
 @data_option
-def up(*, demo: bool, model: str, data: Path) -> None:
+def up(*, demo: bool, model: str, guard: str | None, data: Path) -> None:
     """Start collector, runtime and dashboard in one terminal; Ctrl-C stops all of it.
 
     Example: tailbudget up --demo
     """
+    from tailbudget.instrument.errors import UserError
+
     from ..up import up as start
 
-    start(demo=demo, model=model, data=data)
+    if guard and not demo:
+        raise UserError(f"--guard {guard} needs --demo: its trial is part of the demo")
+    start(demo=demo, model=model, data=data, guard=guard)
 
 
 @click.command()

@@ -1,10 +1,11 @@
-"""Commands that judge: sags of the token rate, who is to blame."""
+"""Commands that judge: sags of the token rate, who is to blame, what changed."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
-from ..options import folder_option, json_option, option, sag_option, some_api_option
+from ..options import folder_option, json_option, option, sag_option, since_option, some_api_option
 
 
 @click.group()
@@ -65,4 +66,32 @@ def blame(
     click.echo(forms.to_json(found) if as_json else forms.report(found), nl=False)
 
 
-COMMANDS = (sag, blame)
+@click.command()
+@click.argument("by")
+@click.argument("a")
+@click.argument("b")
+@since_option("1d")
+@json_option
+@some_api_option
+@folder_option
+def compare(*, by: str, a: str, b: str, since: timedelta, as_json: bool, api: str | None, data: Path | None) -> None:
+    """Say what changed from requests whose BY is A to those whose BY is B: a version, model, tenant, route or flag.
+
+    BY is version, model, tenant, route, region or any attribute of the request's span.
+
+    Example: tailbudget compare version 1.4.0 1.5.0 --since 6h
+    """
+    from tailbudget.analytics import compare as verdict
+    from tailbudget.analytics.window import Window
+
+    from .. import compare as forms
+    from ..reading import open_reader
+
+    now = datetime.now(UTC)
+    sides = [verdict.Side(Window(now - since, now), by=by, value=value) for value in (a, b)]
+    with open_reader(api=api, data=data) as reader:
+        found = verdict.compare(reader, *sides)
+    click.echo(forms.to_json(found) if as_json else forms.report(found), nl=False)
+
+
+COMMANDS = (sag, blame, compare)

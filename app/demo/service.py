@@ -43,12 +43,20 @@ class Assistant:
                 return False
         return True
 
+    async def close(self) -> None:
+        """Close the connections to the runtime."""
+        await self._client.close()
+
     async def answer(self, question: str, *, max_tokens: int) -> AsyncIterator[str]:
         """Yield the pieces of the answer as they come."""
         passages = await self.retrieve(question)
-        package = self._package(question)
+        package = self.package(question)
         facts, dependents = await asyncio.gather(self.facts(package), self.dependents(package))
-        messages = self.prompt(question, passages, facts, dependents)
+        async for text in self.generate(self.prompt(question, passages, facts, dependents), max_tokens=max_tokens):
+            yield text
+
+    async def generate(self, messages: list[ChatCompletionMessageParam], *, max_tokens: int) -> AsyncIterator[str]:
+        """Yield the pieces of the model's answer as they come."""
         stream = await self._client.chat.completions.create(
             model=self._model,
             messages=messages,
@@ -67,7 +75,11 @@ class Assistant:
         """Return the best passages; waits first when the index is told to be slow."""
         if self.slow_index_ms:
             await asyncio.sleep(self.slow_index_ms / 1e3)
-        return self._corpus.search(question, k=2)
+        return self.search(question, k=2)
+
+    def search(self, question: str, *, k: int) -> list[Passage]:
+        """Return the `k` best passages."""
+        return self._corpus.search(question, k=k)
 
     @tailbudget.stage("tools", "package_facts")
     async def facts(self, package: str) -> dict[str, str]:
@@ -90,7 +102,8 @@ class Assistant:
         content = "Notes:\n" + "\n".join(notes) + f"\n\nQuestion: {question}"
         return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
 
-    def _package(self, question: str) -> str:
+    def package(self, question: str) -> str:
+        """Return the installed package that the question is about; empty when there is none."""
         words = re.findall(r"[A-Za-z0-9._-]+", question.lower())
         return next((self._packages[word] for word in words if word in self._packages), "")
 

@@ -8,8 +8,10 @@ select
         '%s on %s (%s): %s come %.1fx slower than expected',
         coalesce(arg_max(model, t), 'model'), coalesce(arg_max(instance, t), 'unknown server'), arg_max(side, t),
         case arg_max(unit, t) when 'chunk' then 'chunks' else 'tokens' end, $value
-    ) || case $cause when 'unknown' then '' else ', cause: ' || $cause end as summary
+    ) || coalesce(', cause: ' || $cause, '') || coalesce(', together with ' || $scope, '') as summary,
+    $scope as scope
 from decode_rate
 where series = $series and t >= $opened::timestamptz - interval 1 hour
 on conflict do update set
-    closed = null, severity = excluded.severity, value = excluded.value, summary = excluded.summary
+    closed = null, severity = excluded.severity, value = excluded.value, summary = excluded.summary,
+    scope = excluded.scope

@@ -10,12 +10,19 @@ from typing import Any, Final
 import duckdb
 
 from tailbudget.analytics.reader import ConnectionReader
-from tailbudget.analytics.sag import SagSettings, alarms
+from tailbudget.analytics.sag import SagSettings, alarms, likely_cause, scopes
 
 #: A bin is judged this long after its end: senders export every 5 s, landing takes less than one more. What comes later
 #: changes a bin's tokens and stream-seconds alike, so its rate hardly moves.
 GRACE_S: Final = 6
 BIN_S: Final = 10
+#: How the summary says what the detector reads from the time per token against load; null says nothing.
+CAUSES: Final = {
+    "unknown": None,
+    "engine": "provider or engine pacing",
+    "contention": "contention between streams",
+    "load": "more streams of our own",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +45,20 @@ def update_sag_alerts(
 ) -> list[AlertChange]:
     """Judge the bins that ended GRACE_S before `now` or earlier; return the alerts that this opened or closed.
 
-    A series has at most one open alert. While it is open its value, severity and summary follow the worst seen so far;
-    it closes when its rate is back, or when the series has had no bin for as long as the detector looks back.
+    A series has at most one open alert; those that sag together name the same scope. While it is open its value,
+    severity and summary follow the worst seen so far; it closes when its rate is back, or when the series has had no
+    bin for as long as the detector looks back.
     """
     found = _alarms(connection, now=now, settings=settings)
     open_now = {str(row["series"]): row for row in _rows(connection, _sql("open_sags"))}
     changes = [_close(connection, row, found.get(series), now=now) for series, row in open_now.items()]
-    for series, alarm in found.items():
-        if alarm["closed"] is None:
-            changes.append(_open(connection, alarm, open_now.get(series), settings=settings))
+    slow = {series: alarm for series, alarm in found.items() if alarm["closed"] is None}
+    reader, lately = ConnectionReader(connection), now - timedelta(seconds=2 * settings.window_s)
+    together = scopes(reader, slow, since=lately) if slow else {}
+    for series, alarm in slow.items():
+        alarm["scope"] = together.get(series)
+        alarm["cause"] = likely_cause(reader, series, opened=alarm["opened"], settings=settings) or alarm["cause"]
+        changes.append(_open(connection, alarm, open_now.get(series), settings=settings))
     return [change for change in changes if change is not None]
 
 
@@ -66,7 +78,7 @@ def _close(
     if alarm is not None and alarm["closed"] is None:
         return None
     ended = alarm["closed"] if alarm is not None and alarm["closed"] > row["opened"] else now
-    connection.execute(_sql("close_sag"), {"alert_id": row["alert_id"], "closed": ended})
+    connection.execute(_sql("close_alert"), {"alert_id": row["alert_id"], "closed": ended})
     return AlertChange(str(row["alert_id"]), str(row["series"]), row["opened"], ended)
 
 
@@ -84,7 +96,8 @@ def _open(
             "opened": opened,
             "value": alarm["slowdown"],
             "threshold": math.exp(settings.threshold),
-            "cause": alarm["cause"],
+            "cause": CAUSES.get(alarm["cause"], alarm["cause"]),
+            "scope": alarm["scope"],
         },
     )
     return None if row else AlertChange(alert_id, series, opened, None)

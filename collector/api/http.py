@@ -5,12 +5,14 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any, Final
 
 import duckdb
 
 from tailbudget.analytics.formats import Answer, Sink, TooManyRowsError
 from tailbudget.analytics.reader import ARROW_STREAM
+from tailbudget.instrument.errors import UserError
 
 from ..asgi import (
     JSON,
@@ -27,6 +29,7 @@ from ..asgi import (
     respond_json,
 )
 from ..counters import Counters
+from ..land.forgetting import Forget, Forgotten
 from ..token import bears
 from .guard import RefusedSqlError
 from .queries import LONGEST_S, MAX_BYTES, MAX_ROWS, TIMEOUT_S, BusyError, Queries, Query, TimedOutError
@@ -82,6 +85,7 @@ class ApiApp:
         ready: Callable[[], bool],
         hosts: frozenset[str] | None,
         token: str | None = None,
+        erase: Callable[[Forget], "Future[Forgotten]"] | None = None,
         fault: Callable[[], str | None] = lambda: None,
         snapshot: App | None = None,
     ) -> None:
@@ -91,8 +95,10 @@ class ApiApp:
         self._fault = fault
         self._hosts = hosts
         self._token = token
+        self._erase = erase
         self._routes: Final = {
             "/v1/sql": ("POST", self._sql),
+            **({"/v1/forget": ("POST", self._forget)} if erase else {}),
             "/metrics": ("GET", self._metrics),
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
@@ -122,6 +128,23 @@ class ApiApp:
             await _refuse(send, 405, f"{scope['method']} {scope['path']}", f"expected {method}", {"allow": method})
             return
         await answer(scope, receive, send)
+
+    async def _forget(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self._erase is not None
+        try:
+            body = await read_body(receive, declared=headers(scope).get(b"content-length"), limit=MAX_BODY_BYTES)
+            what = _what(body)
+            async with self._queries.alone():
+                found = await asyncio.wrap_future(self._erase(what))
+            await respond_json(send, 200, {"traces": found.traces, "rows": found.rows})
+        except ClientGoneError:
+            return
+        except BadRequestError as error:
+            await _refuse(send, 400, str(error), "expected {tenant} or {request}")
+        except BusyError as error:
+            await _refuse(send, 503, str(error), "try again", {"retry-after": "5"})
+        except (duckdb.Error, OSError) as error:
+            await _refuse(send, 500, str(error), "the collector's log says more; asking again goes on where it ended")
 
     async def _metrics(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await respond(send, 200, self._counters.exposition(), content_type=PROMETHEUS)
@@ -215,6 +238,13 @@ def _query(body: bytes, *, write: Callable[[Answer, Sink], None]) -> Query:
         max_bytes=int(_number(fields, "max_bytes", MAX_BYTES, 100 * MAX_BYTES)),
         write=write,
     )
+
+
+def _what(body: bytes) -> Forget:
+    try:
+        return Forget(**json.loads(body))
+    except (ValueError, TypeError, UserError) as error:
+        raise BadRequestError(f"the body says nothing to forget: {error}") from error
 
 
 def _number(fields: Mapping[str, Any], name: str, default: float, most: float) -> float:

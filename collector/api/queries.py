@@ -3,8 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ from .spool import MIB, Spool
 
 AT_ONCE: Final = 2
 WAIT_S: Final = 5.0
+#: For what needs the data file to itself; queries end within their timeout.
+ALONE_WAIT_S: Final = 60.0
 TIMEOUT_S: Final = 30.0
 LONGEST_S: Final = 600.0
 MAX_ROWS: Final = 1_000_000
@@ -104,6 +107,21 @@ class Queries:
         while True:
             self._stop(cursor)
             await asyncio.sleep(STOP_AGAIN_S)
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Wait until no query runs, and let none begin meanwhile. Raises BusyError."""
+        held = 0
+        try:
+            for _ in range(AT_ONCE):
+                await asyncio.wait_for(self._slots.acquire(), ALONE_WAIT_S)
+                held += 1
+            yield
+        except TimeoutError as error:
+            raise BusyError(f"queries still run after {ALONE_WAIT_S:g} s") from error
+        finally:
+            for _ in range(held):
+                self._slots.release()
 
     def interrupt(self) -> None:
         """Stop what runs: the collector is shutting down."""

@@ -2,5 +2,6 @@
 
 from .assembler import Assembler, TickReport
 from .live import Live
+from .rollup import pack_rollup
 
-__all__ = ["Assembler", "Live", "TickReport"]
+__all__ = ["Assembler", "Live", "TickReport", "pack_rollup"]

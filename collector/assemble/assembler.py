@@ -29,7 +29,7 @@ BUILD: Final = (
     "node", "twin", "tail", "walk", "path", "call", "slice", "behind", "outside", "ended", "cut", "piece", "part",
     "cost", "request", "left", "stage",
 )  # fmt: skip
-TABLES: Final = ("requests", "calls", "streams", "stages", "stage_spans", "violations")
+TABLES: Final = ("rollup", "requests", "calls", "streams", "stages", "stage_spans", "violations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +108,7 @@ class Assembler:
         ripe = self._statements.run("ripe", now=now, traces=self._traces)
         if not ripe:
             return 0, 0, False
-        unfinished = ripe >= self._traces
-        if self._members() > SPANS:
-            unfinished = bool(self._statements.run("trim", spans=SPANS)) or unfinished
-            self._members()
-        self._complete(now)
+        unfinished = self._gather(now) or ripe >= self._traces
         lost = self._value("select count(*) from live where outcome = 'lost'")
         if lost:
             self._statements.run("lost")
@@ -120,6 +116,21 @@ class Assembler:
         for name in BUILD:
             if needed.get(name, 1):
                 self._statements.run(name)
+        self._store(now, needed)
+        done = self._value("select count(*) from ripe"), self._value("select count(*) from request"), unfinished
+        self._statements.run("release")
+        return done
+
+    def _gather(self, now: datetime) -> bool:
+        """Take the spans of the ripe traces; return whether some of these were left to the next tick."""
+        unfinished = False
+        if self._members() > SPANS:
+            unfinished = bool(self._statements.run("trim", spans=SPANS))
+            self._members()
+        self._complete(now)
+        return unfinished
+
+    def _store(self, now: datetime, needed: dict[str, int]) -> None:
         after = self._statements.row("after")
         if after["over"]:
             self._statements.run("over", stages=list(STAGES))
@@ -130,9 +141,6 @@ class Assembler:
         self._statements.run("done", now=now)
         if after["rejudge"]:
             self._statements.run("rejudge", now=now)
-        done = self._value("select count(*) from ripe"), self._value("select count(*) from request"), unfinished
-        self._statements.run("release")
-        return done
 
     def _complete(self, now: datetime) -> None:
         """Add the traces that share a call with these, and what of all of them lies in sealed files."""

@@ -28,7 +28,7 @@ create temp table if not exists tail (i bigint, call bigint);
 create temp table if not exists cost (req bigint, usd double);
 create temp table if not exists over (req bigint, over_stage varchar, over_by varchar, over_budget_ms double, over_ms double);
 
--- Two rules that several files share.
+-- Rules that several files share.
 -- Whether an error says that the caller stopped listening: its last word, since types come with their modules.
 create or replace temp macro gave_up(error) as coalesce(
     regexp_matches(error, '(CancelledError|GeneratorExit|ClientDisconnect|AbortError|abandoned stream)\W*$'), false
@@ -40,4 +40,8 @@ create or replace temp macro stream_gaps(encoded) as case
         list_slice(regexp_extract_all(substr(hex(try(from_base64(encoded))), 3), '.{8}'), 1, 4096),
         lambda word: ('0x' || word[7:8] || word[5:6] || word[3:4] || word[1:2])::uinteger
     )
-end
+end;
+-- The bucket of a value in the roll-up: each is 2 % wider than the one before.
+create or replace temp macro rollup_bucket(ms) as case
+    when ms > 0 then least(greatest(ceil(ln(ms) / ln(1.02)), -32767), 32767)::integer else -32768
+end;

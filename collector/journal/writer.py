@@ -62,6 +62,8 @@ class Journal:
         self._lock = threading.Condition()
         self._waiting: list[_Waiting] = []
         self._closing = False
+        self._rolling = False
+        self._rolled = segment
         self._unlanded = unlanded
         self._thread = threading.Thread(target=self._run, name="journal")
 
@@ -99,6 +101,22 @@ class Journal:
             if segment < upto.segment and segment < open_segment:
                 _delete(path_of(self._folder, segment))
 
+    def roll(self) -> int:
+        """Let what comes from now on go to a new segment; return its number, which may not be there yet."""
+        with self._lock:
+            self._rolling = self._thread.is_alive() and not self._closing
+            self._lock.notify()
+            self._lock.wait_for(lambda: not self._rolling)
+            return self._rolled
+
+    def discard_before(self, segment: int) -> None:
+        """Delete the segments before `segment`, all of which must have landed, and copies of damaged ones."""
+        for number in segments(self._folder):
+            if number < segment:
+                _delete(path_of(self._folder, number))
+        for copy in self._folder.glob("*.damaged"):
+            _delete(copy)
+
     def close(self) -> None:
         """Write what waits, then end the thread."""
         with self._lock:
@@ -114,8 +132,14 @@ class Journal:
     def _run(self) -> None:
         while True:
             with self._lock:
-                while not self._waiting and not self._closing:
+                while not self._waiting and not self._closing and not self._rolling:
                     self._lock.wait()
+                if self._rolling:
+                    self._end_segment()
+                    self._rolled = self._segment
+                    self._rolling = False
+                    self._lock.notify_all()
+                    continue
                 group, self._waiting = self._waiting, []
             if not group:
                 break
@@ -152,11 +176,9 @@ class Journal:
 
     def _append(self, data: bytes) -> Position:
         """Write and sync `data`, return where it starts."""
-        if self._file is not None and self._offset >= self._limits.segment_bytes:
-            os.close(self._file)
-            self._file = None
+        if self._offset >= self._limits.segment_bytes:
             with self._lock:
-                self._segment += 1
+                self._end_segment()
         if self._file is None:
             self._open()
         assert self._file is not None
@@ -169,6 +191,14 @@ class Journal:
         with self._lock:
             self._unlanded += len(data)
         return Position(self._segment, start)
+
+    def _end_segment(self) -> None:
+        """Close the file, so that the next record opens one; to be called with the lock held."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+            self._segment += 1
+        self._offset = 0
 
     def _open(self) -> None:
         path = path_of(self._folder, self._segment)

@@ -71,6 +71,7 @@ class Chore:
     name: str
     every_s: float
     run: Callable[[datetime], object]
+    share: float = 1.0  # of the thread's time, at most; one that takes longer runs more seldom
     due_s: float = 0.0  # monotonic
 
 
@@ -108,6 +109,7 @@ class Lander:
         self._groups: list[int] = []  # numbers of bodies in the next transactions, last first, after one that failed
         self._thread = threading.Thread(target=self._run, name="lander")
         counters.queue.set_function(lambda: len(self._queue))
+        counters.queue_bytes.set_function(lambda: self._decoded_bytes)
         counters.lag_s.set_function(self._lag_s)
 
     def start(self) -> None:
@@ -125,6 +127,11 @@ class Lander:
     def full(self) -> bool:
         """Whether what waits holds as much memory as it may: batches of further entries are let go."""
         return self._decoded_bytes > self._queue_bytes
+
+    def has_before(self, segment: int) -> bool:
+        """Whether an entry of an earlier segment of the journal waits."""
+        with self._lock:
+            return bool(self._queue) and self._queue[0].start.segment < segment
 
     def put(self, entry: Entry) -> None:
         """Take an acknowledged body; its batches are let go when the queue holds too much already."""
@@ -299,7 +306,7 @@ class Lander:
                 self._counters.failures.labels(chore.name).inc()
             took_s = time.monotonic() - started
             pause_s = chore.every_s if took_s <= chore.every_s / 10 else max(SLOW_CHORE_EVERY_S, chore.every_s)
-            chore.due_s = started if unfinished else started + pause_s
+            chore.due_s = started if unfinished else started + max(pause_s, took_s / chore.share)
 
 
 def _line(error: Exception) -> str:

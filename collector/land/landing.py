@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tailbudget.analytics.recognise import span_select
-from tailbudget.instrument.vocabulary import GPU_METRICS
+from tailbudget.instrument.vocabulary import ENGINE_METRICS, GPU_METRICS
 
 from ..journal.writer import Position
 from ..receive.batches import Batches, LogBatches, MetricBatches, SpanBatches
@@ -36,6 +36,7 @@ HEALTH: Final = pa.schema(
 BODIES: Final = pa.schema([("digest", pa.binary()), ("spans", pa.int64())])
 #: Metric names and the columns of `gpu` that they fill, side by side.
 GPU_COLUMNS: Final = {"names": list(GPU_METRICS), "columns": list(GPU_METRICS.values())}
+ENGINE_COLUMNS: Final = {"names": list(ENGINE_METRICS), "columns": list(ENGINE_METRICS.values())}
 
 
 @cache
@@ -146,6 +147,7 @@ class Landing:
             if tables["spans"].num_rows:
                 self._connection.execute(f"insert into spans_open by name {span_select()}")
                 self._connection.execute(landing_sql("dirty"), arrived)
+                self._connection.execute(landing_sql("lag"), arrived)
             for name in ("events", "links"):
                 if tables[name].num_rows:
                     self._connection.execute(landing_sql(name))
@@ -154,12 +156,13 @@ class Landing:
         points = pa.concat_tables(part.metrics for part in batches)
         resources = pa.concat_tables(part.resources for part in batches)
         rates = self._rates.bins(_with_instance(_named(points, NAMES), resources))
-        gpu = _named(points, GPU_METRICS)
         with self._batch(metrics=points):
             self._connection.execute(landing_sql("metrics"))
-        if gpu.num_rows:
-            with self._batch(metrics=gpu, resources=resources):
-                self._connection.execute(landing_sql("gpu"), GPU_COLUMNS)
+        for name, columns in (("gpu", GPU_COLUMNS), ("engine", ENGINE_COLUMNS)):
+            samples = _named(points, columns["names"])
+            if samples.num_rows:
+                with self._batch(metrics=samples, resources=resources):
+                    self._connection.execute(landing_sql(name), columns)
         if rates.num_rows:
             with self._batch(decode_rate=rates):
                 self._connection.execute(landing_sql("decode_rate"))

@@ -291,6 +291,21 @@ create table violations (
     over_ms DOUBLE                     -- by how much
 );
 
+-- One row a minute (an hour, of what ended 26 hours ago), measure, group and bucket, or several that add up: how many
+-- requests that are not synthetic had a value between 1.02^(bucket - 1) and 1.02^bucket milliseconds.
+create table rollup_minute (
+    minute TIMESTAMPTZ not null,       -- in which the requests started
+    measure VARCHAR not null,          -- column of requests: total_ms, ttft_ms, usable_ms, final_ms or a stage's
+    service VARCHAR,                   -- of the requests
+    route VARCHAR,                     -- of the requests
+    model VARCHAR,                     -- of the requests
+    tenant VARCHAR,                    -- of the requests; `other` for all but the 200 largest of a day, once it ended 26 hours ago
+    outcome VARCHAR,                   -- of the requests
+    bucket INTEGER not null,           -- -32768 for a value of 0
+    n BIGINT not null,                 -- requests; negative where a late span changed what was counted before
+    total_ms DECIMAL(18, 3) not null   -- sum of their values, each rounded to the microsecond
+);
+
 -- One row a request that runs longer than its first token should take, as its service says every 5 s; gone once its span came.
 create table live (
     trace_id UUID not null,            -- its trace
@@ -335,7 +350,45 @@ create table alerts (
     instance VARCHAR,                  -- what it is about
     value DOUBLE,                      -- what was seen
     threshold DOUBLE,                  -- what was allowed
-    summary VARCHAR not null           -- one sentence for a person
+    summary VARCHAR not null,          -- one sentence for a person
+    scope VARCHAR,                     -- what sags with it, null for a series alone: alerts of one scope are one page
+    labels JSON,                       -- what it is about by name: objective, part, ...
+    owner VARCHAR,                     -- who answers for it, from the objective
+    runbook VARCHAR,                   -- what to do, from the objective
+    acknowledged TIMESTAMPTZ,          -- when a person took it, null until then
+    acknowledged_by VARCHAR            -- who took it
+);
+
+-- One row an objective, part and minute that had events: what its error budget is counted from.
+create table slo_minute (
+    objective VARCHAR not null,        -- its name
+    part VARCHAR not null,             -- the tenant, model, ... that has a budget of its own; empty when all share one
+    minute TIMESTAMPTZ not null,       -- start of the minute, or of the slice
+    n BIGINT not null,                 -- events that count, or 1 for a slice
+    bad BIGINT not null                -- of them bad
+);
+
+-- One row an objective and part: how its error budget stands.
+create table slo_status (
+    objective VARCHAR not null,        -- its name
+    part VARCHAR not null,             -- the tenant, model, ... that has a budget of its own; empty when all share one
+    judged TIMESTAMPTZ not null,       -- when
+    goal VARCHAR not null,             -- what is promised, in words
+    target DOUBLE not null,            -- share that must be good, 0 to 1
+    period VARCHAR not null,           -- over what time: 30d, or month
+    n BIGINT not null,                 -- events of the period
+    bad BIGINT not null,               -- of them bad
+    good_share DOUBLE,                 -- 1 - bad / n
+    budget_left DOUBLE,                -- share of the error budget, negative when overspent
+    hours_left DOUBLE,                 -- until it is spent at the last hour's burn, null while nothing burns
+    burn_1h DOUBLE,                    -- budgets a period that the last hour's bad share would spend
+    burn_6h DOUBLE,                    -- the same of 6 hours
+    burn_1d DOUBLE,                    -- the same of a day
+    burn_3d DOUBLE,                    -- the same of 3 days
+    firing VARCHAR[] not null,         -- burn rules that fire
+    blind_since TIMESTAMPTZ,           -- when the last event was, where more were expected since; else null
+    owner VARCHAR,                     -- who answers for it
+    runbook VARCHAR                    -- what to do
 );
 
 -- One row a sample of one GPU.
@@ -356,13 +409,36 @@ create table gpu (
     up BOOLEAN not null                -- false when the GPU did not answer
 );
 
+-- One row a sample of one inference engine and model: pushed by our runtime, or scraped from its /metrics.
+create table engine (
+    t TIMESTAMPTZ not null,            -- when
+    instance VARCHAR not null,         -- host and port
+    model VARCHAR,                     -- model, null where the engine does not say
+    source VARCHAR,                    -- vllm, sglang, tailbudget, or the service that pushed it
+    up BOOLEAN not null,               -- false when it did not answer
+    running DOUBLE,                    -- requests in the batch
+    waiting DOUBLE,                    -- requests in the queue
+    kv_used DOUBLE,                    -- share of the KV cache in use, 0 to 1
+    batch_tokens DOUBLE,               -- mean tokens computed a step since the last sample
+    step_ms DOUBLE,                    -- length of a step
+    prefix_queries DOUBLE,             -- prompt tokens looked up in the prefix cache since the last sample
+    prefix_hits DOUBLE,                -- and found there
+    prompt_tokens DOUBLE,              -- computed since the last sample
+    generation_tokens DOUBLE,          -- generated since the last sample
+    drafts DOUBLE,                     -- tokens drafted by speculation since the last sample
+    accepted DOUBLE,                   -- and accepted
+    preemptions DOUBLE                 -- since the last sample
+);
+
 -- One row a minute, sender and reason: what was received, and what of it was not stored.
 create table ingest_health (
     minute TIMESTAMPTZ not null,       -- start of the minute
     service VARCHAR,                   -- who sent it
     signal VARCHAR not null,           -- traces, metrics or logs
     reason VARCHAR not null,           -- accepted, or why not: duplicate, bad_id, content_dropped, ...
-    n BIGINT not null                  -- spans, points, records or attributes
+    n BIGINT not null,                 -- spans, points, records or attributes
+    lag_sum_s DOUBLE,                  -- of accepted spans: seconds from their end until they landed, summed
+    lag_max_s DOUBLE                   -- of accepted spans: the most; negative when the sender's clock is ahead
 );
 
 -- One row a trace that has spans not yet assembled.

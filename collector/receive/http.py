@@ -15,11 +15,13 @@ from ..journal.record import ENCODINGS, Encoding
 from ..token import bears
 from .cors import Cors
 from .endpoints import BY_PATH, Endpoint
-from .receiver import JSON, PROTOBUF, Media, Received, Receiver
+from .receiver import JSON, PROTOBUF, Media, Received, Receiver, Taken
 from .refusal import NO_TOKEN, RETRY_AFTER_S, RefusedError, refusal_of
 from .room import Hold
 
 MEDIA: Final[Mapping[str, Media]] = {media: media for media in get_args(Media)}
+#: Tells a sender that wants to know: OTLP's answer to a repeat is that to the body.
+REPEATED: Final = {"tailbudget-repeated": "true"}
 #: A body that takes longer to arrive holds memory that others need.
 BODY_WITHIN_S: Final = 30.0
 
@@ -45,7 +47,9 @@ class OtlpApp:
         extra = self._cors.headers(fields.get(b"origin", b"").decode("latin-1"))
         status = 200
         try:
-            answer = await self._answer(scope, receive, fields)
+            taken = await self._taken(scope, receive, fields)
+            answer = taken.answer
+            extra |= REPEATED if taken.repeated else {}
         except ClientGoneError:
             self._counters.bodies.labels(signal, "client gone").inc()
             return
@@ -59,7 +63,7 @@ class OtlpApp:
         content_type = MEDIA.get(_media(fields), JSON)
         await respond(send, status, _written(answer, content_type), content_type=content_type, extra=extra)
 
-    async def _answer(self, scope: Scope, receive: Receive, fields: Mapping[bytes, bytes]) -> Message:
+    async def _taken(self, scope: Scope, receive: Receive, fields: Mapping[bytes, bytes]) -> Taken:
         endpoint = BY_PATH.get(scope["path"])
         if endpoint is None:
             known = ", ".join(BY_PATH)

@@ -29,6 +29,14 @@ class Received:
     encoding: Encoding = "identity"
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The response to a body that was taken, and whether it had been taken before."""
+
+    answer: Message
+    repeated: bool
+
+
 #: Told of every body that was accepted for the first time, after its acknowledgement is sure; must not wait.
 PassOn = Callable[[Received], None]
 
@@ -51,7 +59,7 @@ class Receiver:
         self.room: Final = room
         self.max_body_bytes: Final = max_body_bytes
 
-    async def take(self, received: Received, hold: Hold) -> Message:
+    async def take(self, received: Received, hold: Hold) -> Taken:
         """Return the response once the body is on disk; `hold` has the bytes of `received.data`.
 
         Raises what `refusal.FAULTS` names.
@@ -63,7 +71,7 @@ class Receiver:
             accepted = await self._intake.accept(endpoint.signal, body, packed)
         if not accepted.repeated:
             self._pass_on(received)
-        return endpoint.answer(rejected=accepted.rejected)
+        return Taken(endpoint.answer(rejected=accepted.rejected), accepted.repeated)
 
     async def _unpacked(self, received: Received, hold: Hold) -> tuple[bytes, Packed]:
         """Return the protobuf body, and how it goes to the journal."""

@@ -29,6 +29,7 @@ STREAMS: Final = 64
 #: An acknowledgement takes milliseconds, and two seconds when landing cannot keep up.
 ANSWER_WITHIN_S: Final = 20.0
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+ANY_HOST: Final = "0.0.0.0"  # noqa: S104 - what an empty --host asks for
 SETTING: Final = "--grpc or TAILBUDGET_GRPC_PORT"
 DETAILS: Final = "grpc-status-details-bin"
 STATUSES: Final = {status.value[0]: status for status in grpc.StatusCode}
@@ -48,7 +49,7 @@ class GrpcPort:
             ],
         )
         bind(host, port, setting=SETTING).close()  # says why a port cannot be had, which gRPC does not
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        address = f"[{host}]:{port}" if ":" in host else f"{host or ANY_HOST}:{port}"
         try:
             if tls is None:
                 self._server.add_insecure_port(address)
@@ -140,8 +141,8 @@ class _Services(grpc.GenericRpcHandler):
     async def _take(self, endpoint: Endpoint, message: bytes) -> bytes:
         with self._receiver.room.hold() as hold:
             hold.take(len(message))
-            answer = await self._receiver.take(Received(endpoint=endpoint, data=message), hold)
-        return answer.SerializeToString()
+            taken = await self._receiver.take(Received(endpoint=endpoint, data=message), hold)
+        return taken.answer.SerializeToString()
 
     def _refusing(self, endpoint: Endpoint, refusal: Refusal) -> Handler:
         def refuse(_messages: object, context: grpc.ServicerContext) -> NoReturn:

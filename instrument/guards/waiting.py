@@ -1,6 +1,7 @@
 """A bounded queue before something that serves a few at once, which refuses work that it could not begin in time."""
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -51,8 +52,9 @@ class _ThreadPlace:
 class BoundedQueue(Reporting):
     """Context manager, plain and asynchronous: at most `at_once` inside, at most `most_waiting` before it, in order.
 
-    Entering raises QueueFullError when there is no place, or when the wait that Little's law expects is longer than
-    `max_wait_s` or than what is left of the request's budget. Waiting is a stage `queue` of the request.
+    Entering raises QueueFullError when there is no place, when the wait that Little's law expects is longer than
+    `max_wait_s` or than what is left of the request's budget, and when the wait turned out that long. Waiting is a
+    stage `queue` of the request.
     """
 
     def __init__(
@@ -107,20 +109,23 @@ class BoundedQueue(Reporting):
         took_s = self._ends_s[-1] - self._ends_s[0]
         return (len(self._waiting) + 1) * took_s / (len(self._ends_s) - 1)
 
-    def _enter_or_wait(self, place: Callable[[], _Place]) -> _Place | None:
-        """Return None when there is room, else the place that was taken in the queue."""
+    def _limit_s(self) -> float | None:
         left_s = convert(remaining_ms(), "ms", "s")
+        limit_s = min(left_s, self._max_wait_s or left_s)
+        return None if limit_s == math.inf else limit_s
+
+    def _enter_or_wait(self, place: Callable[[], _Place], limit_s: float | None) -> _Place | None:
+        """Return None when there is room, else the place that was taken in the queue."""
         with self._lock:
             if self._inside < self._at_once and not self._waiting:
                 self._inside += 1
                 return None
             expected_s = self._expected_s()
-            limit_s = min(left_s, self._max_wait_s or left_s)
-            if len(self._waiting) >= self._most_waiting or expected_s > limit_s:
+            if len(self._waiting) >= self._most_waiting or (limit_s is not None and expected_s > limit_s):
+                allowed = "" if limit_s is None else f", {limit_s:.1f} s allowed"
+                taken = f"{len(self._waiting)} of {self._most_waiting} wait"
                 raise QueueFullError(
-                    f"{self.name}: {len(self._waiting)} of {self._most_waiting} wait, {expected_s:.1f} s to wait, "
-                    f"{limit_s:.1f} s allowed",
-                    retry_after_s=expected_s,
+                    f"{self.name}: {taken}, {expected_s:.1f} s to wait{allowed}", retry_after_s=expected_s
                 )
             mine = place()
             self._waiting.append(mine)
@@ -144,11 +149,13 @@ class BoundedQueue(Reporting):
     def __enter__(self) -> Self:
         self.report()
         began_s = self._clock()
-        place = self._enter_or_wait(_ThreadPlace)
+        limit_s = self._limit_s()
+        place = self._enter_or_wait(_ThreadPlace, limit_s)
         if isinstance(place, _ThreadPlace):
             waiting = OpenStage("queue", self.name, {})
             try:
-                place.turn.wait()
+                if not place.turn.wait(limit_s):
+                    raise QueueFullError(f"{self.name}: waited {limit_s:.1f} s, which is all that was allowed")
             except BaseException as error:
                 self._give_up(place)
                 waiting.end(error)
@@ -161,11 +168,14 @@ class BoundedQueue(Reporting):
     async def __aenter__(self) -> Self:
         self.report()
         began_s = self._clock()
-        place = self._enter_or_wait(_AsyncPlace)
+        limit_s = self._limit_s()
+        place = self._enter_or_wait(_AsyncPlace, limit_s)
         if isinstance(place, _AsyncPlace):
             waiting = OpenStage("queue", self.name, {})
             try:
-                await place.turn
+                done, _ = await asyncio.wait([place.turn], timeout=limit_s)
+                if not done:
+                    raise QueueFullError(f"{self.name}: waited {limit_s:.1f} s, which is all that was allowed")
             except BaseException as error:
                 self._give_up(place)
                 waiting.end(error)

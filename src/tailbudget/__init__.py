@@ -10,6 +10,7 @@ from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.feedback import feedback, request_id
 from tailbudget.instrument.hygiene import count_tokens_with, describe_prompt
 from tailbudget.instrument.lifecycle import init, shutdown
+from tailbudget.instrument.loop_lag import watch_loop
 from tailbudget.instrument.request import annotate, request, usable
 from tailbudget.instrument.stages import stage, within
 from tailbudget.instrument.streams import stream
@@ -33,5 +34,6 @@ __all__ = [
     "stage",
     "stream",
     "usable",
+    "watch_loop",
     "within",
 ]

@@ -24,7 +24,7 @@ else:
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # type: ignore[assignment]
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # type: ignore[assignment]
 
-SPANS = 2000  # more than one batch
+SPANS = 700  # more than one batch
 
 
 def main(service: str) -> None:

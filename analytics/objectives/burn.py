@@ -1,0 +1,168 @@
+"""Error budgets: what an objective has counted, how fast its budget burns, and what would have fired."""
+
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+
+from ..reader import Reader
+from .model import CLOCKS, DAY_S, Limit, Objective, Period, stages_of
+
+SQL: Final = Path(__file__).with_name("sql")
+#: Requests that are bad however fast they were; `left` is judged by its clocks, `rejected` is the caller's own doing.
+BAD_OUTCOMES: Final = ("error", "timeout", "dropped", "shed", "lost")
+#: Measured: 11 false pages a month become 0.1 at 5 to 30 requests an hour.
+LEAST_BAD: Final = 3
+#: A rule that even nothing but bad events could not fire, as 14.4x below a target of 93.06 %, fires at this share.
+CAP: Final = 0.9
+#: An alarm is over when its rules were silent for so long.
+QUIET_MIN: Final = 5
+LONGEST: Final = timedelta(days=3)
+#: The least silence that makes an objective blind.
+BLIND_S: Final = 600
+#: The slowest call's, since a request has no such clock of its own.
+TPOT: Final = "(select max(tpot_ms) from calls where (trace_id, request_id) = (requests.trace_id, requests.request_id))"
+
+
+def status(reader: Reader, objective: Objective, *, now: datetime, stored: bool = False) -> pa.Table:
+    """Return one row a part that had events in the period, the least budget left first.
+
+    Columns: part (empty when all share one budget), n, bad, good_share, budget_left (1 is all of it, negative is
+    overspent), hours_left (at the last hour's burn; null while nothing burns), burn_1h, burn_6h, burn_1d, burn_3d,
+    firing (names of rules), paging. With `stored` the period is read from `slo_minute`, as a collector counted it.
+    """
+    since = period_start(objective.period, now)
+    query = f"{_counted(objective, stored=stored)}, {_sql('burn')}, {_sql('status')}"
+    events_from = now - LONGEST if stored else min(since, now - LONGEST)
+    params = _params(objective, now, now, stored=stored)
+    return reader.query(query, {**params, "since": since, "events_from": events_from})
+
+
+def alarms(reader: Reader, objective: Objective, *, since: datetime, until: datetime, stored: bool = False) -> pa.Table:
+    """Return one row an alarm that the objective's burn rules raise on what is stored from `since` to `until`.
+
+    Columns: part, severity (page or ticket), rule, opened, closed (null while it lasts), burn (the highest), bad, n.
+    """
+    query = f"{_counted(objective, stored=stored)}, {_sql('burn')}, {_sql('alarms')}"
+    return reader.query(query, {**_params(objective, since, until, stored=stored), "quiet_min": QUIET_MIN})
+
+
+def burn(reader: Reader, objective: Objective, *, since: datetime, until: datetime) -> pa.Table:
+    """Return one row a part, minute and rule.
+
+    Columns: part, minute, rule, severity, factor, n, bad, long_burn, short_burn, firing.
+    """
+    query = f"{_counted(objective)}, {_sql('burn')} {_sql('all')}"
+    return reader.query(query, _params(objective, since, until))
+
+
+def count_sql(objective: Objective) -> str:
+    """Return the statement that counts events into `slo_minute`; it binds `objective` and `counts_params`."""
+    return f"{_sql('count')} {_counted(objective)} {_sql('counts')}"
+
+
+def counts_params(objective: Objective, *, since: datetime, until: datetime) -> dict[str, object]:
+    """Return the parameters of the minutes with events from `since` to `until`."""
+    return {**_slices(objective), "events_from": since, "to_ts": until}
+
+
+def blind(reader: Reader, objective: Objective, *, now: datetime) -> tuple[datetime | None, bool]:
+    """Return when the last event of the objective was, and whether some were expected since: then nobody sees it."""
+    query = _sql("blind").format(events=_events(objective))
+    params = {"events_from": now - timedelta(days=8), "to_ts": now, "least_s": BLIND_S}
+    (row,) = reader.query(query, params).to_pylist()
+    return row["last_event"], bool(row["blind"])
+
+
+def unreachable(objective: Objective) -> tuple[str, ...]:
+    """Return a sentence for each burn rule that could never fire with this target and fires at CAP instead."""
+    days = objective.period.days
+    factors = {
+        "2% in 1h": 0.02 * days * 24,
+        "5% in 6h": 0.05 * days * 4,
+        "10% in 1d": 0.1 * days,
+        "10% in 3d": 0.1 * days / 3,
+    }
+    return tuple(
+        f"the rule {name!r} needs {factor:.3g} x the budget, beyond what a target of {objective.target * 100:g} % "
+        f"allows: it fires at {CAP * 100:g} % bad instead"
+        for name, factor in factors.items()
+        if factor * (1 - objective.target) > CAP
+    )
+
+
+def period_start(period: Period, now: datetime) -> datetime:
+    """Return when the period that holds `now` began."""
+    if not period.calendar:
+        return now - timedelta(days=period.days)
+    zone = ZoneInfo(period.zone)
+    day = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    first = {
+        "day": day,
+        "week": day - timedelta(days=day.weekday()),
+        "month": day.replace(day=1),
+        "quarter": day.replace(month=day.month - (day.month - 1) % 3, day=1),
+        "year": day.replace(month=1, day=1),
+    }
+    return first[period.calendar]
+
+
+def _counted(objective: Objective, *, stored: bool = False) -> str:
+    """Return the two relations that every question about an objective begins with: `events` and `minutes`."""
+    aggregate = _sql("stored_minutes" if stored else "slices" if objective.method == "timeslices" else "minutes")
+    return f"with events as ({_events(objective)}), minutes as ({aggregate})"
+
+
+def _events(objective: Objective) -> str:
+    bad_outcomes = BAD_OUTCOMES if objective.degraded_good else (*BAD_OUTCOMES, "degraded")
+    failed = "outcome in (" + ", ".join(f"'{outcome}'" for outcome in bad_outcomes) + ")"
+    over = " or ".join(f"coalesce({_over(limit)}, false)" for limit in objective.limits) or "false"
+    measured = " or ".join(f"{_measure(limit.measure)} is not null" for limit in objective.limits) or "true"
+    words = {
+        "part": objective.per or "null",
+        "where": objective.where or "true",
+        "bad": f"not coalesce({objective.good}, false)" if objective.good else f"{failed} or {over}",
+        "counts": "true" if objective.good else f"outcome <> 'rejected' and ({failed} or {measured})",
+    }
+    return _sql("events").format(**words)
+
+
+def _over(limit: Limit) -> str:
+    return f"{_measure(limit.measure)} {'>' if limit.inclusive else '>='} {limit.below_ms!r}"
+
+
+def _measure(measure: str) -> str:
+    if measure == "tpot":
+        return TPOT
+    columns = (measure,) if measure in CLOCKS else stages_of(measure)
+    return "(" + " + ".join(f"{column}_ms" for column in columns) + ")"
+
+
+def _params(objective: Objective, since: datetime, until: datetime, *, stored: bool = False) -> dict[str, object]:
+    counted: dict[str, object] = {"objective": objective.name} if stored else _slices(objective)
+    return {
+        "events_from": since - LONGEST,
+        "from_ts": since,
+        "to_ts": until,
+        "target": objective.target,
+        "period_s": objective.period.days * DAY_S,
+        "cap": CAP,
+        "least_bad": LEAST_BAD,
+        **counted,
+    }
+
+
+def _slices(objective: Objective) -> dict[str, object]:
+    if objective.method != "timeslices":
+        return {}
+    return {"slice_s": objective.slice_s, "slice_target": objective.slice_target}
+
+
+@cache
+def _sql(name: str) -> str:
+    return "\n".join(
+        line for line in (SQL / f"{name}.sql").read_text(encoding="utf-8").splitlines() if not line.startswith("--")
+    )

@@ -1,0 +1,30 @@
+-- One row: when the last event was, and whether none since then means that nobody sees any more.
+-- Silence counts from 20 times the median gap of the same hour a week before (a day before, where no week is stored),
+-- and only where that hour had events.
+with events as (
+    {events}
+),
+last as (
+    select max(t) as t from events
+),
+before as (
+    select t, lag(t) over (order by t) as previous, t < $to_ts::timestamptz - interval 6 day as week_ago
+    from events
+    where t between $to_ts::timestamptz - interval 7 day - interval 30 minute and $to_ts::timestamptz - interval 7 day + interval 30 minute
+        or t between $to_ts::timestamptz - interval 1 day - interval 30 minute and $to_ts::timestamptz - interval 1 day + interval 30 minute
+),
+usual as (
+    select week_ago, median(epoch(t) - epoch(previous)) as gap_s
+    from before
+    where t - previous < interval 1 hour
+    group by week_ago
+)
+select
+    last.t as last_event,
+    coalesce(
+        epoch($to_ts::timestamptz) - epoch(last.t) > greatest($least_s, 20 * arg_max(usual.gap_s, usual.week_ago))
+            and count(usual.gap_s) > 0, false
+    ) as blind
+from last
+left join usual on true
+group by last.t

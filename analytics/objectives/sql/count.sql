@@ -1,0 +1,2 @@
+-- Keeps the minutes (or slices) with events of one objective.
+insert into slo_minute by name

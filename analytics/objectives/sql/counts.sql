@@ -1,0 +1,2 @@
+-- One row a part and minute (or slice) with events.
+select $objective as objective, part, minute, n, bad from minutes

@@ -1,0 +1,58 @@
+-- One row a cause that the GPUs' samples or the calls show for a slow series, the surest first; none when nothing does.
+with lately as (
+    select
+        $opened::timestamptz - to_seconds($window_s) as start,
+        $opened::timestamptz + to_seconds($window_s) as finish,
+        $opened::timestamptz - to_seconds($baseline_s + $gap_s) as usual_start,
+        $opened::timestamptz - to_seconds($gap_s) as usual_finish
+),
+series as (
+    select
+        arg_max(model, t) as model,
+        arg_max(instance, t) as instance,
+        arg_max(side, t) as side
+    from decode_rate
+    where series = $series and t <= $opened::timestamptz
+),
+sample as (  -- NVML's event bits: 0x4 software power cap, 0x8 slowdown, 0x20 and 0x40 thermal, 0x80 power brake
+    select
+        host, gpu, sm_mhz,
+        sampled_at >= start as now,
+        (throttle & 132) > 0 as capped,
+        (throttle & 104) > 0 as hot
+    from gpu, lately
+    where util > 0
+        and ((sampled_at >= start and sampled_at < finish)
+            or (sampled_at >= usual_start and sampled_at < usual_finish))
+),
+device as (
+    select
+        avg(capped::int) filter (where now) - coalesce(avg(capped::int) filter (where not now), 0) as capped_more,
+        avg(hot::int) filter (where now) - coalesce(avg(hot::int) filter (where not now), 0) as hot_more,
+        median(sm_mhz) filter (where now) / median(sm_mhz) filter (where not now) as clock
+    from sample
+    group by host, gpu
+),
+reader as (  -- what the caller sat on is in the time of its streams
+    select
+        sum(consumer_ms) filter (where started >= start) / sum(decode_ms) filter (where started >= start) as now,
+        coalesce(sum(consumer_ms) filter (where started < usual_finish)
+            / sum(decode_ms) filter (where started < usual_finish), 0) as usual
+    from calls, lately, series
+    where calls.started >= usual_start and calls.started < finish
+        and series.side = 'client'
+        and calls.model is not distinct from series.model
+        and (calls.server_address is null or calls.server_address is not distinct from series.instance)
+),
+found as (
+    select 1 as place, 'slow reader' as cause from reader where now > 0.2 and now > 2 * usual
+    union all
+    select 2, 'GPU power cap' from device, series where side = 'server' and capped_more >= 0.3
+    union all
+    select 3, 'GPU slowdown' from device, series where side = 'server' and hot_more >= 0.3
+    union all
+    select 4, 'GPU clock' from device, series where side = 'server' and clock <= 0.9
+)
+select distinct place, cause
+from found
+order by place

@@ -1,0 +1,16 @@
+-- One row a stage: its time on the critical path at each rank of $ranks, over the requests of the window that ended well.
+with shown as (
+    from requests
+    where started >= $from_ts::timestamptz
+        and started < $to_ts::timestamptz
+        and ($route::varchar is null or route = $route)
+        and not synthetic
+        and outcome in ('ok', 'left', 'degraded')
+)
+select stage, quantile_cont(ms, $ranks::double[]) as ms, count(*) as n
+from (
+    unpivot (
+        select network_ms, queue_ms, retrieval_ms, prompt_ms, prefill_ms, decode_ms, tools_ms, post_ms, other_ms from shown
+    ) on * into name stage value ms
+)
+group by stage

@@ -1,0 +1,105 @@
+"""Error budgets on a timer: what objectives have counted, what of it fires, and which of them see nothing any more."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import duckdb
+
+from tailbudget.analytics.objectives import Objective, burn
+from tailbudget.analytics.reader import ConnectionReader, QueryError
+
+from . import book, words
+from .book import Alarm, Change
+from .objectives import ObjectiveFiles
+
+KINDS: Final = ("burn", "blind", "objectives")
+#: A late span may change a request for so long; what is older is counted anew once an hour.
+LATE: Final = timedelta(minutes=15)
+RECOUNT_EVERY: Final = timedelta(hours=1)
+RECOUNT: Final = timedelta(days=1)
+#: Alarms are judged over so long, so that one whose rules pause for a minute goes on.
+LOOK_BACK: Final = timedelta(minutes=2 * burn.QUIET_MIN)
+
+
+class BurnAlerts:
+    """Keeps `slo_minute`, `slo_status` and the alerts of objectives up to date."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, files: ObjectiveFiles) -> None:
+        self._connection = connection
+        self._reader = ConnectionReader(connection)
+        self._files = files
+        self._counted: dict[Objective, datetime] = {}  # what is counted, up to when
+        self._recounted: datetime | None = None
+
+    def update(self, now: datetime) -> list[Change]:
+        """Count, judge and write; return the alerts that this opened or closed."""
+        objectives = self._files.refresh()
+        since = self._since(objectives, now)
+        alarms = list(self._broken_file(now))
+        statuses: list[dict[str, object]] = []
+        for objective in objectives:
+            try:
+                self._count(objective, since=since[objective], now=now)
+                statuses += self._statuses(objective, now)
+                alarms += self._alarms(objective, statuses, now)
+            except (duckdb.BinderException, QueryError) as error:  # a condition that its column cannot answer
+                alarms.append(words.unjudged(objective, str(error).splitlines()[0], now=now))
+        self._counted = dict.fromkeys(objectives, now)
+        with self._transaction():
+            self._connection.execute(book.statement("clear_status"))
+            self._connection.execute(book.statement("forget_minutes"), {"names": [one.name for one in objectives]})
+            for row in statuses:
+                self._connection.execute(book.statement("write_status"), row)
+            return book.write(self._connection, alarms, kinds=KINDS, now=now)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("begin")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("rollback")
+            raise
+        self._connection.execute("commit")
+
+    def _since(self, objectives: tuple[Objective, ...], now: datetime) -> dict[Objective, datetime]:
+        """Return from when each objective is counted anew: all of its period when it is new or was changed."""
+        recount = self._recounted is None or now - self._recounted >= RECOUNT_EVERY
+        if recount:
+            self._recounted = now
+        since = {}
+        for one in objectives:
+            begin = min(burn.period_start(one.period, now), now - burn.LONGEST)
+            if one in self._counted:
+                begin = max(begin, min(self._counted[one], now) - (RECOUNT if recount else LATE))
+            day = begin.replace(hour=0, minute=0, second=0, microsecond=0)
+            since[one] = day + (begin - day) // timedelta(seconds=one.slice_s) * timedelta(seconds=one.slice_s)
+        return since
+
+    def _count(self, objective: Objective, *, since: datetime, now: datetime) -> None:
+        with self._transaction():  # ends before anything is read: readers have a transaction of their own
+            self._connection.execute(book.statement("refresh_minutes"), {"objective": objective.name, "since": since})
+            params = burn.counts_params(objective, since=since, until=now)
+            self._connection.execute(burn.count_sql(objective), {**params, "objective": objective.name})
+
+    def _statuses(self, objective: Objective, now: datetime) -> list[dict[str, object]]:
+        last_event, blind = burn.blind(self._reader, objective, now=now)
+        rows = burn.status(self._reader, objective, now=now, stored=True).to_pylist()
+        return [words.status(objective, row, now=now, blind_since=last_event if blind else None) for row in rows]
+
+    def _alarms(self, objective: Objective, statuses: Sequence[Mapping[str, Any]], now: datetime) -> Iterator[Alarm]:
+        budgets = {row["part"]: row for row in statuses if row["objective"] == objective.name}
+        found = burn.alarms(self._reader, objective, since=now - LOOK_BACK, until=now, stored=True)
+        for alarm in found.to_pylist():
+            if alarm["closed"] is None:
+                yield words.burning(objective, alarm, budgets.get(alarm["part"], {}))
+        since = next((row["blind_since"] for row in budgets.values() if row["blind_since"]), None)
+        if since is not None:
+            yield words.blind(objective, since=since, now=now)
+
+    def _broken_file(self, now: datetime) -> Iterator[Alarm]:
+        if self._files.error:
+            summary = f"the objectives of before hold on: {self._files.error}"
+            yield Alarm(kind="objectives", rule="file", severity="ticket", opened=now, summary=summary)

@@ -1,0 +1,2 @@
+-- Forgets how budgets stood.
+delete from slo_status

@@ -1,0 +1,4 @@
+-- One row an alert of these kinds that is open.
+select alert_id, kind, rule, severity, opened, labels
+from alerts
+where kind in (select unnest($kinds::varchar[])) and closed is null

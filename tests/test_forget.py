@@ -1,0 +1,186 @@
+"""What is forgotten is in no table and in no byte of the data folder, and everything else stays."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tailbudget.app.cli import run
+from tailbudget.collector.journal.record import Record
+from tailbudget.collector.journal.writer import Journal, Limits, Position
+from tailbudget.collector.land.forgetting import Forget, forget
+from tailbudget.collector.land.schema import create_or_check
+from tailbudget.instrument.errors import UserError
+
+from .collector_support import Collector, collector, send, trace_body, trace_request
+from .support import wait_until
+
+MARK = "Zq7-remember-me-not"
+
+
+def marked(folder: Path, mark: str = MARK) -> set[str]:
+    """Return the files that hold the mark."""
+    return {path.name for path in folder.rglob("*") if path.is_file() and mark.encode() in path.read_bytes()}
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A data file whose text is not compressed, so that bytes can be searched, with 250,000 spans of 500 tenants."""
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "storage_compatibility_version": "v1.5.0",
+        "memory_limit": "256MB",
+        "threads": "2",
+    }
+    with duckdb.connect(str(tmp_path / "t.duckdb"), config=config) as connection:
+        connection.execute("set force_compression = 'uncompressed'")
+        create_or_check(connection, name="t")
+        connection.execute(
+            f"""insert into spans by name
+            select md5((i // 5)::varchar)::uuid as trace_id, i as span_id, 'x' as name, 'SERVER' as kind,
+                   make_timestamptz(i) as started, i as start_ns, i + 1 as end_ns, 1 as duration_ns, 'UNSET' as status,
+                   1 as resource_id, 'container' as role, 'other' as rule, '{MARK}-' || (i // 5) % 500 || '-' as tenant,
+                   '{{"said": "{MARK}-' || (i // 5) % 500 || '-"}}' as attrs
+            from range(250000) t(i)"""
+        )
+        connection.execute(
+            """insert into requests by name
+            select span_id::varchar as request_id, trace_id, span_id, started, tenant, 'ok' as outcome, 1 as total_ms,
+                   0 as network_ms, 0 as queue_ms, 0 as retrieval_ms, 0 as prompt_ms, 0 as prefill_ms, 0 as decode_ms,
+                   0 as tools_ms, 0 as post_ms, 1 as other_ms, 0 as calls, 0 as tool_rounds, false as synthetic
+            from spans where span_id % 5 = 0"""
+        )
+        connection.execute(
+            """insert into metrics by name
+            select 'slo.requests.ended' as name, 'sum' as kind, started as t, 1 as resource_id,
+                   json_object('slo.tenant', tenant) as attrs from requests"""
+        )
+        connection.execute("checkpoint")
+        yield connection
+
+
+def counts(connection: duckdb.DuckDBPyConnection) -> tuple[int, ...]:
+    tables = ("spans", "requests", "metrics")
+    return tuple(connection.execute(f"select count(*) from {table}").fetchall()[0][0] for table in tables)
+
+
+def test_tenants_leave_no_byte_in_the_data_file(plain: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    for number in (7, 499):  # the second finds row groups that the first has rewritten
+        tenant = f"{MARK}-{number}-"
+        assert marked(tmp_path, tenant)
+        before = counts(plain)
+        found = forget(plain, Forget(tenant=tenant))
+        assert (found.traces, found.rows) == (100, {"metrics": 100, "requests": 100, "spans": 500})
+        assert counts(plain) == (before[0] - 500, before[1] - 100, before[2] - 100)
+        assert marked(tmp_path, tenant) == set()
+    assert marked(tmp_path, f"{MARK}-8-")
+    assert (
+        plain.execute("select count(distinct span_id), sum(span_id) from spans where tenant like '%-8-'").fetchall()[0][
+            0
+        ]
+        == 500
+    )
+
+
+def test_a_plain_delete_would_leave_them(plain: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    for table in ("spans", "requests"):
+        plain.execute(f"delete from {table} where tenant = '{MARK}-7-'")
+    plain.execute("checkpoint")
+    assert marked(tmp_path, f"{MARK}-7-")
+
+
+def test_one_request_goes_with_its_trace_alone(plain: duckdb.DuckDBPyConnection) -> None:
+    before = counts(plain)
+    assert forget(plain, Forget(request="1000")).rows == {"requests": 1, "spans": 5}
+    assert counts(plain) == (before[0] - 5, before[1] - 1, before[2])
+    assert forget(plain, Forget(request="1000")).traces == 0
+
+
+@pytest.mark.parametrize("fields", [{}, {"tenant": ""}, {"tenant": "a", "request": "b"}])
+def test_what_to_forget_is_one_of_two(fields: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="expected one of the two"):
+        Forget(**fields)
+
+
+def test_a_rolled_journal_goes_on_in_a_new_segment(tmp_path: Path) -> None:
+    limits = Limits(journal_bytes=1 << 30, segment_bytes=1 << 20, free_bytes=0)
+    journal = Journal(tmp_path, segment=3, limits=limits)
+    journal.start()
+    written: list[Position] = []
+
+    def append() -> None:
+        done = threading.Event()
+
+        def stored(start: Position, _: Position) -> None:
+            written.append(start)
+            done.set()
+
+        record = Record(signal="traces", encoding="identity", digest=bytes(16), arrived_ns=1, payload=b"x")
+        journal.append(record, written=stored, refused=lambda error: done.set())
+        assert done.wait(10)
+
+    assert journal.roll() == 3  # nothing was written yet
+    append()
+    assert journal.roll() == 4
+    append()
+    journal.discard_before(4)
+    assert [path.name for path in tmp_path.iterdir()] == ["0000000004.journal"]
+    journal.close()
+    assert [position.segment for position in written] == [3, 4]
+    assert journal.roll() == 4
+
+
+def tenant_body(tenant: str, *, seed: int) -> bytes:
+    return trace_request(3, seed=seed, attributes={"slo.tenant": tenant, "slo.request": "chat"}).SerializeToString()
+
+
+def filled(running: Collector) -> None:
+    assert running.post("/v1/traces", tenant_body(MARK, seed=1))[0] == 200
+    assert running.post("/v1/traces", tenant_body("other", seed=2))[0] == 200
+    assert running.post("/v1/traces", trace_body(2, seed=3))[0] == 200
+    wait_until(lambda: running.value("select count(*) from spans") == 8)
+
+
+def test_a_running_collector_forgets_a_tenant_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    with collector(data) as running:
+        filled(running)
+        assert marked(data)
+        assert run(["forget", "--tenant", MARK, "--api", f"http://127.0.0.1:{running.api_port}"]) == 0
+        assert "forgot 3 traces: " in capsys.readouterr().out
+        assert marked(data) == set()
+        assert running.value("select count(*) from spans") == 5
+        assert running.post("/v1/traces", tenant_body("other", seed=4))[0] == 200
+        wait_until(lambda: running.value("select count(*) from spans") == 8)
+        running.kill()
+        running.start()
+        assert running.value("select count(*) from spans where tenant = 'other'") == 6
+        assert marked(data) == set()
+
+
+def test_a_folder_that_nobody_has_open_forgets_too_journal_included(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    with collector(data) as running:
+        filled(running)
+        assert running.post("/v1/traces", tenant_body(MARK, seed=9))[0] == 200
+        running.kill()  # the last may be in the journal alone
+    assert marked(data)
+    assert run(["forget", "--tenant", MARK, "--data", str(data)]) == 0
+    assert "forgot 6 traces" in capsys.readouterr().out
+    assert marked(data) == set()
+    assert list((data / "journal").iterdir()) == []
+    assert run(["forget", "--request", "x", "--data", str(tmp_path / "nothing")]) == 1
+
+
+def test_only_who_bears_the_token_may_let_forget(tmp_path: Path) -> None:
+    with collector(tmp_path / "data", token="s3cret") as running:
+        body = json.dumps({"tenant": "x"}).encode()
+        assert send(running.api_port, "POST", "/v1/forget", body, {})[0] == 401
+        bearer = {"Authorization": "Bearer s3cret"}
+        assert send(running.api_port, "POST", "/v1/forget", b'{"tenants": "x"}', bearer)[0] == 400
+        status, _, answer = send(running.api_port, "POST", "/v1/forget", body, bearer)
+        assert (status, json.loads(answer)) == (200, {"traces": 0, "rows": {}})
