@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import duckdb
 
 from .land.forgetting import Forget, Forgotten, forget
+from .seal.sealer import Sealer
 
 log: Final = logging.getLogger(__name__)
 
@@ -26,17 +28,21 @@ class Erasures:
     """Takes requests to forget from any thread; `run` is a chore of the lander's.
 
     `roll()` begins a segment of the journal and returns its number, `waits(segment)` says whether a body from before it
-    has not landed, `discard(segment)` deletes what came before it.
+    has not landed, `discard(segment)` deletes what came before it. A file that is half sealed is begun anew.
     """
 
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
         *,
+        data: Path,
+        sealer: Sealer,
         roll: Callable[[], int],
         waits: Callable[[int], bool],
         discard: Callable[[int], None],
     ) -> None:
+        self._data = data
+        self._sealer = sealer
         self._connection = connection
         self._roll = roll
         self._waits = waits
@@ -65,7 +71,8 @@ class Erasures:
 
     def _forget(self, asked: _Asked, segment: int) -> None:
         try:
-            found = forget(self._connection, asked.what)
+            self._sealer.abandon()
+            found = forget(self._connection, asked.what, data=self._data)
             self._discard(segment)
         except (duckdb.Error, OSError) as error:
             log.error("forgetting failed: %s", error)

@@ -38,7 +38,7 @@ def plain(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         connection.execute("set force_compression = 'uncompressed'")
         create_or_check(connection, name="t")
         connection.execute(
-            f"""insert into spans by name
+            f"""insert into spans_open by name
             select md5((i // 5)::varchar)::uuid as trace_id, i as span_id, 'x' as name, 'SERVER' as kind,
                    make_timestamptz(i) as started, i as start_ns, i + 1 as end_ns, 1 as duration_ns, 'UNSET' as status,
                    1 as resource_id, 'container' as role, 'other' as rule, '{MARK}-' || (i // 5) % 500 || '-' as tenant,
@@ -53,7 +53,7 @@ def plain(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             from spans where span_id % 5 = 0"""
         )
         connection.execute(
-            """insert into metrics by name
+            """insert into metrics_open by name
             select 'slo.requests.ended' as name, 'sum' as kind, started as t, 1 as resource_id,
                    json_object('slo.tenant', tenant) as attrs from requests"""
         )
@@ -71,7 +71,7 @@ def test_tenants_leave_no_byte_in_the_data_file(plain: duckdb.DuckDBPyConnection
         tenant = f"{MARK}-{number}-"
         assert marked(tmp_path, tenant)
         before = counts(plain)
-        found = forget(plain, Forget(tenant=tenant))
+        found = forget(plain, Forget(tenant=tenant), data=tmp_path)
         assert (found.traces, found.rows) == (100, {"metrics": 100, "requests": 100, "spans": 500})
         assert counts(plain) == (before[0] - 500, before[1] - 100, before[2] - 100)
         assert marked(tmp_path, tenant) == set()
@@ -85,17 +85,17 @@ def test_tenants_leave_no_byte_in_the_data_file(plain: duckdb.DuckDBPyConnection
 
 
 def test_a_plain_delete_would_leave_them(plain: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
-    for table in ("spans", "requests"):
+    for table in ("spans_open", "requests"):
         plain.execute(f"delete from {table} where tenant = '{MARK}-7-'")
     plain.execute("checkpoint")
     assert marked(tmp_path, f"{MARK}-7-")
 
 
-def test_one_request_goes_with_its_trace_alone(plain: duckdb.DuckDBPyConnection) -> None:
+def test_one_request_goes_with_its_trace_alone(plain: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     before = counts(plain)
-    assert forget(plain, Forget(request="1000")).rows == {"requests": 1, "spans": 5}
+    assert forget(plain, Forget(request="1000"), data=tmp_path).rows == {"requests": 1, "spans": 5}
     assert counts(plain) == (before[0] - 5, before[1] - 1, before[2])
-    assert forget(plain, Forget(request="1000")).traces == 0
+    assert forget(plain, Forget(request="1000"), data=tmp_path).traces == 0
 
 
 @pytest.mark.parametrize("fields", [{}, {"tenant": ""}, {"tenant": "a", "request": "b"}])

@@ -13,7 +13,7 @@ from tailbudget.collector.land.database import open_database
 from tailbudget.collector.land.landing import Body, Landing
 from tailbudget.collector.receive.decode import decode_logs, decode_metrics, decode_traces
 from tailbudget.collector.seal import sealer as sealing
-from tailbudget.collector.seal.forget import forget_traces
+from tailbudget.collector.seal.forget import forget_sealed
 from tailbudget.collector.seal.sealer import Sealer, delete_unlisted
 from tailbudget.collector.seal.views import BULK
 
@@ -264,7 +264,14 @@ def test_forgotten_traces_are_gone_from_tables_and_files_and_the_rest_is_as_it_w
         "select count(*), sum(hash(x)::hugeint)::varchar from spans as x where not list_contains($1::uuid[], trace_id)"
     )
     left = connection.execute(kept, [gone]).fetchall()
-    assert forget_traces(connection, data, gone) == 33  # a span, an event and a link each
+    query = "select count(*) from spans_open where list_contains($1::uuid[], trace_id)"
+    sealed = 11 - connection.execute(query, [gone]).fetchall()[0][0]
+    assert sealed > 0
+    connection.execute("create temp table forgotten as select unnest($1::uuid[]) as trace_id", [gone])
+    condition = {f"{view}_open": "trace_id in (from forgotten)" for view in BULK if view != "metrics"}
+    assert sum(forget_sealed(connection, data, condition).values()) == 3 * sealed  # a span, an event and a link each
+    for table in ("spans_open", "span_events_open", "span_links_open"):
+        connection.execute(f"delete from {table} where trace_id in (from forgotten)")
     assert connection.execute(kept, [gone]).fetchall() == left
     assert content(connection)["spans"][0] == 50 - 11
     assert content(connection)["metrics"][0] == 5

@@ -1,5 +1,5 @@
--- A row when {file} holds rows of a forgotten trace.
+-- A row when {file} holds rows to forget.
 select 1
-from read_parquet({file})
-where trace_id in (from forgotten)
+from read_parquet({file}) as {table}
+where {condition}
 limit 1

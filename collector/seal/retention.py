@@ -57,9 +57,12 @@ RETENTION: Final = (
     Kept("stages", "started", "requests"),
     Kept("stage_spans", "started", "requests"),
     Kept("violations", "started", "requests"),
+    Kept("slo_minute", "minute", "requests"),
     Kept("decode_rate", "t", "requests"),
+    Kept("engine", "t", "requests"),
     Kept("gpu", "sampled_at", "requests"),
     Kept("ingest_health", "minute", "requests"),
+    Kept("rollup_minute", "minute", "rollups"),
     Kept("alerts", "opened", "rollups"),
 )
 
