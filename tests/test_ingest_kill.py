@@ -103,6 +103,7 @@ def test_ids_acknowledged_are_ids_stored_none_twice_over_five_kills(tmp_path: Pa
     assert sent > 1000
 
 
+@pytest.mark.slow
 def test_a_kill_during_a_checkpoint_loses_and_doubles_nothing(tmp_path: Path) -> None:
     chance = random.Random(3)
     with open_database(tmp_path / "data") as connection:

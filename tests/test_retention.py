@@ -114,6 +114,7 @@ def test_a_folder_that_is_too_large_loses_its_oldest_file_and_no_more_than_neede
     assert {"20260101T01", "20260101T02"} <= hours
 
 
+@pytest.mark.slow
 def test_without_a_file_the_oldest_rows_of_the_table_end_and_the_youngest_stay(
     connection: duckdb.DuckDBPyConnection, data: Path
 ) -> None:
