@@ -65,9 +65,9 @@ class Collector:
         except BaseException:
             self._connection.close()
             raise
-        self.queries = _queries(self._connection, settings)
+        self.queries, self.snapshots = _queries(self._connection, settings), Snapshots(self._connection.cursor())
+        self._sealer = Sealer(self._connection, settings.data, seal_after=settings.seal_after)
         self.erasures = self._erasures()
-        self.snapshots = Snapshots(self._connection.cursor())
         unlanded = sum(entry.nbytes for entry in backlog)
         self._journal = Journal(self._folder, segment=segment, limits=_limits(settings), unlanded=unlanded)
         self.counters.journal.set_function(lambda: self._journal.unlanded_bytes)
@@ -121,7 +121,6 @@ class Collector:
         settings = self._settings
         live, assembler = Live(connection), Assembler(connection, prices=settings.prices)
         delete_unlisted(connection, settings.data)
-        self._sealer = Sealer(connection, settings.data, seal_after=settings.seal_after)
         retention = Retention(connection, settings.data, keep=settings.keep, counters=self.counters)
         return [
             Chore("running requests", ASSEMBLE_EVERY_S, live.tick),

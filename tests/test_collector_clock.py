@@ -25,7 +25,9 @@ def shim(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("jumps_s", [(0, -2 * HOUR_S, -3 * HOUR_S), (0, 20 * HOUR_S, -1 * HOUR_S)])
+@pytest.mark.parametrize(
+    "jumps_s", [(0, -2 * HOUR_S), pytest.param((0, 20 * HOUR_S, -1 * HOUR_S), marks=pytest.mark.slow)]
+)
 def test_a_clock_that_jumps_loses_and_doubles_nothing(
     tmp_path: Path, shim: Path, monkeypatch: pytest.MonkeyPatch, jumps_s: tuple[int, ...]
 ) -> None:

@@ -67,6 +67,7 @@ def test_a_full_disk_is_refused_with_503_and_taken_again_when_it_has_room(tmp_pa
         assert running.value("select count(distinct span_id) from spans") == 600
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_after_the_acknowledgement_costs_nothing(tmp_path: Path) -> None:
     bodies = [trace_body(500, seed=seed) for seed in range(6)]
     with mounted(tmp_path / "disk") as disk:
@@ -122,6 +123,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="remounts a disk")
+@pytest.mark.slow
 def test_a_folder_that_turned_read_only_refuses_to_start_in_one_sentence(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk") as disk:
         with collector(disk / "data", free_bytes=0) as running:

@@ -1,6 +1,9 @@
 """What was acknowledged is stored exactly once, although the collector is killed at random instants."""
 
 import random
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -9,12 +12,26 @@ from pathlib import Path
 
 import pytest
 
+from tailbudget.collector.land.database import open_database
+from tailbudget.collector.land.landing import Landing
+
 from .collector_support import Collector, span_ids, trace_request
 from .support import wait_until
+from .test_seal import traces
 
 CLIENTS = 8
 #: Long enough ago that what is stored is sealed at once.
 AGO_NS = 3 * 3600 * 1_000_000_000
+
+
+#: Lets go of the write-ahead log as a collector does when it has grown.
+CHECKPOINT = """
+import pathlib, sys
+from tailbudget.collector.land.database import open_database
+connection = open_database(pathlib.Path(sys.argv[1]))
+print("begins", flush=True)
+connection.execute("checkpoint")
+"""
 
 
 class Client(threading.Thread):
@@ -84,6 +101,29 @@ def storm(data: Path, *, kills: int, spans: int, bodies: int) -> tuple[int, int]
 def test_ids_acknowledged_are_ids_stored_none_twice_over_five_kills(tmp_path: Path) -> None:
     sent, _ = storm(tmp_path / "data", kills=5, spans=20, bodies=1_000_000)
     assert sent > 1000
+
+
+@pytest.mark.slow
+def test_a_kill_during_a_checkpoint_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    with open_database(tmp_path / "data") as connection:
+        expected = 0
+        for round_ in range(8):
+            Landing(connection).land([traces(800, seed=round_)])
+            expected += 800
+        copy = tmp_path / "open"
+        shutil.copytree(tmp_path / "data", copy)  # with a write-ahead log
+    for number in range(5):
+        folder = tmp_path / str(number)
+        shutil.copytree(copy, folder)
+        with subprocess.Popen([sys.executable, "-c", CHECKPOINT, str(folder)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"begins\n"
+            time.sleep(chance.uniform(0, 0.06))  # the instant of the kill is the subject
+            process.kill()
+        with open_database(folder) as connection:
+            query = "select count(*), count(distinct (trace_id, span_id)) from spans"
+            assert connection.execute(query).fetchall() == [(expected, expected)]
 
 
 @pytest.mark.slow

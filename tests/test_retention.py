@@ -19,7 +19,7 @@ from .test_seal import LATER, content, files, in_table, land, seal, traces
 
 NOW = datetime(2026, 1, 1, 2, 25, tzinfo=UTC)
 #: Tables that do not grow with time.
-BOUNDED = {"resources", "dirty", "live", "bodies", "meta", "sealed_files"}
+BOUNDED = {"resources", "dirty", "live", "slo_status", "bodies", "meta", "sealed_files"}
 
 
 @pytest.fixture
@@ -114,6 +114,7 @@ def test_a_folder_that_is_too_large_loses_its_oldest_file_and_no_more_than_neede
     assert {"20260101T01", "20260101T02"} <= hours
 
 
+@pytest.mark.slow
 def test_without_a_file_the_oldest_rows_of_the_table_end_and_the_youngest_stay(
     connection: duckdb.DuckDBPyConnection, data: Path
 ) -> None:

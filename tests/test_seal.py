@@ -284,3 +284,15 @@ def test_forgotten_traces_are_gone_from_tables_and_files_and_the_rest_is_as_it_w
     assert len(files(data)) == len(before)
     delete_unlisted(connection, data)
     assert content(connection)["spans"][0] == 50 - 11
+
+
+def test_a_restart_remembers_spans_that_were_sealed_as_soon_as_they_landed(
+    connection: duckdb.DuckDBPyConnection, data: Path
+) -> None:
+    land(connection, traces(20, seed=1))
+    seal(connection, data, now=datetime.now(UTC))
+    assert in_table(connection)[0] == 0
+    again = traces(20, seed=1)
+    counted = Landing(connection).land([Body(digest=b"another body's.", batches=again.batches)])
+    assert content(connection)["spans"][0] == 20
+    assert sum(n for (_, _, reason), n in counted.items() if reason == "duplicate") == 20

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import duckdb
-import pytest
 from click.testing import CliRunner
 
 from tailbudget.app.cli import cli
@@ -13,7 +12,7 @@ from tailbudget.collector.land.database import open_database
 from tailbudget.collector.seal.forensics import NAME, Forensics
 from tailbudget.collector.seal.views import BULK
 
-from .collector_support import collector, trace_body
+from .collector_support import collector, send, trace_body
 from .support import wait_until
 from .test_seal import LATER, content, land, metrics, seal, traces
 
@@ -94,6 +93,8 @@ def test_a_running_collector_sends_a_snapshot_and_keeps_none(tmp_path: Path) -> 
         assert shell(out, "select count(*) from spans", folder=tmp_path) == "50"
         assert list((tmp_path / "data" / "snapshots").iterdir()) == []
         assert running.get("/v1/snapshot")[0] == 405
+        page = {"origin": "https://elsewhere.example"}
+        assert send(running.api_port, "POST", "/v1/snapshot", b"", page)[0] == 403
 
 
 def test_a_snapshot_never_writes_over_a_file(tmp_path: Path) -> None:
@@ -109,8 +110,8 @@ def test_without_anything_to_copy_from_the_reason_is_said(tmp_path: Path) -> Non
     assert not list(tmp_path.glob("out*"))
 
 
-@pytest.mark.parametrize("name", ["o'brien.duckdb", "with space.duckdb"])
-def test_any_name_of_a_file_will_do(tmp_path: Path, name: str) -> None:
+def test_any_name_of_a_file_will_do(tmp_path: Path) -> None:
+    name = "o'brien's copy.duckdb"
     with open_database(tmp_path / "data") as connection:
         land(connection, traces(3, seed=1))
     done = CliRunner().invoke(cli, ["snapshot", str(tmp_path / name), "--data", str(tmp_path / "data")])

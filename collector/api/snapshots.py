@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import duckdb
 
-from ..asgi import Receive, Scope, Send, respond_json
+from ..asgi import Receive, Scope, Send, headers, respond_json
 from ..land.database import SNAPSHOTS
 from ..seal.snapshot import Snapshots
 
@@ -31,7 +31,10 @@ class SnapshotRoute:
         self._busy = asyncio.Lock()
         _clear(self._folder)
 
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        if b"origin" in headers(scope):  # a page in a browser, which must not fill the disk of whoever looks at it
+            await _refuse(send, 403, "a browser asks for a snapshot", "use tailbudget snapshot")
+            return
         if self._busy.locked():
             await _refuse(send, 503, "another snapshot is being written", "try again")
             return
@@ -60,8 +63,8 @@ class SnapshotRoute:
 
 async def _send_file(send: Send, path: Path) -> None:
     size = (await asyncio.to_thread(path.stat)).st_size
-    headers = [(b"content-type", MEDIA), (b"content-length", str(size).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    fields = [(b"content-type", MEDIA), (b"content-length", str(size).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": fields})
     with path.open("rb") as file:
         while part := await asyncio.to_thread(file.read, PART_BYTES):
             await send({"type": "http.response.body", "body": part, "more_body": True})

@@ -34,6 +34,7 @@ class ParquetFile:
                 bloom_filter_options=bloom if "trace_id" in table.column_names else None,
             )
         self._writer.write_table(table)
+        pa.default_memory_pool().release_unused()  # else the process keeps a slice's memory until the next one
         self.rows += table.num_rows
 
     def close(self) -> int:

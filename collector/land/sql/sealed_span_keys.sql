@@ -1,5 +1,10 @@
--- One 64-bit key a span of the files that were sealed since $since, which then held spans that had just landed.
+-- One 64-bit key a span of the files that were sealed since $since and hours late: they were of an old hour when they
+-- landed, just before. What is sealed in its turn landed more than an hour ago.
+with late as (
+    select min(first) as first, max(last) as last
+    from sealed_files
+    where "view" = 'spans' and sealed >= $since and sealed > last + interval 3 hour
+)
 select hash(trace_id, span_id) as key
 from spans
-where started >= (select min(first) from sealed_files where "view" = 'spans' and sealed >= $since)
-  and started <= (select max(last) from sealed_files where "view" = 'spans' and sealed >= $since)
+where started >= (select first from late) and started <= (select last from late)
