@@ -1,6 +1,7 @@
 """The lander lives on, whatever a body, a chore or the machine does to it."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -192,6 +193,19 @@ def test_a_chore_that_left_work_goes_on_at_once(connection: duckdb.DuckDBPyConne
 
     with lander(connection, chores=[Chore("long", 3600.0, one)]):
         assert done.wait(10)
+
+
+def test_a_chore_takes_its_share_of_the_time_at_most(connection: duckdb.DuckDBPyConnection) -> None:
+    runs, began = [], time.monotonic()
+
+    def slow(_: datetime) -> None:
+        time.sleep(0.05)
+        runs.append(time.monotonic())
+
+    with lander(connection, chores=[Chore("slow", 0.01, slow, share=0.1)]):
+        wait_until(lambda: len(runs) >= 3)
+    # Half a second from one start to the next, however fast the machine is.
+    assert runs[2] - began >= 2 * 0.5
 
 
 def test_counts_without_bodies_are_stored_at_the_end(connection: duckdb.DuckDBPyConnection) -> None:
