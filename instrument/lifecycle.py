@@ -28,14 +28,21 @@ _running: "_Running | None" = None
 _retired: list[object] = []
 
 
-def init(service: str | None = None, *, endpoint: str | None = None, propagate_to: Sequence[str] | None = None) -> None:
+def init(
+    service: str | None = None,
+    *,
+    endpoint: str | None = None,
+    propagate_to: Sequence[str] | None = None,
+    instrument_libraries: bool = True,
+) -> None:
     """Send this process's spans and metrics to a collector, and hook the libraries that it uses, when it uses them.
 
     `service` names the service, else OTEL_SERVICE_NAME does. `endpoint` is the collector's base URL, else the
     OTEL_EXPORTER_OTLP_* variables, else http://127.0.0.1:4318. The other OTEL_* variables hold too. `propagate_to`
     names the hosts that may see baggage and tenant (`*.example.internal`, `10.0.0.0/8`), else TAILBUDGET_PROPAGATE_TO
     does, else it is loopback and private addresses; `traceparent` goes to every host. A TracerProvider that is already
-    set is used as it is. A second call changes nothing. Raises UserError for a setting that cannot be.
+    set is used as it is. `instrument_libraries=False` hooks nothing: then only what the code says itself is recorded. A
+    second call changes nothing. Raises UserError for a setting that cannot be.
     """
     _check(service, endpoint)
     propagation.use_hosts(None if propagate_to is None else tuple(propagate_to))
@@ -44,7 +51,7 @@ def init(service: str | None = None, *, endpoint: str | None = None, propagate_t
         return
     with _lock, Guard("init"):
         if _running is None:
-            _running = _Running(service, endpoint)
+            _running = _Running(service, endpoint, instrument_libraries=instrument_libraries)
 
 
 @Guard("shutdown")
@@ -86,7 +93,7 @@ def _after_fork() -> None:
 class _Running:
     """The providers that `init` made; None stands for one that was there before."""
 
-    def __init__(self, service: str | None, endpoint: str | None) -> None:
+    def __init__(self, service: str | None, endpoint: str | None, *, instrument_libraries: bool) -> None:
         from .exporters import Exports  # the SDK is loaded by those who call `init`
 
         self._exports = Exports(endpoint)
@@ -95,7 +102,8 @@ class _Running:
         self._meter_provider = _meter_provider(self._exports, resource)
         providers.use(self._tracer_provider, self._meter_provider)
         metering.register()
-        hooks.install()
+        if instrument_libraries:
+            hooks.install()
         atexit.register(shutdown)
         _watch_forks()
 
