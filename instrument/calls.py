@@ -160,7 +160,7 @@ class ModelCall:
         self.span = providers.tracer().start_span(
             f"{asked.dialect.operation} {asked.model}".strip(), kind=SpanKind.CLIENT, attributes=attributes
         )
-        self.network = NetRecord(self.span)
+        self.network = NetRecord(self.span, host=asked.address)
         self.context = self._context()
 
     def _context(self) -> Context:

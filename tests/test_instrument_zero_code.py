@@ -325,6 +325,22 @@ def recorded() -> Iterator[Recorded]:
             hooks.uninstall()
 
 
+def test_an_app_that_serves_already_is_wrapped_when_telemetry_starts(recorded: Recorded) -> None:
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    hooks.uninstall()
+    app = Starlette(routes=[Route("/{name}", lambda _: PlainTextResponse("hi"))])
+    with serve(app) as url:
+        assert httpx.get(f"{url}/a").text == "hi"
+        assert not recorded.spans
+        hooks.install(only=("starlette",))
+        for _ in range(2):
+            assert httpx.get(f"{url}/a").text == "hi"
+    assert [span.name for span in recorded.spans] == ["GET /{name}"] * 2
+
+
 def test_an_otel_server_span_outside_is_annotated_and_none_is_added(recorded: Recorded) -> None:
     from opentelemetry.trace import SpanKind
     from starlette.applications import Starlette
