@@ -206,7 +206,7 @@ def serve(settings: RuntimeSettings) -> None:
     path = models.resolve(settings.model)
     listener = _listen(settings)
     stop = _Stop()
-    tailbudget.init(SERVICE)
+    tailbudget.init(SERVICE, instrument_libraries=False)  # its spans are the engine's own
     points = PointSender(otlp_exporter(), resource=Resource.create({"service.name": SERVICE}))
     sampler = GpuSampler(points.add)
     try:

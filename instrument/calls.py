@@ -163,7 +163,7 @@ class ModelCall:
             f"{asked.dialect.operation} {asked.model}".strip(), kind=SpanKind.CLIENT, attributes=attributes
         )
         call_metrics.began(self.span, attributes, streamed=asked.streamed)
-        self.network = NetRecord(self.span)
+        self.network = NetRecord(self.span, host=asked.address)
         self.context = self._context()
 
     def _context(self) -> Context:

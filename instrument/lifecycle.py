@@ -35,6 +35,7 @@ def init(
     *,
     endpoint: str | None = None,
     propagate_to: Sequence[str] | None = None,
+    instrument_libraries: bool = True,
     prometheus: bool = False,
 ) -> None:
     """Send this process's spans, metrics and running requests to a collector, and hook the libraries that it uses.
@@ -42,10 +43,10 @@ def init(
     `service` names the service, else OTEL_SERVICE_NAME does. `endpoint` is the collector's base URL, else the
     OTEL_EXPORTER_OTLP_* variables, else http://127.0.0.1:4318. The other OTEL_* variables hold too. `propagate_to`
     names the hosts that may see baggage and tenant (`*.example.internal`, `10.0.0.0/8`), else TAILBUDGET_PROPAGATE_TO
-    does, else it is loopback and private addresses; `traceparent` goes to every host. With
-    `prometheus` the metrics are in the default registry of prometheus-client too, for a service that is scraped. A
-    TracerProvider that is already set is used as it is. A second call changes nothing. Raises UserError for a setting
-    that cannot be.
+    does, else it is loopback and private addresses; `traceparent` goes to every host. `instrument_libraries=False`
+    hooks nothing: then only what the code says itself is recorded. With `prometheus` the metrics are in the default
+    registry of prometheus-client too, for a service that is scraped. A TracerProvider that is already set is used as it
+    is. A second call changes nothing. Raises UserError for a setting that cannot be.
     """
     _check(service, endpoint)
     propagation.use_hosts(None if propagate_to is None else tuple(propagate_to))
@@ -54,7 +55,7 @@ def init(
         return
     with _lock, Guard("init"):
         if _running is None:
-            _running = _Running(service, endpoint, prometheus=prometheus)
+            _running = _Running(service, endpoint, instrument_libraries=instrument_libraries, prometheus=prometheus)
 
 
 @Guard("shutdown")
@@ -96,7 +97,9 @@ def _after_fork() -> None:
 class _Running:
     """The providers that `init` made; None stands for one that was there before."""
 
-    def __init__(self, service: str | None, endpoint: str | None, *, prometheus: bool) -> None:
+    def __init__(
+        self, service: str | None, endpoint: str | None, *, instrument_libraries: bool, prometheus: bool
+    ) -> None:
         from .exporters import Exports  # the SDK is loaded by those who call `init`
 
         self._exports = Exports(endpoint)
@@ -106,7 +109,8 @@ class _Running:
         self._logger_provider = _logger_provider(self._exports, resource)
         providers.use(self._tracer_provider, self._meter_provider, self._logger_provider)
         metering.register()
-        hooks.install()
+        if instrument_libraries:
+            hooks.install()
         self._watch = Watch()
         atexit.register(shutdown)
         _watch_forks()

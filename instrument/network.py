@@ -42,9 +42,20 @@ sending: "contextvars.ContextVar[Attempt | None]" = contextvars.ContextVar("tail
 class Attempt:
     """One HTTP request: nanoseconds by phase, and what its connection and answer were."""
 
-    __slots__ = ("_begun", "_first", "connected", "ended_ns", "http_version", "phases", "started_ns", "tls_resumed")
+    __slots__ = (
+        "_begun",
+        "_first",
+        "connected",
+        "ended_ns",
+        "host",
+        "http_version",
+        "phases",
+        "started_ns",
+        "tls_resumed",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "") -> None:
+        self.host = host
         self.started_ns = time.perf_counter_ns()
         self.ended_ns = 0
         self.phases: dict[str, int] = {}
@@ -78,16 +89,17 @@ class Attempt:
 
 
 class NetRecord:
-    """The HTTP requests of one call, whose figures go to `span` as each of them is answered."""
+    """The HTTP requests of one call to `host`, whose figures go to `span` as each of them is answered."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, *, host: str = "") -> None:
+        self.host = host
         self._span = span
         self._attempts: list[Attempt] = []
         self.limits: dict[str, AttributeValue] = {}
 
-    def begin(self) -> Attempt:
+    def begin(self, host: str = "") -> Attempt:
         """Start one more request."""
-        attempt = Attempt()
+        attempt = Attempt(host)
         self._attempts.append(attempt)
         return attempt
 

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import anthropic
 import httpx
+import httpx2
 import openai
 import pytest
 import requests
@@ -284,6 +285,18 @@ async def test_an_answer_that_aiohttp_reads_whole_has_its_usage(recorded: Record
     async with aiohttp.ClientSession() as session, session.post(f"{url}/v1/chat/completions", json=asked) as answer:
         assert (await answer.json())["id"] == "c-1"
     assert only(recorded)["gen_ai.usage.output_tokens"] == 4
+
+
+def test_a_request_to_another_host_within_a_call_is_no_attempt_at_it(recorded: Recorded, url: str) -> None:
+    class Refreshing(httpx2.Auth):
+        def auth_flow(self, request: httpx2.Request) -> Any:
+            requests.get(f"{url}/plain".replace("127.0.0.1", "localhost"), timeout=9)
+            yield request
+
+    with httpx2.Client(auth=Refreshing()) as client:
+        of_openai(url, http_client=client).chat.completions.create(model="ok", messages=ASK)
+    names = [(span.name, (span.attributes or {})["slo.net.attempts"]) for span in recorded.spans]
+    assert names == [("GET", 1), ("chat ok", 1)]
 
 
 def test_embeddings_are_retrieval(recorded: Recorded, url: str) -> None:

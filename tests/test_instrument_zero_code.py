@@ -21,17 +21,19 @@ from tests.support import free_port, wait_until
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 RUN = [sys.executable, "-m", "tailbudget.app.main", "run"]
 FASTAPI = """
+import jinja2
 import openai
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 app = FastAPI()
+prompt = jinja2.Template("Say {{{{ name }}}}")
 model = openai.AsyncOpenAI(base_url="{model}/v1", api_key="none")
 
 @app.get("/chat/{{name}}")
 async def chat(name: str):
     answer = await model.chat.completions.create(
-        model="tiny", messages=[{{"role": "user", "content": name}}], stream=True)
+        model="tiny", messages=[{{"role": "user", "content": prompt.render(name=name)}}], stream=True)
     async def words():
         async for chunk in answer:
             yield chunk.choices[0].delta.content or "" if chunk.choices else ""
@@ -42,16 +44,18 @@ def health():
     return "ok"
 """
 FLASK = """
+import jinja2
 import openai
 from flask import Flask, Response
 
 app = Flask(__name__)
+prompt = jinja2.Template("Say {{{{ name }}}}")
 model = openai.OpenAI(base_url="{model}/v1", api_key="none")
 
 @app.get("/chat/<name>")
 def chat(name):
     answer = model.chat.completions.create(
-        model="tiny", messages=[{{"role": "user", "content": name}}], stream=True)
+        model="tiny", messages=[{{"role": "user", "content": prompt.render(name=name)}}], stream=True)
     return Response(chunk.choices[0].delta.content or "" for chunk in answer if chunk.choices)
 """
 
@@ -127,11 +131,14 @@ def test_a_service_without_a_line_of_ours_is_observed(
             said = wait_until(lambda: get(f"http://127.0.0.1:{port}/chat/why", **caller), what="an answer")
             assert said == "one two."
             request, call = span_named(collector, route), span_named(collector, "chat tiny")
+            prompt = span_named(collector, "prompt Template")
             resource = collector.resource()
     assert resource["service.name"] == "svc"
     assert (request.trace_id, request.parent_span_id) == ((7).to_bytes(16, "big"), (9).to_bytes(8, "big"))
     assert call.trace_id == request.trace_id
     assert request.span_id in ancestors(call, collector)
+    assert request.span_id in ancestors(prompt, collector)
+    assert attributes(prompt)["slo.stage"] == "prompt"
     of_request, of_call = attributes(request), attributes(call)
     assert of_request["slo.request.id"] == "r-1"
     assert of_request["slo.tenant"] == "acme"
@@ -260,6 +267,21 @@ def test_only_libraries_that_are_imported_are_touched() -> None:
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+def test_libraries_are_left_alone_where_that_is_asked() -> None:
+    code = (
+        "import tailbudget; tailbudget.init('svc', instrument_libraries=False)\n"
+        "import httpx; print('http_httpx' in httpx.Client.send.__code__.co_filename)\n"
+    )
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(SOURCES),
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_METRICS_EXPORTER": "none",
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
 def test_asking_whether_a_module_exists_does_not_use_its_hook_up() -> None:
     code = (
         "import importlib.util, tailbudget; tailbudget.init('svc')\n"
@@ -301,6 +323,22 @@ def recorded() -> Iterator[Recorded]:
             yield recorded
         finally:
             hooks.uninstall()
+
+
+def test_an_app_that_serves_already_is_wrapped_when_telemetry_starts(recorded: Recorded) -> None:
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    hooks.uninstall()
+    app = Starlette(routes=[Route("/{name}", lambda _: PlainTextResponse("hi"))])
+    with serve(app) as url:
+        assert httpx.get(f"{url}/a").text == "hi"
+        assert not recorded.spans
+        hooks.install(only=("starlette",))
+        for _ in range(2):
+            assert httpx.get(f"{url}/a").text == "hi"
+    assert [span.name for span in recorded.spans] == ["GET /{name}"] * 2
 
 
 def test_an_otel_server_span_outside_is_annotated_and_none_is_added(recorded: Recorded) -> None:

@@ -2,6 +2,7 @@
 
 import contextvars
 import json
+import weakref
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
@@ -85,6 +86,7 @@ def _answered(sent: Outgoing, response: Any) -> None:
     observer = observer_of(sent.call, headers)
     content = response.content
     _observers[id(content)] = observer
+    weakref.finalize(response, _abandoned, id(content))
     if content.at_eof():
         _end(content, "complete")
 
@@ -129,6 +131,12 @@ def _end(reader: Any, end: StreamEnd, error: BaseException | None = None) -> Non
     observer = _observers.pop(id(reader), None)
     if observer:
         observer.end(end, error)
+
+
+def _abandoned(reader_id: int) -> None:
+    observer = _observers.pop(reader_id, None)
+    if observer:
+        observer.end("abandoned")
 
 
 def _trace_config(config: Any) -> Any:

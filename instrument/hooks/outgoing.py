@@ -32,6 +32,8 @@ class Outgoing:
         self.call: ModelCall | None = None
         self._span = None
         record = record_in() if context.get(INSIDE_A_CALL) else None
+        if record and record.host not in ("", host):  # a token fetched for the call, say, is no attempt at it
+            record = None
         if record is None:
             self.call = wire.call_of(library, method, path, host, port, body)
         if self.call:
@@ -51,7 +53,7 @@ class Outgoing:
             record = NetRecord(self._span)
         self._record = record
         self.context = context
-        self.attempt = record.begin()
+        self.attempt = record.begin(host)
 
     def inject(self, *, has: Callable[[str], bool], put: Callable[[str, str], object]) -> None:
         """Put the headers of propagation onto the request."""
@@ -60,7 +62,7 @@ class Outgoing:
     def again(self) -> None:
         """Start another attempt at the same request."""
         self.attempt.stop()
-        self.attempt = self._record.begin()
+        self.attempt = self._record.begin(self.host)
 
     @guard
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
@@ -122,6 +124,7 @@ def outgoing(library: str, **request: Any) -> Outgoing | None:
     """Start a request; None where somebody wants no span, or another instrumentor of the client makes it."""
     if suppressed(HTTP_SUPPRESSED) or covered(library):
         return None
-    if attempt := sending.get():
+    attempt = sending.get()
+    if attempt and attempt.host == request["host"]:
         return Joined(attempt)
     return Outgoing(library, **request)
