@@ -196,3 +196,13 @@ def test_what_is_counted_and_how_often_does_not_matter() -> None:
     (first,), (second,) = judged(bins, SagSettings()), judged(chunks, SagSettings())
     assert (first["opened"], first["cause"]) == (second["opened"], second["cause"])
     assert first["slowdown"] == pytest.approx(second["slowdown"])
+
+
+def test_a_large_sag_does_not_hide_a_smaller_one_that_follows() -> None:
+    def sagging(n: int, streams: float) -> float:
+        return steady(n, streams) * (1.8 if 500 <= n < 680 else 1.3 if 740 <= n < 830 else 1)
+
+    large, small = judged(bins_of(2, 900, streams=lambda n: 4, token_s=sagging), SagSettings())
+    assert 5000 < large["opened"] < 5150
+    assert large["closed"] < 7000
+    assert 7400 < small["opened"] < 7700
