@@ -1,11 +1,13 @@
 # make up    a watched LLM service on this machine: collector, runtime with a real model, demo service, traffic, dashboard
+# make test-libraries  the hooks against the real libraries, in a venv over the first
 # make test  lint, types, tests          make test-all  the slow proofs too          make bench  every figure of the README
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LIBRARIES := .venv-libraries
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: up test test-all check bench venv
+.PHONY: up test test-all test-libraries check bench venv
 .DELETE_ON_ERROR:
 
 up: venv
@@ -15,7 +17,16 @@ test: check
 	$(BIN)/python -m pytest
 
 test-all: check
-	time $(BIN)/python -m pytest -m "slow or not slow" --durations=15
+	time $(BIN)/python -m pytest -m "(slow or not slow) and not libraries" --durations=15
+
+# A second venv that sees the first one's packages: what it adds are libraries that only their hooks' proofs need.
+test-libraries: venv
+	@test -x $(LIBRARIES)/bin/python || $(PYTHON) -m venv $(LIBRARIES)
+	@$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
+		> $$(echo $(LIBRARIES)/lib/python3*/site-packages)/first.pth
+	$(LIBRARIES)/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt \
+		--requirement tests/libraries.txt
+	$(LIBRARIES)/bin/python -m pytest -m libraries
 
 check: venv
 	$(BIN)/ruff check .

@@ -39,15 +39,27 @@ CASTS: Final = {
 }
 #: SQL around an attribute that `name(attribute)` asks for in `aliases.csv`.
 FUNCTIONS: Final = {
-    "first": "case when {0} like '[%' then try(json_extract_string({0}, '$[0]')) else {0} end",
+    # the first of a JSON list, of a list as Python writes it, or of words with commas between
+    "first": "case when {0} like '[%' then try(json_extract_string({0}, '$[0]')) "
+    "else nullif(regexp_extract({0}, '[A-Za-z_][A-Za-z0-9_.-]*'), '') end",
     "model": "case when {0} like '{{%' then coalesce(try(json_extract_string({0}, '$.model')), "
     "try(json_extract_string({0}, '$.model_name'))) end",
     "streamed": "case when {0} like '{{%' and try(json_extract_string({0}, '$.stream')) = 'true' then 'true' end",
     "of_sglang": "case when b.module = 'sglang::request' then {0} end",
     "of_log": "case when b.\"logfire.span_type\" = 'log' then {0} end",
     "of_genkit": "case when b.\"genkit:metadata:subtype\" = 'model' then {0} end",
-    "usage_in": "case when {0} like '{{%' then try(json_extract_string({0}, '$.input')) end",
-    "usage_out": "case when {0} like '{{%' then try(json_extract_string({0}, '$.output')) end",
+    "usage_in": "case when {0} like '{{%' then coalesce(try(json_extract_string({0}, '$.input')), "
+    "try(json_extract_string({0}, '$.prompt_tokens')), try(json_extract_string({0}, '$.input_tokens'))) end",
+    "usage_out": "case when {0} like '{{%' then coalesce(try(json_extract_string({0}, '$.output')), "
+    "try(json_extract_string({0}, '$.completion_tokens')), try(json_extract_string({0}, '$.output_tokens'))) end",
+    "usage_cached": "case when {0} like '{{%' then coalesce("
+    "try(json_extract_string({0}, '$.prompt_tokens_details.cached_tokens')), "
+    "try(json_extract_string({0}, '$.input_cached_tokens')), "
+    "try(json_extract_string({0}, '$.cache_read_input_tokens'))) end",
+    # of JSON, or of a dictionary as Python writes it
+    "cache_read": "nullif(regexp_extract({0}, 'cache_read[^0-9a-z_]+([0-9]+)', 1), '')",
+    "most": "case when {0} like '{{%' then coalesce(try(json_extract_string({0}, '$.max_completion_tokens')), "
+    "try(json_extract_string({0}, '$.max_tokens')), try(json_extract_string({0}, '$.max_output_tokens'))) end",
     "host": "nullif(regexp_extract({0}, '^[a-z]+://([^/?#]+)', 1), '')",
     "address": 'case when b."server.port" is null or ends_with({0}, \':\' || b."server.port") then {0} '
     "else {0} || ':' || b.\"server.port\" end",
@@ -219,7 +231,8 @@ def _events() -> str:
         """arg_max(try(json_extract_string(attrs, '$."exception.type"')), t_ns) filter (where name = 'exception')"""
     )
     return (
-        f"select trace_id, span_id, {exception} as exception, max(t_ns) as last_t_ns, {', '.join(first)}, "  # noqa: S608 - from our own tables
+        f"select trace_id, span_id, {exception} as exception, "  # noqa: S608 - from our own tables
+        f"max(t_ns) filter (where name <> 'exception') as last_t_ns, {', '.join(first)}, "
         f"case when count(*) < {KEPT_EVENTS} then list(t_ns order by t_ns) filter (where name in ({chunks})) end "
         "as chunk_ns from batch_events group by all"
     )

@@ -109,8 +109,8 @@ class Collector:
     def _erasures(self) -> Erasures:
         return Erasures(
             self._connection,
-            data=self._settings.data,
-            sealer=self._sealer,
+            self._settings.data,
+            abandon=lambda: self._sealer.abandon(),
             roll=lambda: self._journal.roll(),
             waits=lambda segment: self._lander.has_before(segment),
             discard=lambda segment: self._journal.discard_before(segment),

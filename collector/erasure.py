@@ -12,7 +12,6 @@ from typing import Final
 import duckdb
 
 from .land.forgetting import Forget, Forgotten, forget
-from .seal.sealer import Sealer
 
 log: Final = logging.getLogger(__name__)
 
@@ -27,23 +26,23 @@ class _Asked:
 class Erasures:
     """Takes requests to forget from any thread; `run` is a chore of the lander's.
 
-    `roll()` begins a segment of the journal and returns its number, `waits(segment)` says whether a body from before it
-    has not landed, `discard(segment)` deletes what came before it. A file that is half sealed is begun anew.
+    `abandon()` lets go of what is being sealed, `roll()` begins a segment of the journal and returns its number,
+    `waits(segment)` says whether a body from before it has not landed, `discard(segment)` deletes what came before it.
     """
 
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
-        *,
         data: Path,
-        sealer: Sealer,
+        *,
+        abandon: Callable[[], None],
         roll: Callable[[], int],
         waits: Callable[[int], bool],
         discard: Callable[[int], None],
     ) -> None:
-        self._data = data
-        self._sealer = sealer
         self._connection = connection
+        self._data = data
+        self._abandon = abandon
         self._roll = roll
         self._waits = waits
         self._discard = discard
@@ -71,7 +70,7 @@ class Erasures:
 
     def _forget(self, asked: _Asked, segment: int) -> None:
         try:
-            self._sealer.abandon()
+            self._abandon()
             found = forget(self._connection, asked.what, data=self._data)
             self._discard(segment)
         except (duckdb.Error, OSError) as error:

@@ -52,7 +52,7 @@ class StreamRecord:
 
     __slots__ = (
         "_append", "_arrivals", "_consumer_ns", "_first_chunk_ns", "_first_token_ns", "_gaps", "_last_chunk",
-        "_last_ns", "_meter", "_others", "_read", "_reported", "_request", "_text", "_text_chunks", "_usable",
+        "_last_ns", "_meter", "_others", "_read", "_reported", "_request", "_take", "_text", "_text_chunks", "_usable",
         "asked_ns", "end_ns", "ended", "see", "span", "started_ns",
     )  # fmt: skip
 
@@ -64,6 +64,7 @@ class StreamRecord:
         request: RequestState | None = None,
         meter: DecodeMeter | None = None,
         text_of: ChunkReader | None = None,
+        take: Callable[[Reported, Any], None] = Reported.take,
     ) -> None:
         self.span = span
         self.started_ns = started_ns
@@ -75,6 +76,7 @@ class StreamRecord:
         self._meter = meter
         self._read = text_of or _read_unknown
         self._reported = Reported()
+        self._take = take
         self._gaps = Gaps()
         self._arrivals: list[int] = []
         self._append = self._arrivals.append
@@ -127,7 +129,7 @@ class StreamRecord:
             self._last_ns = arrived_ns
             if self._read(chunk) is None:
                 self._others += 1
-                self._reported.take(chunk)
+                self._take(self._reported, chunk)
                 return
             self._append(arrived_ns)
             self._last_chunk = chunk
@@ -180,7 +182,7 @@ class StreamRecord:
 
     def _finish(self, end: StreamEnd, error: BaseException | None) -> None:
         if self._last_chunk is not None:
-            self._reported.take(self._last_chunk)
+            self._take(self._reported, self._last_chunk)
             self._last_chunk = None
         if end in ("closed", "abandoned") and self._reported.finish_reason:
             end = "complete"

@@ -146,10 +146,14 @@ class AsyncStream(_Wrapped, Generic[T]):
         return await leave(kind, error, trace) if leave else await self.aclose()
 
 
-def wrap(chunks: Any, record: StreamRecord) -> Any:
-    """Return the wrapper that fits `chunks`, which is an iterator, an asynchronous one, or iterable as one."""
-    kind = AsyncStream if hasattr(chunks, "__anext__") or hasattr(chunks, "__aiter__") else Stream
-    return kind(chunks, record)
+def wrap(chunks: Any, record: StreamRecord, *, asynchronous: bool | None = None) -> Any:
+    """Return the wrapper that fits `chunks`, which is an iterator, an asynchronous one, or iterable as one.
+
+    Of a stream that is both, `asynchronous` says how it will be read.
+    """
+    if asynchronous is None:
+        asynchronous = hasattr(chunks, "__anext__") or hasattr(chunks, "__aiter__")
+    return (AsyncStream if asynchronous else Stream)(chunks, record)
 
 
 @overload

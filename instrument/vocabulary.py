@@ -69,6 +69,26 @@ PROMPT_JSON_BYTES: Final = "slo.prompt.json_bytes"
 PROMPT_IMAGES: Final = "slo.prompt.images"
 PROMPT_IMAGE_BYTES: Final = "slo.prompt.image_bytes"
 PROMPT_SHARE_PREFIX: Final = "slo.prompt.share."
+ROLE: Final = "slo.role"
+FALLBACK: Final = "slo.fallback"
+HEDGED: Final = "slo.hedged"
+ROUTE_MODEL: Final = "slo.route.model"
+RATELIMIT_PREFIX: Final = "slo.ratelimit."
+
+# Of the HTTP requests of a call: `slo.net.` and a phase, in seconds, then what the connection was.
+NET_PREFIX: Final = "slo.net."
+NET_REUSED: Final = "slo.net.reused"
+NET_HTTP_VERSION: Final = "slo.net.http_version"
+NET_TLS_RESUMED: Final = "slo.net.tls_resumed"
+NET_ATTEMPTS: Final = "slo.net.attempts"
+NET_BACKOFF: Final = "slo.net.backoff"
+
+# Of a job: what it waited in its queue.
+QUEUE_WAIT: Final = "slo.queue.wait"
+
+# Of a retrieval, and of a call of a tool: a hash of its arguments.
+RETRIEVAL_DOCUMENTS: Final = "slo.retrieval.documents"
+TOOL_CALL_HASH: Final = "slo.tool.call_hash"
 
 # Of an engine's span (vLLM's vocabulary).
 ENGINE_SPAN: Final = "llm_request"
@@ -84,6 +104,7 @@ DECODE_TOKENS: Final = "slo.decode.tokens"
 DECODE_CHUNKS: Final = "slo.decode.chunks"
 DECODE_ACTIVE_STREAM_TIME: Final = "slo.decode.active_stream_time"
 DECODE_STREAMS: Final = "slo.decode.streams"
+TELEMETRY_DROPPED: Final = "slo.telemetry.dropped"
 REQUESTS_STARTED: Final = "slo.requests.started"
 REQUESTS_ENDED: Final = "slo.requests.ended"
 REQUESTS_ACTIVE: Final = "slo.requests.active"
@@ -101,11 +122,9 @@ CACHE_AGE: Final = "slo.cache.age"
 HEDGE_SENT: Final = "slo.hedge.sent"
 HEDGE_WON: Final = "slo.hedge.won"
 HEDGE_WASTED_TOKENS: Final = "slo.hedge.wasted_tokens"
-HEDGED: Final = "slo.hedged"
 LIMIT_CURRENT: Final = "slo.limit.current"
 LIMIT_IN_FLIGHT: Final = "slo.limit.in_flight"
 QUEUE_DEPTH: Final = "slo.queue.depth"
-QUEUE_WAIT: Final = "slo.queue.wait"
 SHED: Final = "slo.shed"
 
 StreamEnd = Literal["complete", "closed", "abandoned", "cancelled", "error", "deadline"]

@@ -25,9 +25,9 @@ FILL = """
 insert into requests by name
 select 'r' || n as request_id, uuid() as trace_id, n as span_id, t as started, 'shop' as service, version,
     outcome,
-    total_ms, total_ms as ttft_ms, 0 as network_ms, 0 as queue_ms, 0 as retrieval_ms, 0 as prompt_ms, 0 as prefill_ms,
-    total_ms as decode_ms, 0 as tools_ms, 0 as post_ms, 0 as other_ms, 1 as calls, 0 as tool_rounds, 100 as input_tokens,
-    cached_tokens, cost_usd, false as synthetic
+    total_ms, total_ms as ttft_ms, 0 as network_ms, 0 as queue_ms, 0 as retrieval_ms, 0 as prompt_ms,
+    0 as prefill_ms, total_ms as decode_ms, 0 as tools_ms, 0 as post_ms, 0 as other_ms, 1 as calls, 0 as tool_rounds,
+    100 as input_tokens, cached_tokens, cost_usd, false as synthetic
 from given
 """
 

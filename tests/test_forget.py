@@ -2,20 +2,29 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from tailbudget.analytics.recognise import PROMOTED
 from tailbudget.app.cli import run
+from tailbudget.collector.assemble import Assembler
 from tailbudget.collector.journal.record import Record
 from tailbudget.collector.journal.writer import Journal, Limits, Position
+from tailbudget.collector.land.database import open_database
 from tailbudget.collector.land.forgetting import Forget, forget
+from tailbudget.collector.land.landing import Body, Landing
 from tailbudget.collector.land.schema import create_or_check
+from tailbudget.collector.receive.batches import Batches
+from tailbudget.collector.receive.decode import decode_metrics, decode_traces
+from tailbudget.collector.seal.sealer import Sealer
 from tailbudget.instrument.errors import UserError
 
-from .collector_support import Collector, collector, send, trace_body, trace_request
+from .collector_support import Collector, collector, gauge, metrics_body, send, trace_body, trace_request
 from .support import wait_until
 
 MARK = "Zq7-remember-me-not"
@@ -184,3 +193,43 @@ def test_only_who_bears_the_token_may_let_forget(tmp_path: Path) -> None:
         assert send(running.api_port, "POST", "/v1/forget", b'{"tenants": "x"}', bearer)[0] == 400
         status, _, answer = send(running.api_port, "POST", "/v1/forget", body, bearer)
         assert (status, json.loads(answer)) == (200, {"traces": 0, "rows": {}})
+
+
+def test_sealed_files_forget_too_what_they_hold_of_a_tenant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    hour_ago_ns = time.time_ns() - 3 * 3600 * 10**9
+    point = gauge("slo.requests.active", 1.0, {"slo.tenant": MARK}, t_ns=hour_ago_ns)
+    with open_database(data) as connection:
+        batches: list[Batches] = [decode_metrics(metrics_body(point))]
+        for seed, tenant in enumerate((MARK, "other")):
+            body = tenant_request(tenant, seed=seed, start_ns=hour_ago_ns)
+            batches.append(decode_traces(body, promoted=PROMOTED))
+        landed = [Body(digest=bytes([number]) * 16, batches=batch) for number, batch in enumerate(batches)]
+        Landing(connection).land(landed)
+        while Assembler(connection).tick(datetime.now(UTC) + timedelta(hours=1)).unfinished:
+            pass
+        sealer = Sealer(connection, data, seal_after=timedelta(0))
+        while sealer.tick(datetime.now(UTC)):
+            pass
+        assert connection.execute("select count(*) from sealed_files").fetchall()[0][0] == 2
+        assert connection.execute("select count(*) from spans_open").fetchall() == [(0,)]
+    assert tenants(data) == {MARK, "other"}
+    assert run(["forget", "--tenant", MARK, "--data", str(data)]) == 0
+    assert "3 of spans" in capsys.readouterr().out
+    assert tenants(data) == {"other"}
+    assert marked(data) == set()
+
+
+def tenant_request(tenant: str, *, seed: int, start_ns: int) -> bytes:
+    attributes = {"slo.tenant": tenant, "slo.request": "chat"}
+    return trace_request(3, seed=seed, start_ns=start_ns, attributes=attributes).SerializeToString()
+
+
+def tenants(data: Path) -> set[str]:
+    """Return the tenants of the stored spans and points, sealed files included, which are compressed."""
+    found = [str(path) for path in (data / "sealed").rglob("*.parquet")]
+    assert found
+    query = "select to_json(x)::varchar from read_parquet($1) x"
+    with duckdb.connect() as connection:
+        texts = [text for path in found for (text,) in connection.execute(query, [path]).fetchall()]
+    return {tenant for tenant in (MARK, "other") if any(tenant in text for text in texts)}

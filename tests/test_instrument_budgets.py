@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 import tailbudget
 from tailbudget import Budget, OverBudgetError, UserError, check, deadline_s, remaining_ms, request, stage, within
-from tailbudget.instrument import openai_sdk
+from tailbudget.instrument import hooks
 from tailbudget.instrument.guard import Guard
 from tests.instrument_support import ModelServer, Recorded, recording, serve
 
@@ -262,7 +262,7 @@ def ask(url: str) -> None:
 
 
 def test_the_deadline_travels_with_a_model_call_where_it_bites(recorded: Recorded) -> None:
-    openai_sdk.install()
+    hooks.install()
     model = ModelServer(["one."])
     try:
         with serve(model.app()) as url:
@@ -270,7 +270,7 @@ def test_the_deadline_travels_with_a_model_call_where_it_bites(recorded: Recorde
                 with request("chat", budgets_ms=Budget(total_ms=60_000, on_over=on_over)):
                     ask(url)
     finally:
-        openai_sdk.uninstall()
+        hooks.uninstall()
     recording_only, biting = (headers.get("x-slo-remaining-ms") for headers in model.headers)
     assert recording_only is None
     assert biting is not None

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from tailbudget import request, stage
-from tailbudget.instrument import openai_sdk, providers, running
+from tailbudget.instrument import hooks, providers, running
 from tailbudget.instrument.request import RequestScope, current_request
 from tailbudget.instrument.running import MAX_WATCHED, Registry, beat, registry
 from tests.instrument_support import ModelServer, Recorded, Sink, recording, serve, sink
@@ -113,12 +113,12 @@ def test_the_stage_of_a_model_call_is_prefill_and_from_its_first_token_on_decode
         await client.close()
         return stages
 
-    openai_sdk.install()
+    hooks.install()
     try:
         with serve(ModelServer(["one ", "two."], delay_s=0.05).app()) as url:
             assert asyncio.run(ask(url)) == ["other", "prefill", "decode"]
     finally:
-        openai_sdk.uninstall()
+        hooks.uninstall()
 
 
 def test_the_registry_is_bounded_and_counts_those_without_a_place(recorded: Recorded) -> None:

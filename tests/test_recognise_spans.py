@@ -68,6 +68,12 @@ def landed(name: str = "x", *, kind: str = "INTERNAL", scope: str = "s", **more:
         ("x", "INTERNAL", {"genkit:type": "action", "genkit:metadata:subtype": "model"}, "call", None),
         ("x", "INTERNAL", {"genkit:type": "flow"}, "container", None),
         ("x", "INTERNAL", {"langsmith.span.kind": "llm"}, "call", None),
+        ("x", "INTERNAL", {"langsmith.span.kind": "prompt", "gen_ai.operation.name": "chat"}, "stage", "prompt"),
+        ("x", "CLIENT", {"gen_ai.operation.name": "chat.completions"}, "call", None),
+        ("x", "CLIENT", {"gen_ai.operation.name": "acompletion", **MODEL}, "call", None),
+        ("x", "INTERNAL", {"gen_ai.operation.name": "guardrail"}, "stage", "prompt"),
+        ("x", "CLIENT", {"mcp.method.name": "tools/call"}, "stage", "tools"),
+        ("x", "CLIENT", {"mcp.method.name": "tools/list"}, "container", None),
         ("x", "INTERNAL", {"langsmith.span.kind": "chain", **MODEL}, "container", None),
         ("x", "INTERNAL", {}, "container", None),
     ],
@@ -87,6 +93,32 @@ def test_tokens_model_and_provider_come_from_the_first_alias_that_is_there() -> 
     assert (row["model"], row["provider"]) == ("m-2026", "openai")
     assert landed(attrs={"llm.invocation_parameters": '{"model": "inner"}'})["model"] == "inner"
     assert landed(attrs={"llm.invocation_parameters": "{not json"})["model"] is None
+
+
+@pytest.mark.parametrize(
+    ("attrs", "column", "value"),
+    [
+        ({"gen_ai.response.finish_reasons": ["stop", "length"]}, "finish_reason", "stop"),
+        ({"gen_ai.response.finish_reasons": "('tool_calls',)"}, "finish_reason", "tool_calls"),
+        ({"gen_ai.response.finish_reasons": "stop, length"}, "finish_reason", "stop"),
+        ({"ai.response.finishReason": "tool-calls"}, "finish_reason", "tool-calls"),
+        ({"langfuse.observation.metadata.finish_reason": '"stop"'}, "finish_reason", "stop"),
+        ({"gen_ai.usage.input_token_details": "{'audio': 1, 'cache_read': 32}"}, "cached_tokens", 32),
+        ({"gen_ai.usage.input_token_details": '{"cache_read": 32}'}, "cached_tokens", 32),
+        ({"langfuse.observation.usage_details": '{"prompt_tokens": 57, "completion_tokens": 24}'}, "input_tokens", 57),
+        ({"llm.invocation_parameters": '{"max_completion_tokens": 99}'}, "max_tokens", 99),
+        ({"langfuse.observation.model.parameters": '{"max_tokens": "Infinity"}'}, "max_tokens", None),
+        ({"langsmith.request.streaming": True}, "stream", True),
+        ({"gen_ai.system": "langchain", "langsmith.metadata.ls_provider": "openai"}, "provider", "openai"),
+        ({"ai.stream.msToFirstChunk": 80}, "ttfc_ns", 80_000_000),
+    ],
+)
+def test_dialects_say_the_same_in_their_own_words(attrs: dict[str, object], column: str, value: object) -> None:
+    assert landed(attrs=attrs)[column] == value
+
+
+def test_an_exception_that_was_recorded_after_the_end_makes_no_span_longer() -> None:
+    assert landed(events=(("exception", 5000, {"exception.type": "X"}),))["last_event_ns"] is None
 
 
 def test_budgets_are_milliseconds_by_name_and_null_without_any() -> None:

@@ -34,6 +34,18 @@ def up(*, demo: bool, model: str, guard: str | None, data: Path) -> None:
     start(demo=demo, model=model, data=data, guard=guard)
 
 
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def run(*, command: tuple[str, ...]) -> None:
+    """Run a Python service, and all that it starts, with telemetry and without a change.
+
+    Example: tailbudget run uvicorn service:app
+    """
+    from tailbudget.instrument.run import main
+
+    main(command)
+
+
 @click.command()
 @api_option
 @port_option("port", 8501, "Port of the dashboard.", variable="APP")
@@ -83,4 +95,4 @@ def fetch(name: str) -> None:
     click.echo(download(name))
 
 
-COMMANDS = (up, app, runtime, model)
+COMMANDS = (up, run, app, runtime, model)

@@ -39,7 +39,7 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """How many traces, and rows of them a table, are gone."""
+    """How many traces, and rows of them a table or view, are gone."""
 
     traces: int
     rows: dict[str, int]
@@ -48,23 +48,22 @@ class Forgotten:
 def forget(connection: duckdb.DuckDBPyConnection, what: Forget, *, data: Path) -> Forgotten:
     """Delete the traces of the tenant or request with all that was made of them, also from the bytes of the files.
 
-    To be called while no other transaction runs and no file of `data` is being sealed. Raises duckdb.Error and OSError:
-    calling it again goes on where it ended.
+    To be called while no other transaction runs and nothing is being sealed. Raises duckdb.Error and OSError: calling
+    it again goes on where it ended.
     """
     named = {"tenant": what.tenant, "request": what.request}
     connection.execute(_sql("forget_traces"), named)
     ((traces,),) = connection.execute("select count(*) from forgotten").fetchall()
     connection.execute("create or replace temp table forgotten_tenant as select $1 as tenant", [what.tenant])
     conditions = dict(_conditions(connection))
-    rows = Counter(forget_sealed(connection, data, conditions))
+    rows = Counter(forget_sealed(connection, data, conditions))  # first: who is forgotten stands in the tables
     for table, condition in conditions.items():
-        if n := _forget_rows(connection, table, condition):
-            rows[table.removesuffix("_open")] += n
+        rows[table.removesuffix("_open")] += _forget_rows(connection, table, condition)
     for name in ("forgotten", "forgotten_tenant"):
         connection.execute(f"drop table {name}")
     connection.execute("checkpoint")
     _fill_free_blocks(connection)
-    return Forgotten(int(traces), dict(rows))
+    return Forgotten(int(traces), {table: n for table, n in sorted(rows.items()) if n})
 
 
 def _conditions(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:

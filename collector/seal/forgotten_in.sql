@@ -1,4 +1,4 @@
--- A row when {file} holds rows to forget.
+-- A row when {file} holds a row of what is forgotten.
 select 1
 from read_parquet({file}) as {table}
 where {condition}
