@@ -146,8 +146,11 @@ class Assembler:
         """Add the traces that share a call with these, and what of all of them lies in sealed files."""
         if self._statements.run("partner", now=now):
             self._members()
-        if self._statements.row("sealed")["traces"]:
-            self._statements.run("member_sealed")
+        sealed = self._statements.row("sealed")
+        if sealed["traces"]:
+            known = self._statements.row("extent")
+            from_us, to_us = min(known["from_us"], sealed["from_us"]), max(known["to_us"], sealed["to_us"])
+            self._statements.run("member_sealed", from_us=from_us, to_us=to_us)
 
     def _members(self) -> int:
         from_us, to_us = self._statements.row("extent").values()
