@@ -109,7 +109,7 @@ def test_an_attribute_of_the_span_tells_the_sides_apart() -> None:
     connection = database()
     store(connection, start=later(0), slower=1.5)
     connection.execute(
-        """insert into spans by name
+        """insert into spans_open by name
            select trace_id, span_id, 'chat' as name, 'SERVER' as kind, started,
                0 as start_ns, 1 as end_ns, 1 as duration_ns,
                'OK' as status, 1 as resource_id, 'stage' as role, '' as rule,
