@@ -39,14 +39,16 @@ class BurnAlerts:
         since = self._since(objectives, now)
         alarms = list(self._broken_file(now))
         statuses: list[dict[str, object]] = []
+        counted: dict[Objective, datetime] = {}
         for objective in objectives:
             try:
                 self._count(objective, since=since[objective], now=now)
                 statuses += self._statuses(objective, now)
                 alarms += self._alarms(objective, statuses, now)
-            except (duckdb.BinderException, QueryError) as error:  # a condition that its column cannot answer
+                counted[objective] = now
+            except (duckdb.ProgrammingError, duckdb.DataError, QueryError) as error:  # a condition that no row answers
                 alarms.append(words.unjudged(objective, str(error).splitlines()[0], now=now))
-        self._counted = dict.fromkeys(objectives, now)
+        self._counted = counted
         with self._transaction():
             self._connection.execute(book.statement("clear_status"))
             self._connection.execute(book.statement("forget_minutes"), {"names": [one.name for one in objectives]})
@@ -94,7 +96,8 @@ class BurnAlerts:
         found = burn.alarms(self._reader, objective, since=now - LOOK_BACK, until=now, stored=True)
         for alarm in found.to_pylist():
             if alarm["closed"] is None:
-                yield words.burning(objective, alarm, budgets.get(alarm["part"], {}))
+                opened = min(alarm["opened"], now)  # its minute may not be over
+                yield words.burning(objective, {**alarm, "opened": opened}, budgets.get(alarm["part"], {}))
         since = next((row["blind_since"] for row in budgets.values() if row["blind_since"]), None)
         if since is not None:
             yield words.blind(objective, since=since, now=now)
