@@ -13,7 +13,7 @@ from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import convert
 
-from .alerting import BurnAlerts, ObjectiveFiles, update_sag_alerts
+from .alerting import Duty, ObjectiveFiles, update_sag_alerts
 from .api.queries import Queries
 from .assemble import Assembler, Live, pack_rollup
 from .counters import Counters
@@ -35,7 +35,6 @@ log: Final = logging.getLogger(__name__)
 JOURNAL: Final = "journal"
 ASSEMBLE_EVERY_S: Final = 2.0
 ALERT_EVERY_S: Final = 5.0
-OBJECTIVES_EVERY_S: Final = 15.0
 FORGET_EVERY_S: Final = 3600.0
 ERASE_EVERY_S: Final = 0.5
 PACK_EVERY_S: Final = 3600.0
@@ -49,7 +48,7 @@ class Collector:
         self._settings = settings
         self._content = settings.content_rule()
         self._folder = settings.data / JOURNAL
-        self._objectives = ObjectiveFiles(settings.slo)
+        objectives = ObjectiveFiles(settings.slo)
         self.counters = Counters()
         self.counters.decoder.labels(DECODER).set(1)
         self._connection = _open(settings)
@@ -62,6 +61,7 @@ class Collector:
             raise
         self.queries = _queries(self._connection, settings)
         self.erasures = self._erasures()
+        self.duty = Duty(self._connection, objectives, self.counters)
         unlanded = sum(entry.nbytes for entry in backlog)
         self._journal = Journal(self._folder, segment=segment, limits=_limits(settings), unlanded=unlanded)
         self.counters.journal.set_function(lambda: self._journal.unlanded_bytes)
@@ -96,6 +96,7 @@ class Collector:
         self._journal.close()
         if self._lander.close(within_s=LAND_WITHIN_S):
             self._journal.discard()
+        self.duty.close()
         self.queries.close()
         self._connection.close()
 
@@ -111,6 +112,7 @@ class Collector:
         connection = self._connection
         live, assembler = Live(connection), Assembler(connection, prices=self._settings.prices)
         return [
+            *self.duty.chores(),
             Chore("running requests", ASSEMBLE_EVERY_S, live.tick),
             Chore("erasure", ERASE_EVERY_S, lambda _: self.erasures.run()),
             Chore("assembly", ASSEMBLE_EVERY_S, lambda now: self._assemble(assembler, now)),
@@ -121,7 +123,6 @@ class Collector:
                 share=0.1,  # 12 ms a series
             ),
             Chore("packing the roll-up", PACK_EVERY_S, lambda now: pack_rollup(connection, now)),
-            Chore("objectives", OBJECTIVES_EVERY_S, BurnAlerts(connection, self._objectives).update, share=0.1),
             Chore(
                 "forgetting bodies",
                 FORGET_EVERY_S,

@@ -124,6 +124,7 @@ def _api(collector: Collector, settings: CollectorSettings, *, ready: Callable[[
         token=settings.token,
         erase=collector.erasures.ask,
         fault=lambda: collector.fault,
+        deeds=collector.duty.routes,
     )
 
 

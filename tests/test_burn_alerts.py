@@ -1,12 +1,10 @@
-"""Objectives that a collector watches open alerts when their budgets burn, keep them, and close them when it is over."""
+"""Objectives that a collector watches open alerts when their budgets burn, which close when it is over."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from tailbudget.app.cli import run
@@ -46,9 +44,9 @@ class Watch:
         return found
 
 
-@pytest.fixture()
-def folder(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
 
 
 def test_a_burning_budget_opens_one_alert_a_severity_and_closes_it_when_all_is_well_again(folder: Path) -> None:
@@ -156,19 +154,19 @@ def test_after_a_start_open_alerts_go_on(folder: Path) -> None:
     assert [(row["alert_id"], row["closed"]) for row in watch.judge(1)] == [(row["alert_id"], None) for row in before]
 
 
-def _slow_requests(n: int) -> bytes:
+def slow_requests(n: int) -> bytes:
     """Return requests of one second each that began 5 s ago."""
     start_ns = int((datetime.now(UTC) - timedelta(seconds=5)).timestamp()) * S
     return trace_request(n, start_ns=start_ns, attributes={"slo.request": "chat"}).SerializeToString()
 
 
-def test_slow_requests_that_a_service_sends_raise_an_alert_that_the_command_line_shows(
+def testslow_requests_that_a_service_sends_raise_an_alert_that_the_command_line_shows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "slo.yaml"
     file.write_text("name: chat\nwhere: route = 'chat'\ntotal: p95 < 500ms\n")
     with collector(tmp_path / "data", slo=[str(file)]) as running:
-        assert running.post("/v1/traces", _slow_requests(30))[0] == 200
+        assert running.post("/v1/traces", slow_requests(30))[0] == 200
         (alert,) = wait_until(
             lambda: running.rows("from alerts where severity = 'page'"), timeout_s=40, what="the alert"
         )

@@ -15,7 +15,7 @@ from .slo_support import write
 CHAT = "name: chat\ntotal: p95 < 1s\n"
 
 
-@pytest.fixture()
+@pytest.fixture
 def data(tmp_path: Path) -> str:
     """Return a data folder with six hours of requests: three slow ones a minute in the last of them, else none slow."""
     folder = tmp_path / "data"
@@ -27,7 +27,7 @@ def data(tmp_path: Path) -> str:
     return str(folder)
 
 
-@pytest.fixture()
+@pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "slo.yaml"
     path.write_text(CHAT)

@@ -30,6 +30,7 @@ class BurnAlerts:
         self._connection = connection
         self._reader = ConnectionReader(connection)
         self._files = files
+        self.judged: datetime | None = None  # when all was judged last
         self._counted: dict[Objective, datetime] = {}  # what is counted, up to when
         self._recounted: datetime | None = None
 
@@ -54,7 +55,9 @@ class BurnAlerts:
             self._connection.execute(book.statement("forget_minutes"), {"names": [one.name for one in objectives]})
             for row in statuses:
                 self._connection.execute(book.statement("write_status"), row)
-            return book.write(self._connection, alarms, kinds=KINDS, now=now)
+            changes = book.write(self._connection, alarms, kinds=KINDS, now=now)
+        self.judged = now
+        return changes
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
