@@ -128,7 +128,12 @@ json_option = option("--json", "as_json", is_flag=True, help="One JSON object, f
 
 def since_option(default: str) -> Callable[..., Any]:
     """Return the option that gives a length of time back from now, as a timedelta."""
-    return option("--since", default=default, callback=_length, help="How far back: 90s, 15m, 1h, 7d.")
+    return length_option("--since", "since", default, "How far back: 90s, 15m, 1h, 7d.")
+
+
+def length_option(name: str, parameter: str, default: str, help_text: str) -> Callable[..., Any]:
+    """Return an option that is a length of time, given as a timedelta."""
+    return option(name, parameter, default=default, callback=_length, help=help_text)
 
 
 def _length(context: click.Context, parameter: click.Parameter, text: str) -> timedelta:

@@ -13,7 +13,7 @@ from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import convert
 
-from .alerting import BurnAlerts, ObjectiveFiles, update_sag_alerts
+from .alerting import Duty, ObjectiveFiles, update_sag_alerts
 from .api.queries import Queries
 from .assemble import Assembler, Live, pack_rollup
 from .counters import Counters
@@ -39,7 +39,6 @@ log: Final = logging.getLogger(__name__)
 JOURNAL: Final = "journal"
 ASSEMBLE_EVERY_S: Final = 2.0
 ALERT_EVERY_S: Final = 5.0
-OBJECTIVES_EVERY_S: Final = 15.0
 SEAL_EVERY_S: Final = 60.0
 FORGET_EVERY_S: Final = 3600.0
 ERASE_EVERY_S: Final = 0.5
@@ -54,7 +53,7 @@ class Collector:
         self._settings = settings
         self._content = settings.content_rule()
         self._folder = settings.data / JOURNAL
-        self._objectives = ObjectiveFiles(settings.slo)
+        objectives = ObjectiveFiles(settings.slo)
         self.counters = Counters()
         self.counters.decoder.labels(DECODER).set(1)
         self._connection = _open(settings)
@@ -68,6 +67,7 @@ class Collector:
         self.queries, self.snapshots = _queries(self._connection, settings), Snapshots(self._connection.cursor())
         self._sealer = Sealer(self._connection, settings.data, seal_after=settings.seal_after)
         self.erasures = self._erasures()
+        self.duty = Duty(self._connection, objectives, self.counters)
         unlanded = sum(entry.nbytes for entry in backlog)
         self._journal = Journal(self._folder, segment=segment, limits=_limits(settings), unlanded=unlanded)
         self.counters.journal.set_function(lambda: self._journal.unlanded_bytes)
@@ -103,6 +103,7 @@ class Collector:
         if self._lander.close(within_s=LAND_WITHIN_S):
             self._journal.discard()
         self._sealer.abandon()
+        self.duty.close()
         self.queries.close()
         self._connection.close()
 
@@ -123,6 +124,7 @@ class Collector:
         delete_unlisted(connection, settings.data)
         retention = Retention(connection, settings.data, keep=settings.keep, counters=self.counters)
         return [
+            *self.duty.chores(),
             Chore("running requests", ASSEMBLE_EVERY_S, live.tick),
             Chore("erasure", ERASE_EVERY_S, lambda _: self.erasures.run()),
             Chore("assembly", ASSEMBLE_EVERY_S, lambda now: self._assemble(assembler, now)),
@@ -133,7 +135,6 @@ class Collector:
                 share=0.1,  # 12 ms a series
             ),
             Chore("packing the roll-up", PACK_EVERY_S, lambda now: pack_rollup(connection, now)),
-            Chore("objectives", OBJECTIVES_EVERY_S, BurnAlerts(connection, self._objectives).update, share=0.1),
             Chore("sealing", SEAL_EVERY_S, self._sealer.tick),
             Chore("retention", SEAL_EVERY_S, retention.tick),
             Chore("forensics", SEAL_EVERY_S, Forensics(connection, settings.data).tick),

@@ -62,6 +62,11 @@ class Counters:
         for (_, signal, reason), n in counted.items():
             self.items.labels(signal, reason).inc(n)
 
+    def lag(self) -> float:
+        """Return the age in seconds of the oldest body that waits to land."""
+        (family,) = self.lag_s.collect()
+        return float(family.samples[0].value)
+
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return prometheus.generate_latest(self.registry)

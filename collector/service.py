@@ -127,6 +127,7 @@ def _api(collector: Collector, settings: CollectorSettings, *, ready: Callable[[
         erase=collector.erasures.ask,
         fault=lambda: collector.fault,
         snapshot=SnapshotRoute(collector.snapshots, settings.data, free_bytes=settings.free_bytes),
+        deeds=collector.duty.routes,
     )
 
 

@@ -33,7 +33,8 @@ from tailbudget.instrument.errors import UserError
 settings = json.loads(sys.argv[1])
 try:
     paths = {name: pathlib.Path(settings[name]) for name in ("data", "tls_cert", "tls_key") if name in settings}
-    serve(CollectorSettings(**settings | paths))
+    objectives = tuple(map(pathlib.Path, settings.get("slo", ())))
+    serve(CollectorSettings(**settings | paths | {"slo": objectives}))
 except UserError as error:
     sys.exit(str(error))
 """

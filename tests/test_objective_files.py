@@ -161,3 +161,25 @@ def test_a_condition_may_name_every_column_of_requests_but_ids_and_instants() ->
         "over_stage", "over_by", "skew_ms",
     }  # fmt: skip
     assert {str(name) for (name,) in rows} - beside == set(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("channels:\n- {name: a, type: pager}\n", 2, "expected one of webhook, alertmanager, slack, pagerduty"),
+        ("channels:\n- {name: a, type: slack}\n", 2, "'url' is missing"),
+        ("channels:\n- {name: a, type: slack, url: 'hooks.test'}\n", 2, "this is no address"),
+        ("channels:\n- name: a\n  type: slack\n  url: http://x\n  routing_key: y\n", 5, "unknown key 'routing_key'"),
+        ("channels:\n- {name: a, type: stdout}\n- {name: a, type: stdout}\n", 3, "'a' is set already"),
+        ("name: x\ntotal: p95 < 1s\nnotify: b\n---\nchannels:\n- {name: a, type: stdout}\n", 2, "no channel 'b'"),
+        ("maintenance:\n- from: 2026-03-20T22:00:00Z\n  to: noon\n", 3, "'noon' is no instant"),
+        ("stages:\n  retrieve: {owner: us}\n", 2, "'retrieve' is no stage"),
+        ("heartbeat:\n  url: http://x\n  every: often\n", 3, "'often' is no length of time"),
+        ("channels: []\ntotal: p95 < 1s\n", 2, "unknown key 'total'"),
+    ],
+)
+def test_a_mistake_about_delivery_is_named_by_file_and_line(text: str, line: int, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ObjectivesError) as caught:
+        _load(tmp_path, text)
+    assert str(caught.value).startswith(f"{tmp_path / 'slo.yaml'}:{line}: ")
+    assert said in str(caught.value)

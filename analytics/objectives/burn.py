@@ -117,17 +117,21 @@ def _counted(objective: Objective, *, stored: bool = False) -> str:
 
 
 def _events(objective: Objective) -> str:
+    return _sql("events").format(**conditions(objective))
+
+
+def conditions(objective: Objective) -> dict[str, str]:
+    """Return SQL expressions over `requests`: part, where, bad, and counts (whether it is an event at all)."""
     bad_outcomes = BAD_OUTCOMES if objective.degraded_good else (*BAD_OUTCOMES, "degraded")
     failed = "outcome in (" + ", ".join(f"'{outcome}'" for outcome in bad_outcomes) + ")"
     over = " or ".join(f"coalesce({_over(limit)}, false)" for limit in objective.limits) or "false"
     measured = " or ".join(f"{_measure(limit.measure)} is not null" for limit in objective.limits) or "true"
-    words = {
+    return {
         "part": objective.per or "null",
         "where": objective.where or "true",
         "bad": f"not coalesce({objective.good}, false)" if objective.good else f"{failed} or {over}",
         "counts": "true" if objective.good else f"outcome <> 'rejected' and ({failed} or {measured})",
     }
-    return _sql("events").format(**words)
 
 
 def _over(limit: Limit) -> str:

@@ -63,7 +63,8 @@ class Objective:
     """At least `target` (0 to 1) of the requests that `where` names meet every limit and end well.
 
     `good`, where given, is an SQL condition that decides instead of limits and outcome. With `timeslices` it is slices
-    of `slice_s` that are counted, each good when `slice_target` of its requests are. `place` is file and line.
+    of `slice_s` that are counted, each good when `slice_target` of its requests are. An alert tells of itself once it
+    has lasted `for_s`. `place` is file and line.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Objective:
     runbook: str = ""
     degrade_first: str = ""
     notify: tuple[str, ...] = ()
+    for_s: int = 0
     place: str = ""
 
     def __str__(self) -> str:

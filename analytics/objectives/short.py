@@ -12,7 +12,7 @@ from .tree import Tree, documents
 
 PRESETS: Final = Path(__file__).with_name("presets")
 DETAILS: Final = ("owner", "runbook", "degrade_first", "notify")
-SETTINGS: Final = ("name", "preset", "where", "service", "per", "window", "slice", "degraded", *DETAILS)
+SETTINGS: Final = ("name", "preset", "where", "service", "per", "window", "slice", "degraded", "for", *DETAILS)
 #: Objectives of a mapping beside its limits on measures.
 SHARES: Final = ("goodput", "success")
 KEYS: Final = (*SETTINGS, *SHARES, *MEASURES)
@@ -95,6 +95,7 @@ READ: Final[dict[str, Callable[[Objective, Tree], Objective]]] = {
     "slice": _slice,
     "degraded": lambda found, value: replace(found, degraded_good=value.one_of(("good", "bad")) == "good"),
     "notify": _notify,
+    "for": lambda found, value: replace(found, for_s=words.seconds(value)),
     "owner": lambda found, value: replace(found, owner=value.text()),
     "runbook": lambda found, value: replace(found, runbook=value.text()),
     "degrade_first": lambda found, value: replace(found, degrade_first=value.text()),

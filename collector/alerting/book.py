@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,8 @@ class Alarm:
     labels: Mapping[str, str] = field(default_factory=dict)
     owner: str | None = None
     runbook: str | None = None
+    degrade_first: str | None = None
+    for_s: int = 0  # how long it must last before anybody is told
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -48,13 +50,19 @@ class Change:
 def write(
     connection: duckdb.DuckDBPyConnection, alarms: Iterable[Alarm], *, kinds: tuple[str, ...], now: datetime
 ) -> list[Change]:
-    """Make the open alerts of these kinds those of `alarms`; return what this opened or closed."""
+    """Make the open alerts of these kinds those of `alarms`; return what this opened or closed.
+
+    One that ends while it is pending never was an alert: its row goes.
+    """
     table = ConnectionReader(connection).query(statement("open_alerts"), {"kinds": list(kinds)})
     before = {_key(row): row for row in table.to_pylist()}
     changes: list[Change] = []
     wanted = {alarm.key: alarm for alarm in alarms}
     for key, row in before.items():
         if key not in wanted:
+            if row["fires"] is not None and row["fires"] > now:
+                connection.execute(statement("drop_alert"), {"alert_id": row["alert_id"]})
+                continue
             connection.execute(statement("close_alert"), {"alert_id": row["alert_id"], "closed": now})
             changes.append(Change(row["alert_id"], row["opened"], now))
     for key, alarm in wanted.items():
@@ -97,4 +105,12 @@ def _params(alarm: Alarm, *, alert_id: str, opened: datetime) -> dict[str, objec
         "labels": json.dumps(dict(alarm.labels), sort_keys=True),
         "owner": alarm.owner,
         "runbook": alarm.runbook,
+        "degrade_first": alarm.degrade_first,
+        "fires": opened + timedelta(seconds=alarm.for_s) if alarm.for_s else None,
     }
+
+
+def loaded(text: str | None) -> dict[str, Any]:
+    """Return an alert's labels."""
+    found: dict[str, Any] = json.loads(text or "{}")
+    return found

@@ -30,6 +30,7 @@ class BurnAlerts:
         self._connection = connection
         self._reader = ConnectionReader(connection)
         self._files = files
+        self.judged: datetime | None = None  # when all was judged last
         self._counted: dict[Objective, datetime] = {}  # what is counted, up to when
         self._recounted: datetime | None = None
 
@@ -39,20 +40,24 @@ class BurnAlerts:
         since = self._since(objectives, now)
         alarms = list(self._broken_file(now))
         statuses: list[dict[str, object]] = []
+        counted: dict[Objective, datetime] = {}
         for objective in objectives:
             try:
                 self._count(objective, since=since[objective], now=now)
                 statuses += self._statuses(objective, now)
                 alarms += self._alarms(objective, statuses, now)
-            except (duckdb.BinderException, QueryError) as error:  # a condition that its column cannot answer
+                counted[objective] = now
+            except (duckdb.ProgrammingError, duckdb.DataError, QueryError) as error:  # a condition that no row answers
                 alarms.append(words.unjudged(objective, str(error).splitlines()[0], now=now))
-        self._counted = dict.fromkeys(objectives, now)
+        self._counted = counted
         with self._transaction():
             self._connection.execute(book.statement("clear_status"))
             self._connection.execute(book.statement("forget_minutes"), {"names": [one.name for one in objectives]})
             for row in statuses:
                 self._connection.execute(book.statement("write_status"), row)
-            return book.write(self._connection, alarms, kinds=KINDS, now=now)
+            changes = book.write(self._connection, alarms, kinds=KINDS, now=now)
+        self.judged = now
+        return changes
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -94,7 +99,8 @@ class BurnAlerts:
         found = burn.alarms(self._reader, objective, since=now - LOOK_BACK, until=now, stored=True)
         for alarm in found.to_pylist():
             if alarm["closed"] is None:
-                yield words.burning(objective, alarm, budgets.get(alarm["part"], {}))
+                opened = min(alarm["opened"], now)  # its minute may not be over
+                yield words.burning(objective, {**alarm, "opened": opened}, budgets.get(alarm["part"], {}))
         since = next((row["blind_since"] for row in budgets.values() if row["blind_since"]), None)
         if since is not None:
             yield words.blind(objective, since=since, now=now)

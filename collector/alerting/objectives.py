@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tailbudget.analytics.objectives import Objective, ObjectivesError, load
+from tailbudget.analytics.objectives import Objective, ObjectivesError, Watched, read
 
 log: Final = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ class ObjectiveFiles:
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = tuple(files)
         self._seen = self._stamps()
-        self.objectives: tuple[Objective, ...] = load(self._files)
+        self.watched: Watched = read(self._files)
         self.error: str | None = None
 
     def refresh(self) -> tuple[Objective, ...]:
@@ -28,12 +28,12 @@ class ObjectiveFiles:
         if stamps != self._seen:
             self._seen = stamps
             try:
-                self.objectives, self.error = load(self._files), None
-                log.info("%d objectives hold now", len(self.objectives))
+                self.watched, self.error = read(self._files), None
+                log.info("%d objectives hold now", len(self.watched.objectives))
             except ObjectivesError as error:
                 self.error = str(error)
                 log.error("the objectives of before hold on: %s", error)
-        return self.objectives
+        return self.watched.objectives
 
     def _stamps(self) -> tuple[tuple[int, int, int] | None, ...]:
         return tuple(map(_stamp, self._files))

@@ -76,4 +76,6 @@ def _alarm(
         labels={"objective": objective.name} | ({objective.per: part} if part else {}),
         owner=objective.owner or None,
         runbook=objective.runbook or None,
+        degrade_first=objective.degrade_first or None,
+        for_s=objective.for_s,
     )

@@ -4,8 +4,9 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final
 
 import duckdb
@@ -74,6 +75,7 @@ class ApiApp:
     """Answers by path; `ready()` says whether OTLP is accepted, `hosts` which names a Host header may have.
 
     With a `token` only those who bear it are answered, but for health.
+    `deeds` are further paths that take a JSON object and answer one, or raise UserError.
     `fault()` is the reason why nothing more is accepted until a new start, None while all is well.
     """
 
@@ -88,6 +90,7 @@ class ApiApp:
         erase: Callable[[Forget], "Future[Forgotten]"] | None = None,
         fault: Callable[[], str | None] = lambda: None,
         snapshot: App | None = None,
+        deeds: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]] = {},
     ) -> None:
         self._queries = queries
         self._counters = counters
@@ -96,10 +99,11 @@ class ApiApp:
         self._hosts = hosts
         self._token = token
         self._erase = erase
-        self._routes: Final = {
+        self._routes: Final[dict[str, tuple[str, Callable[[Scope, Receive, Send], Awaitable[None]]]]] = {
             "/v1/sql": ("POST", self._sql),
             **({"/v1/forget": ("POST", self._forget)} if erase else {}),
             "/metrics": ("GET", self._metrics),
+            **{path: ("POST", partial(self._deed, deed)) for path, deed in deeds.items()},
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
             **({SNAPSHOT: ("POST", snapshot)} if snapshot else {}),
@@ -145,6 +149,24 @@ class ApiApp:
             await _refuse(send, 503, str(error), "try again", {"retry-after": "5"})
         except (duckdb.Error, OSError) as error:
             await _refuse(send, 500, str(error), "the collector's log says more; asking again goes on where it ended")
+
+    async def _deed(
+        self, deed: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        try:
+            body = await read_body(receive, declared=headers(scope).get(b"content-length"), limit=MAX_BODY_BYTES)
+            fields = json.loads(body or b"{}")
+            if not isinstance(fields, dict):
+                raise UserError("the body is no JSON object")
+            await respond_json(send, 200, await deed(fields))
+        except ClientGoneError:
+            return
+        except BodyTooLargeError as error:
+            await _refuse_query(send, error)
+        except (UserError, ValueError) as error:
+            await _refuse(send, 400, str(error), "expected a JSON object")
+        except (duckdb.Error, OSError) as error:
+            await _refuse(send, 500, str(error), "the collector's log says more")
 
     async def _metrics(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await respond(send, 200, self._counters.exposition(), content_type=PROMETHEUS)

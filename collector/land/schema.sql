@@ -356,7 +356,47 @@ create table alerts (
     owner VARCHAR,                     -- who answers for it, from the objective
     runbook VARCHAR,                   -- what to do, from the objective
     acknowledged TIMESTAMPTZ,          -- when a person took it, null until then
-    acknowledged_by VARCHAR            -- who took it
+    acknowledged_by VARCHAR,           -- who took it
+    degrade_first VARCHAR,             -- what to do without first, from the objective
+    fires TIMESTAMPTZ                  -- it is pending until then, and nobody is told; null where its rule has no `for`
+);
+
+-- One row an alert, channel and transition that somebody is told of; rows of one message go and arrive together.
+create table deliveries (
+    delivery_id VARCHAR primary key,   -- the same whenever it is tried again: receivers know a repeat by it
+    message_id VARCHAR not null,       -- of the message that it is part of
+    alert_id VARCHAR not null,         -- what it is about
+    transition VARCHAR not null,       -- firing, repeat or resolved
+    channel VARCHAR not null,          -- where to
+    grouped_by VARCHAR not null,       -- alerts of one group are one message; messages of one group arrive in order
+    created TIMESTAMPTZ not null,      -- when it was decided
+    attempts INTEGER not null,         -- how often it was tried
+    next_attempt TIMESTAMPTZ,          -- when it is tried next, null when it is not
+    delivered TIMESTAMPTZ,             -- when the receiver took it, null until then
+    error VARCHAR,                     -- why the last attempt failed, null after one that did not
+    content JSON                       -- what is said, null once it is delivered or given up
+);
+
+-- One row a silence: nobody is told of alerts that have all its labels.
+create table silences (
+    silence_id VARCHAR primary key,    -- its name
+    created TIMESTAMPTZ not null,      -- from when
+    until TIMESTAMPTZ not null,        -- up to when
+    labels JSON not null,              -- kind, rule, severity, owner, objective, model, ... by name
+    created_by VARCHAR,                -- who wants it quiet
+    comment VARCHAR                    -- and why
+);
+
+-- One row a mark: something that people or deployments did, to be seen beside what the latency did.
+create table marks (
+    mark_id VARCHAR primary key,       -- its name
+    t TIMESTAMPTZ not null,            -- when
+    kind VARCHAR not null,             -- note, version, prompt, flag or model
+    service VARCHAR,                   -- where, null for everywhere
+    label VARCHAR not null,            -- one sentence
+    old_value VARCHAR,                 -- of a change: before
+    new_value VARCHAR,                 -- of a change: after
+    created_by VARCHAR                 -- who said so, null for what was seen in requests
 );
 
 -- One row an objective, part and minute that had events: what its error budget is counted from.

@@ -1,0 +1,3 @@
+-- Takes back an alert that ended before anybody was to be told.
+delete from alerts
+where alert_id = $alert_id

@@ -1,0 +1,94 @@
+"""What a message says beside the alert itself: who is hit, by what, since when, how much is left, and where to look."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+from urllib.parse import quote
+
+import duckdb
+
+from tailbudget.analytics.objectives import Delivery, Objective, burn
+from tailbudget.analytics.reader import ConnectionReader, QueryError
+
+from . import book
+
+#: The rules' windows begin before the alert does: requests are counted from so long before it.
+BEFORE: Final = timedelta(hours=1)
+LABELS: Final = ("kind", "rule", "severity", "owner", "model", "provider", "instance", "scope")
+DETAILS: Final = ("owner", "runbook", "degrade_first")
+Row = Mapping[str, Any]
+
+
+def details(alert: Row, objective: Objective | None, delivery: Delivery, found: Row) -> dict[str, str | None]:
+    """Return owner, runbook and degrade_first: the objective's, else those of the stage that is worst."""
+    stage = delivery.stages.get(str(found.get("worst_stage")), {})
+    return {name: alert[name] or (objective and getattr(objective, name)) or stage.get(name) for name in DETAILS}
+
+
+def hit(
+    connection: duckdb.DuckDBPyConnection, alert: Row, objective: Objective | None, *, now: datetime
+) -> dict[str, Any]:
+    """Return who is hit: requests, tenants, worst_stage, worst_tenant, traces (request ids), sql; {} when unknown."""
+    since = alert["opened"] - BEFORE
+    words = _conditions(alert, objective)
+    if words is None:
+        return {}
+    where, bad = words
+    try:
+        query = book.statement("hit_requests").format(where=where, bad=bad)
+        (row,) = ConnectionReader(connection).query(query, {"since": since, "until": now}).to_pylist()
+    except QueryError:  # a condition that no row answers has an alert of its own
+        return {}
+    conditions = f"started >= '{_utc(since)}' and ({where}) and ({bad})"
+    return {**row, "since": f"{since:%H:%M}Z", "sql": f"from requests where {conditions} order by total_ms desc"}
+
+
+def budget(connection: duckdb.DuckDBPyConnection, alert: Row, objective: Objective | None) -> dict[str, Any]:
+    """Return what is promised and how much of its budget is left, in words."""
+    if objective is None:
+        return {}
+    part = _part(alert, objective)
+    query = "select budget_left, hours_left from slo_status where objective = $objective and part = $part"
+    params = {"objective": objective.name, "part": part}
+    rows = ConnectionReader(connection).query(query, params).to_pylist()
+    facts: dict[str, Any] = {"goal": str(objective), "period": str(objective.period)}
+    if rows and rows[0]["budget_left"] is not None:
+        left, hours = rows[0]["budget_left"], rows[0]["hours_left"]
+        said = f"{left * 100:.0f} % left" if left > 0 else "overspent"
+        facts |= {"budget": said + (f", spent in {hours:.1f} h at this rate" if hours else ""), "budget_left": left}
+        facts["hours_left"] = hours
+    return facts
+
+
+def labels(alert: Row) -> dict[str, str]:
+    """Return what silences and maintenance may name of an alert."""
+    named = {name: str(alert[name]) for name in LABELS if alert.get(name)}
+    return named | {name: str(value) for name, value in book.loaded(alert["labels"]).items()}
+
+
+def trace_url(dashboard: str, request_id: str) -> str:
+    """Return the address of a request's page."""
+    return f"{dashboard}/trace?request={quote(request_id, safe='')}"
+
+
+def _conditions(alert: Row, objective: Objective | None) -> tuple[str, str] | None:
+    if objective is not None and alert["kind"] == "burn":
+        words = burn.conditions(objective)
+        part = _part(alert, objective)
+        where = f"{words['part']} = {_quoted(part)}" if part else "true"
+        return f"{where} and ({words['where']}) and ({words['counts']})", words["bad"]
+    if alert["kind"] == "sag" and alert["model"]:  # every request of the model waits for its tokens
+        return f"model = {_quoted(alert['model'])}", f"started >= '{_utc(alert['opened'] - timedelta(minutes=5))}'"
+    return None
+
+
+def _part(alert: Row, objective: Objective) -> str:
+    return str(book.loaded(alert["labels"]).get(objective.per, "")) if objective.per else ""
+
+
+def _quoted(text: object) -> str:
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def _utc(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%dT%H:%M:%SZ}"
