@@ -18,7 +18,7 @@ from tailbudget.analytics.recognise import span_select
 from tailbudget.instrument.vocabulary import GPU_METRICS
 
 from ..journal.writer import Position
-from ..receive.batches import Batches, LogBatches, MetricBatches, SpanBatches
+from ..receive.batches import SPANS, Batches, LogBatches, MetricBatches, SpanBatches
 from .rates import NAMES, DecodeRates, Last
 from .seen import Keys, RecentKeys
 
@@ -149,11 +149,14 @@ class Landing:
 
     def _land_spans(self, batches: Sequence[SpanBatches], arrived: dict[str, datetime]) -> None:
         tables = {
-            name: pa.concat_tables(getattr(part, name) for part in batches) for name in ("spans", "events", "links")
+            name: pa.concat_tables((getattr(part, name) for part in batches), promote_options="default")
+            for name in ("spans", "events", "links")
         }
+        keys = frozenset(tables["spans"].schema.names[len(SPANS) :])
         with self._batch(**tables):
             if tables["spans"].num_rows:
-                self._connection.execute(f"insert into spans by name {span_select()}")
+                events = tables["events"].num_rows > 0
+                self._connection.execute(f"insert into spans by name {span_select(keys, events=events)}")
                 self._connection.execute(landing_sql("dirty"), arrived)
             for name in ("events", "links"):
                 if tables[name].num_rows:

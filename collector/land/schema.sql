@@ -109,8 +109,11 @@ create table metrics (
     value DOUBLE,                      -- of gauges and sums
     n UBIGINT,                         -- count, of histograms and summaries
     total DOUBLE,                      -- sum, of histograms and summaries
-    bounds DOUBLE[],                   -- explicit bounds of a histogram
+    bounds DOUBLE[],                   -- explicit bounds of a histogram, quantiles of a summary
     counts UBIGINT[],                  -- counts by bucket
+    min DOUBLE,                        -- least value, where a histogram tells it
+    max DOUBLE,                        -- greatest value, where a histogram tells it
+    quantile_values DOUBLE[],          -- values at the quantiles of a summary
     resource_id UBIGINT not null,      -- row of resources
     scope VARCHAR,                     -- name of the instrumentation scope
     attrs JSON not null                -- attributes of the point

@@ -7,7 +7,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, ResourceMetrics
 
 from .attributes import Attributes
 from .spans import MAX_NS
-from .values import json_text
+from .values import Json, json_text
 
 TEMPORALITIES: Final = (None, "delta", "cumulative")
 
@@ -23,11 +23,13 @@ class PointReader:
         """Take the points of one resource."""
         resource_id = self._attributes.resource(group.resource)
         for scope_metrics in group.scope_metrics:
-            scope = scope_metrics.scope.name or None
+            origin = (resource_id, scope_metrics.scope.name or None)
+            scope_attrs = self._attributes.take(scope_metrics.scope.attributes)
             for metric in scope_metrics.metrics:
-                self._take(metric, resource_id, scope)
+                self._attributes.take(metric.metadata)
+                self._take(metric, origin, scope_attrs)
 
-    def _take(self, metric: Metric, resource_id: int, scope: str | None) -> None:
+    def _take(self, metric: Metric, origin: tuple[int, str | None], scope_attrs: dict[str, Json]) -> None:
         kind = metric.WhichOneof("data")
         if kind is None:
             return
@@ -36,9 +38,11 @@ class PointReader:
         temporality = TEMPORALITIES[number] if 0 <= number < len(TEMPORALITIES) else None
         head = (metric.name, kind, metric.unit or None, temporality, data.is_monotonic if kind == "sum" else None)
         for point in data.data_points:
-            attrs = json_text(self._attributes.take(point.attributes))
+            attrs = json_text(scope_attrs | self._attributes.take(point.attributes))
+            for exemplar in point.exemplars if kind != "summary" else ():
+                self._attributes.take(exemplar.filtered_attributes)
             times = (_ns(point.start_time_unix_nano), min(point.time_unix_nano, MAX_NS))
-            self.points.append((*head, *times, *_VALUES[kind](point), resource_id, scope, attrs))
+            self.points.append((*head, *times, *_VALUES[kind](point), *origin, attrs))
         self._attributes.count("accepted", len(data.data_points))
 
 
@@ -48,11 +52,12 @@ def _ns(value: int) -> int | None:
 
 def _number(point: Any) -> tuple[object, ...]:
     kind = point.WhichOneof("value")
-    return (None if kind is None else float(getattr(point, kind)), None, None, None, None)
+    return (None if kind is None else float(getattr(point, kind)), *[None] * 7)
 
 
 def _histogram(point: Any) -> tuple[object, ...]:
-    return (None, point.count, _sum(point), list(point.explicit_bounds), list(point.bucket_counts))
+    bounds, counts = list(point.explicit_bounds), list(point.bucket_counts)
+    return (None, point.count, _maybe(point, "sum"), bounds, counts, *_range(point), None)
 
 
 def _exponential(point: Any) -> tuple[object, ...]:
@@ -62,7 +67,7 @@ def _exponential(point: Any) -> tuple[object, ...]:
     high = [_bound(positive.offset + i, point.scale) for i in range(len(positive.bucket_counts) + 1)]
     bounds = [*(low if negative.bucket_counts else ()), *(high if positive.bucket_counts else ())]
     counts = [*reversed(negative.bucket_counts), point.zero_count, *positive.bucket_counts]
-    return (None, point.count, _sum(point), bounds, counts)
+    return (None, point.count, _maybe(point, "sum"), bounds, counts, *_range(point), None)
 
 
 def _bound(index: int, scale: int) -> float:
@@ -74,12 +79,17 @@ def _bound(index: int, scale: int) -> float:
 
 
 def _summary(point: Any) -> tuple[object, ...]:
-    """Quantiles in `bounds`; their values have no column."""
-    return (None, point.count, point.sum, [item.quantile for item in point.quantile_values], None)
+    """Quantiles in `bounds`."""
+    quantiles = [item.quantile for item in point.quantile_values]
+    return (None, point.count, point.sum, quantiles, None, None, None, [item.value for item in point.quantile_values])
 
 
-def _sum(point: Any) -> float | None:
-    return float(point.sum) if point.HasField("sum") else None
+def _range(point: Any) -> tuple[float | None, float | None]:
+    return _maybe(point, "min"), _maybe(point, "max")
+
+
+def _maybe(point: Any, field: str) -> float | None:
+    return float(getattr(point, field)) if point.HasField(field) else None
 
 
 _VALUES: Final = {
