@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -10,12 +11,14 @@ import duckdb
 from tailbudget.analytics.reader import DATABASE_NAME
 from tailbudget.instrument.errors import UserError
 
-from .schema import create_or_check
+from .schema import create_or_check, quoted
 
 #: Written in a format that the newest packaged duckdb shell (1.5.6) reads; by default only 2.0 could.
 STORAGE_VERSION: Final = "v1.5.0"
 #: 64 MB keeps the worst commit at 0.27 s.
 WAL_AUTOCHECKPOINT: Final = "64MB"
+#: A transaction of this many rows is written as row groups, past the write-ahead log: 2.7 us a span, not 4.7.
+ROW_GROUP_ROWS: Final = 32_768
 #: A start with less would end at the first transaction.
 START_BYTES: Final = 4_000_000
 #: What a query may spill: by default 90 % of what is free, so that one large sort would stop acknowledgements.
@@ -44,7 +47,7 @@ def open_database(
         "python_enable_replacements": "false",
     }
     try:
-        connection = duckdb.connect(str(path), config=settings)
+        connection = _connect(path, settings)
     except duckdb.Error as error:
         raise UserError(_reason(path, error)) from error
     try:
@@ -61,6 +64,31 @@ def open_database(
     except UserError:
         connection.close()
         raise
+    return connection
+
+
+def _connect(path: Path, settings: dict[str, str | bool | int | float | list[str]]) -> duckdb.DuckDBPyConnection:
+    """Open the file with row groups of a size that only ATTACH takes.
+
+    A cursor begins in the catalog that its connection was opened with, by name: so that is opened empty, and the file
+    put in its place.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        connection = duckdb.connect(str(Path(folder) / DATABASE_NAME), config=settings)
+        try:
+            (name,) = connection.execute("select current_database()").fetchall()[0]
+            for statement in (
+                "attach ':memory:' as aside",
+                "use aside",
+                f"detach {name}",
+                f"attach {quoted(str(path))} as {name} (row_group_size {ROW_GROUP_ROWS})",
+                f"use {name}",
+                "detach aside",
+            ):
+                connection.execute(statement)
+        except duckdb.Error:
+            connection.close()
+            raise
     return connection
 
 

@@ -38,6 +38,14 @@ ENVIRONMENT: Final = (
 )
 
 
+#: In the error of every statement after a checkpoint that failed; DuckDB raises no FatalException for an attached file.
+INVALIDATED: Final = "has been invalidated"
+
+
+class LostFileError(Exception):
+    """No statement can run before the data file is opened anew."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """An acknowledged body: where it stands in the journal and, unless memory was short, what it decodes to."""
@@ -148,7 +156,7 @@ class Lander:
         try:
             self._land_until_closed()
             self._finished = True
-        except duckdb.FatalException as error:  # no statement can run before the file is opened anew
+        except LostFileError as error:
             self._fault = f"the data file cannot be used any more ({_line(error)})"
             log.error("landing has ended: %s", self._fault)
 
@@ -190,9 +198,8 @@ class Lander:
         started = time.monotonic()
         try:
             counted = self._landing.land(bodies, position=entries[-1].end, health=unstored)
-        except duckdb.FatalException:
-            raise
         except ENVIRONMENT as error:
+            _raise_if_lost(error)
             self._counters.give_back(unstored)
             self._failed(error)
             if isinstance(error, duckdb.OutOfMemoryException) and len(entries) > 1:
@@ -201,6 +208,7 @@ class Lander:
                 self._pause_s = RETRY_S
             return
         except Exception as error:  # noqa: BLE001 - whatever one body does to it, the thread lives on
+            _raise_if_lost(error)
             self._counters.give_back(unstored)
             self._failed(error)
             self._isolate(entries, error)
@@ -218,9 +226,8 @@ class Lander:
             return
         try:
             self._counters.stored(self._landing.land([], health=unstored))
-        except duckdb.FatalException:
-            raise
         except Exception as error:  # noqa: BLE001 - as in _land_some
+            _raise_if_lost(error)
             self._counters.give_back(unstored)
             self._failed(error)
 
@@ -285,14 +292,19 @@ class Lander:
             try:
                 with self._counters.work_s.labels(chore.name).time():
                     unfinished = chore.run(datetime.now(UTC)) is True
-            except duckdb.FatalException:
-                raise
-            except Exception:
+            except Exception as error:
+                _raise_if_lost(error)
                 log.exception("%s failed; landing goes on", chore.name)
                 self._counters.failures.labels(chore.name).inc()
             took_s = time.monotonic() - started
             pause_s = chore.every_s if took_s <= chore.every_s / 10 else max(SLOW_CHORE_EVERY_S, chore.every_s)
             chore.due_s = started if unfinished else started + pause_s
+
+
+def _raise_if_lost(error: Exception) -> None:
+    """Raise LostFileError when the error says that the data file cannot be used any more."""
+    if isinstance(error, duckdb.FatalException) or INVALIDATED in str(error):
+        raise LostFileError(str(error)) from error
 
 
 def _line(error: Exception) -> str:

@@ -80,11 +80,11 @@ def statements(file: Path) -> Iterator[str]:
         yield statement
         if kind in _COLUMN:
             text = " ".join(line.removeprefix("--").strip() for line in comment.splitlines())
-            yield f"comment on {kind} {name} is {_quoted(text)}"
+            yield f"comment on {kind} {name} is {quoted(text)}"
             columns = statement if kind == "table" else statement[statement.rindex("\nselect") :]
             for column, meaning in _COLUMN[kind].findall(columns):
-                yield f"comment on column {name}.{column} is {_quoted(meaning)}"
+                yield f"comment on column {name}.{column} is {quoted(meaning)}"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
