@@ -255,15 +255,12 @@ def steady(collector: Collector, packed: Sequence[bytes], *, per_s: float, befor
 
 
 def readiness(collector: Collector, packed: Sequence[bytes]) -> None:
-    """Print how soon the collector accepts again, the second time with bodies that it has to land first."""
+    """Print how soon the collector accepts again, the second time with bodies that it has still to land."""
     collector.end()
     clean_s = collector.start()
-    sender = threading.Thread(target=send_all, args=(collector, packed))
-    sender.start()
-    time.sleep(1.0)
+    send_all(collector, packed)
     collector.end(kill=True)
     killed_s = collector.start()
-    sender.join()
     print(f"ready after a clean stop          {clean_s:10.2f} s, after kill -9 {killed_s:.2f} s")
 
 

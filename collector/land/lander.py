@@ -14,12 +14,14 @@ import duckdb
 from ..counters import Counters
 from ..journal.writer import Position
 from ..receive.batches import Batches
+from .database import ROW_GROUP_ROWS
 from .landing import Body, Landing
 
 log: Final = logging.getLogger(__name__)
 
-#: A transaction at this many rows, or this long after its first body.
-MAX_ROWS: Final = 65_536
+#: A transaction at this many rows, more than a row group so that they are written past the write-ahead log, or this
+#: long after its first body.
+MAX_ROWS: Final = ROW_GROUP_ROWS * 3 // 2
 EVERY_S: Final = 0.2
 #: A landing costs 30-40 ms however small: it waits ten times as long as the last one took, but no longer than this.
 AT_MOST_EVERY_S: Final = 1.0
@@ -66,6 +68,11 @@ class Entry:
         """Memory that its batches hold."""
         return 0 if self.batches is None else self.batches.nbytes
 
+    @property
+    def decoded_rows(self) -> int:
+        """Rows of its batches."""
+        return 0 if self.batches is None else self.batches.rows
+
 
 @dataclass(slots=True)
 class Chore:
@@ -106,6 +113,7 @@ class Lander:
         self._lock = threading.Condition()
         self._queue: deque[Entry] = deque(backlog)
         self._decoded_bytes = 0
+        self._decoded_rows = 0
         self._close_by_s: float | None = None  # monotonic
         self._fault: str | None = None
         self._finished = False
@@ -127,6 +135,11 @@ class Lander:
         return self._fault
 
     @property
+    def _enough(self) -> bool:
+        """Whether a transaction's worth waits: to wait for more would keep senders waiting for room."""
+        return self._decoded_rows >= MAX_ROWS or self.full
+
+    @property
     def full(self) -> bool:
         """Whether what waits holds as much memory as it may: batches of further entries are let go."""
         return self._decoded_bytes > self._queue_bytes
@@ -137,8 +150,9 @@ class Lander:
             if self.full:
                 entry = replace(entry, batches=None)
             self._decoded_bytes += entry.decoded_bytes
+            self._decoded_rows += entry.decoded_rows
             self._queue.append(entry)
-            if len(self._queue) == 1:
+            if len(self._queue) == 1 or self._enough:
                 self._lock.notify()
 
     def close(self, *, within_s: float) -> bool:
@@ -166,7 +180,7 @@ class Lander:
                 if not self._queue and self._close_by_s is None:
                     self._lock.wait(self._idle_s())
                 elif self._pause_s:
-                    self._lock.wait_for(lambda: self._close_by_s is not None, timeout=self._pause_s)
+                    self._lock.wait_for(lambda: self._close_by_s is not None or self._enough, timeout=self._pause_s)
                 waiting, closing = bool(self._queue), self._close_by_s
             if closing is not None and (not waiting or time.monotonic() > closing):
                 self._store_counts()
@@ -275,6 +289,7 @@ class Lander:
             for entry in entries:
                 self._queue.popleft()
                 self._decoded_bytes -= entry.decoded_bytes
+                self._decoded_rows -= entry.decoded_rows
         if self._groups:
             self._groups.pop()
         self._landed(entries[-1].end, sum(entry.nbytes for entry in entries))
