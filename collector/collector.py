@@ -26,7 +26,7 @@ from .land.lander import Chore, Entry, Lander
 from .land.landing import Landing, landing_sql
 from .land.seen import Keys
 from .receive.batches import CONTENT_DROPPED, Batches
-from .receive.decode import DECODER
+from .receive.decoder import DECODER
 from .receive.intake import Intake, decode
 from .seal.forensics import Forensics
 from .seal.retention import Retention
