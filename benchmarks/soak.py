@@ -143,6 +143,7 @@ def soak(data: Path, *, seconds: float, say: Callable[[str], object] = lambda _:
     """Run all of it and return what was seen."""
     found, stop = Soak(), threading.Event()
     collector = Collector(data)
+    collector.start()
     try:
         per_s = capacity(collector) / 2
         found.sent = CALIBRATION_BODIES * SPANS
@@ -187,8 +188,7 @@ def soak(data: Path, *, seconds: float, say: Callable[[str], object] = lambda _:
         found.stored = collector.value("select count(*) from spans")
         found.sealed = collector.value("select coalesce(sum(n), 0)::bigint from sealed_files where \"view\" = 'spans'")
     finally:
-        collector.process.terminate()
-        collector.process.wait()
+        collector.end()
     return found
 
 

@@ -26,7 +26,7 @@ from .land.lander import Chore, Entry, Lander
 from .land.landing import Landing, landing_sql
 from .land.seen import Keys
 from .receive.batches import CONTENT_DROPPED, Batches
-from .receive.decode import DECODER
+from .receive.decoder import DECODER
 from .receive.intake import Intake, decode
 from .seal.forensics import Forensics
 from .seal.retention import Retention
@@ -71,15 +71,7 @@ class Collector:
         unlanded = sum(entry.nbytes for entry in backlog)
         self._journal = Journal(self._folder, segment=segment, limits=_limits(settings), unlanded=unlanded)
         self.counters.journal.set_function(lambda: self._journal.unlanded_bytes)
-        self._lander = Lander(
-            landing,
-            load=self._load,
-            landed=lambda upto, nbytes: self._journal.landed(upto, nbytes=nbytes),
-            counters=self.counters,
-            chores=self._chores(),
-            queue_bytes=settings.queue_bytes,
-            backlog=backlog,
-        )
+        self._lander = self._make_lander(landing, backlog)
         self.intake = Intake(
             journal=self._journal,
             lander=self._lander,
@@ -90,6 +82,17 @@ class Collector:
         )
         self._journal.start()
         self._lander.start()
+
+    def _make_lander(self, landing: Landing, backlog: Sequence[Entry]) -> Lander:
+        return Lander(
+            landing,
+            load=self._load,
+            landed=lambda upto, nbytes: self._journal.landed(upto, nbytes=nbytes),
+            counters=self.counters,
+            chores=self._chores(),
+            queue_bytes=self._settings.queue_bytes,
+            backlog=backlog,
+        )
 
     @property
     def fault(self) -> str | None:

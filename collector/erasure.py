@@ -11,6 +11,7 @@ from typing import Final
 
 import duckdb
 
+from .land.database import is_lost
 from .land.forgetting import Forget, Forgotten, forget
 
 log: Final = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Erasures:
         except (duckdb.Error, OSError) as error:
             log.error("forgetting failed: %s", error)
             asked.done.set_exception(error)
-            if isinstance(error, duckdb.FatalException):
+            if is_lost(error):
                 raise
         else:
             log.info("forgot %d traces, %d rows", found.traces, sum(found.rows.values()))

@@ -14,7 +14,7 @@ from tailbudget.analytics.recognise import PROMOTED, span_select
 from tailbudget.collector.assemble import Assembler
 from tailbudget.collector.receive.decode import decode_traces
 
-from .spans import Row, database, rows
+from .spans import Row, database, promoted, rows
 from .support import CONFORMANCE
 
 CAPTURES = CONFORMANCE.with_name("captures")
@@ -85,7 +85,7 @@ def assembled(source: str, file: str) -> duckdb.DuckDBPyConnection:
     batches = decode_traces(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body, promoted=PROMOTED)
     connection.register("batch_spans", batches.spans)
     connection.register("batch_events", batches.events)
-    connection.execute(f"insert into spans_open by name {span_select()}")
+    connection.execute(f"insert into spans_open by name {span_select(promoted(batches.spans))}")
     connection.execute("insert into dirty select distinct trace_id, now(), now(), true, null, null from spans")
     Assembler(connection).tick(datetime.now(UTC))
     return connection

@@ -40,8 +40,9 @@ def batches(seed: int, spans: int = 2) -> SpanBatches:
 
 def unlandable(seed: int) -> SpanBatches:
     bad = batches(seed)
-    at = bad.spans.schema.get_field_index("attrs")
-    return replace(bad, spans=bad.spans.set_column(at, bad.spans.schema.field(at), pa.array(["{no json"] * 2)))
+    at = bad.spans.schema.get_field_index("end_ns")  # a duration that no BIGINT holds
+    spans = bad.spans.set_column(at, bad.spans.schema.field(at), pa.array([-(2**63)] * 2))
+    return replace(bad, spans=spans)
 
 
 def entry(number: int, found: SpanBatches | None) -> Entry:

@@ -1,10 +1,15 @@
 """A span of any known dialect lands with its role, its stage and its canonical columns."""
 
+import gzip
+
+import pyarrow as pa
 import pytest
 
 from tailbudget.analytics.recognise import PROMOTED, rules, span_select
+from tailbudget.collector.receive.decode import decode_traces
 
-from .spans import Row, Span, database, event_table, land, one, rows, span_table
+from .spans import Row, Span, database, event_table, land, one, promoted, rows, span_table
+from .support import CONFORMANCE
 
 HTTP = {"http.request.method": "POST"}
 MODEL = {"gen_ai.request.model": "m"}
@@ -203,6 +208,26 @@ def test_the_select_yields_the_columns_of_the_table_in_its_order() -> None:
         name: [row["column_name"] for row in rows(connection, f"describe {name}")] for name in ("spans", "selected")
     }
     assert columns["selected"] == columns["spans"]
+
+
+@pytest.mark.parametrize("source", sorted(path.name for path in CONFORMANCE.iterdir() if path.is_dir()))
+def test_leaving_out_what_a_batch_cannot_have_changes_nothing(source: str) -> None:
+    for file in sorted((CONFORMANCE / source).glob("0*.pb")):
+        if file.name.endswith(".metrics.pb"):
+            continue
+        body = file.read_bytes()
+        batches = decode_traces(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body, promoted=PROMOTED)
+        connection = database()
+        connection.register("batch_spans", pa.concat_tables([batches.spans, span_table([])], promote_options="default"))
+        connection.register("batch_events", batches.events)
+        short = span_select(promoted(batches.spans), events=batches.events.num_rows > 0)
+        for name, sql in (("whole", span_select()), ("short", short)):
+            connection.execute(f"create table {name} as select * replace (budgets::varchar as budgets) from spans")
+            connection.execute(
+                f"insert into {name} by name select * replace (budgets::varchar as budgets) from ({sql})"
+            )
+        assert rows(connection, "from whole order by all") == rows(connection, "from short order by all")
+        assert one(connection, "select count(*) as n from short")["n"] == batches.spans.num_rows > 0
 
 
 def test_promoted_keys_are_attributes_named_once() -> None:

@@ -18,7 +18,7 @@ from tailbudget.analytics.recognise import span_select
 from tailbudget.instrument.vocabulary import ENGINE_METRICS, GPU_METRICS
 
 from ..journal.writer import Position
-from ..receive.batches import Batches, LogBatches, MetricBatches, SpanBatches
+from ..receive.batches import SPANS, Batches, LogBatches, MetricBatches, SpanBatches
 from .rates import NAMES, DecodeRates, Last
 from .seen import Keys, RecentKeys
 from .transaction import transaction
@@ -140,12 +140,12 @@ class Landing:
             self._connection.execute(landing_sql("resources"))
 
     def _land_spans(self, batches: Sequence[SpanBatches], arrived: dict[str, datetime]) -> None:
-        tables = {
-            name: pa.concat_tables(getattr(part, name) for part in batches) for name in ("spans", "events", "links")
-        }
+        tables = {name: _joined([getattr(part, name) for part in batches]) for name in ("spans", "events", "links")}
+        keys = frozenset(tables["spans"].schema.names[len(SPANS) :])
         with self._batch(**tables):
             if tables["spans"].num_rows:
-                self._connection.execute(f"insert into spans_open by name {span_select()}")
+                events = tables["events"].num_rows > 0
+                self._connection.execute(f"insert into spans_open by name {span_select(keys, events=events)}")
                 self._connection.execute(landing_sql("dirty"), arrived)
                 self._connection.execute(landing_sql("lag"), arrived)
             for name in ("events", "links"):
@@ -191,6 +191,17 @@ class Landing:
         if not rows:
             rows = self._connection.execute(landing_sql("last_sealed_point"), counter).fetchall()
         return Last(*rows[0]) if rows else None
+
+
+def _joined(parts: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of all parts in one chunk, `attrs` known to be JSON.
+
+    DuckDB takes 1.8 us for a span of one chunk of 65,536, 3.3 us for one of 128 chunks.
+    """
+    whole = pa.concat_tables(parts, promote_options="default").combine_chunks()
+    at = whole.schema.get_field_index("attrs")
+    chunks = [pa.ExtensionArray.from_storage(pa.json_(), chunk) for chunk in whole["attrs"].chunks]
+    return whole.set_column(at, pa.field("attrs", pa.json_()), pa.chunked_array(chunks, pa.json_()))
 
 
 def _without(batches: SpanBatches, gone: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> SpanBatches:

@@ -10,7 +10,7 @@ import duckdb
 
 from tailbudget.instrument.errors import UserError
 
-from ..seal.views import create_views, rename_bulk
+from ..seal.views import create_views, quoted, rename_bulk
 
 SCHEMA: Final = Path(__file__).with_name("schema.sql")
 VIEWS: Final = tuple(sorted(SCHEMA.with_name("views").glob("*.sql")))
@@ -94,11 +94,7 @@ def statements(file: Path) -> Iterator[str]:
         yield statement
         if kind in _COLUMN:
             text = " ".join(line.removeprefix("--").strip() for line in comment.splitlines())
-            yield f"comment on {kind} {name} is {_quoted(text)}"
+            yield f"comment on {kind} {name} is {quoted(text)}"
             columns = statement if kind == "table" else statement[max(statement.rfind("\nselect"), 0) :]
             for column, meaning in _COLUMN[kind].findall(columns):
-                yield f"comment on column {name}.{column} is {_quoted(meaning)}"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+                yield f"comment on column {name}.{column} is {quoted(meaning)}"

@@ -64,6 +64,9 @@ RETENTION: Final = (
     Kept("ingest_health", "minute", "requests"),
     Kept("rollup_minute", "minute", "rollups"),
     Kept("alerts", "opened", "rollups"),
+    Kept("deliveries", "created", "rollups"),
+    Kept("silences", "until", "rollups"),
+    Kept("marks", "t", "rollups"),
 )
 
 
