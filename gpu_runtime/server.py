@@ -28,9 +28,10 @@ from tailbudget.instrument.vocabulary import REMAINING_HEADER
 
 from . import models
 from .host import Runtime
+from .messages import RequestError
 from .nvml import GpuSampler
 from .points import PointSender, otlp_exporter
-from .protocol import RequestError, parse
+from .protocol import parse
 from .scheduler import Generation
 from .settings import LIMITS, RuntimeSettings, check
 
@@ -58,7 +59,7 @@ class Endpoints:
     async def _complete(self, request: Request, *, chat: bool) -> Response:
         arrived_ns = time.perf_counter_ns()
         engine = self._runtime.ready()
-        asked = parse(await _json(request), chat=chat)
+        asked = parse(await _json(request), chat=chat, vocabulary=self._runtime.tokenizer().size)
         if asked.model != self._runtime.name:
             message = f"the model {asked.model!r} does not exist: this server has {self._runtime.name!r}"
             raise RequestError(message, status=404, param="model", code="model_not_found")
