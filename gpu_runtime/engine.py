@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,10 +21,16 @@ from .settings import RuntimeSettings
 from .tokenizer import TextTokenizer
 
 logger = logging.getLogger(__name__)
+#: Weight of the newest request in the mean time of being served: the last ten count for two thirds.
+SERVED_SHARE = 0.1
 
 
 class EngineFullError(Exception):
-    """As many requests wait as the settings allow."""
+    """No room, or none before the request's deadline; `retry_s` is when there will be, as far as can be told."""
+
+    def __init__(self, message: str, *, retry_s: float) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
 
 
 class EngineStoppedError(Exception):
@@ -112,6 +119,7 @@ class Engine:
         self._inbox: queue.SimpleQueue[Generation | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._deltas: list[Delta] = []
+        self._served_s = 0.0
         self._thread = threading.Thread(target=self._run, name="tailbudget-engine", daemon=True)
 
     @property
@@ -162,10 +170,23 @@ class Engine:
         if self._stopping.is_set():
             raise EngineStoppedError("the server is shutting down")
         slots, places = self._settings.max_running, self._settings.max_waiting
+        wait_s = self.wait_s
         # Requests for which a slot is free count as running: they are only not admitted yet.
         if self.running + self.waiting >= slots + places:
-            raise EngineFullError(f"this server runs {slots} requests and queues {places}: all places are taken")
+            message = f"this server runs {slots} requests and queues {places}: all places are taken"
+            raise EngineFullError(message, retry_s=self._served_s / slots)
+        if generation.deadline_ns is not None:
+            left_s = (generation.deadline_ns - time.perf_counter_ns()) / 1e9
+            if wait_s and wait_s > left_s:
+                message = f"the wait would be about {wait_s:.1f} s and the deadline is in {max(0.0, left_s):.1f} s"
+                raise EngineFullError(message, retry_s=wait_s - left_s)
         self._inbox.put(generation)
+
+    @property
+    def wait_s(self) -> float:
+        """How long a request that came now would wait for its turn, from how long the last ones ran."""
+        ahead = self.running + self.waiting - self._settings.max_running + 1
+        return max(0, ahead) * self._served_s / self._settings.max_running
 
     def _run(self) -> None:
         torch.set_num_threads(1)
@@ -184,13 +205,28 @@ class Engine:
     def _receive(self) -> None:
         """Take in what was submitted; waits while there is nothing else to do."""
         idle = not self._scheduler.running and not self._scheduler.waiting and not self._stopping.is_set()
-        while idle or not self._inbox.empty():
-            generation = self._inbox.get()
-            idle = False
-            if generation is not None:
-                sampler = Sampler(generation.params, prompt=generation.prompt)
-                self._voices[generation] = _Voice(sampler, Answer(self._tokenizer, generation.params))
-                self._scheduler.add(generation)
+        if idle:
+            self._take_in(self._inbox.get())
+            self._gather()
+        while not self._inbox.empty():
+            self._take_in(self._inbox.get())
+
+    def _gather(self) -> None:
+        """Wait for others after a first request: nothing runs that a moment's patience could hold up."""
+        until_s = time.monotonic() + self._settings.batch_delay_ms / 1e3
+        while 0 < len(self._scheduler.waiting) < self._settings.max_running and not self._stopping.is_set():
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                break
+            with suppress(queue.Empty):
+                self._take_in(self._inbox.get(timeout=left_s))
+
+    def _take_in(self, generation: Generation | None) -> None:
+        """Let a generation wait for its turn; None only wakes the loop."""
+        if generation is not None:
+            sampler = Sampler(generation.params, prompt=generation.prompt)
+            self._voices[generation] = _Voice(sampler, Answer(self._tokenizer, generation.params))
+            self._scheduler.add(generation)
 
     def _step(self) -> None:
         for generation in self._scheduler.cancelled():
@@ -282,6 +318,9 @@ class Engine:
         generation.end, generation.finish, generation.ended_ns = end, finish, at_ns
         generation.kv_peak = max(generation.kv_peak, self.kv_used)
         _resumed(generation, at_ns)
+        if end == "complete" and generation.prefill_ns is not None:
+            served_s = (at_ns - generation.prefill_ns) / 1e9
+            self._served_s += SERVED_SHARE * (served_s - self._served_s) if self._served_s else served_s
         self._scheduler.remove(generation)
         voice = self._voices.pop(generation)
         self._deltas.append(Delta(generation, text, done=True, chosen=voice.sent()))

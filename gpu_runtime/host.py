@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from starlette.responses import Response
 
 from . import models
+from .doors import Doors, whole_s
 from .engine import Delta, Engine, EngineFullError, EngineStoppedError
 from .messages import RequestError
 from .model import Llama
@@ -20,9 +21,11 @@ from .reply import Deltas, Reply
 from .scheduler import Generation
 from .settings import RuntimeSettings
 from .telemetry import Telemetry, live_gauges
+from .tenants import Tenant
 from .tokenizer import ChatTemplateError, TextTokenizer
 from .weights import ModelFile
 
+#: When to come back where no rate is known yet.
 RETRY_S = 2
 
 
@@ -38,6 +41,7 @@ class Runtime:
         self.registry = CollectorRegistry()
         self.engine: Engine | None = None
         self._tokenizer: TextTokenizer | None = None
+        self._doors = Doors(settings.api_keys)
         self._streams: dict[Generation, Deltas] = {}
 
     async def load(self) -> None:
@@ -90,6 +94,10 @@ class Runtime:
             raise RuntimeError("the engine is ready and its tokenizer is not")
         return self._tokenizer
 
+    def caller(self, authorization: str) -> Tenant:
+        """Return who asks, by the header `authorization`; RequestError 401 for a stranger, 429 beyond the quota."""
+        return self._doors.caller(authorization, now_s=time.monotonic())
+
     async def encode(self, asked: Asked) -> Sequence[int]:
         """Return the prompt's token ids; RequestError for a chat that the template refuses or ids out of range."""
         tokenizer = self.tokenizer()
@@ -113,11 +121,17 @@ class Runtime:
             self.ready().submit(generation)
         except (EngineFullError, EngineStoppedError) as error:
             del self._streams[generation]
-            raise RequestError(str(error), status=503, code="overloaded", retry_s=RETRY_S) from error
+            retry_s = error.retry_s if isinstance(error, EngineFullError) else RETRY_S
+            raise RequestError(
+                str(error), status=503, code="overloaded", retry_s=whole_s(retry_s or RETRY_S)
+            ) from error
+        self._doors.spent(generation, requests=1, tokens=len(generation.prompt))
         forget = partial(self._streams.__delitem__, generation)
         return Reply(generation, asked, deltas=deltas, tokenizer=self.tokenizer(), forget=forget)
 
     def _deliver(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:
+            if delta.done:
+                self._doors.spent(delta.generation, tokens=len(delta.generation.output))
             if waiting := self._streams.get(delta.generation):
                 waiting.put_nowait(delta)

@@ -39,7 +39,7 @@ NUMBERS: dict[str, tuple[float, float, float]] = {
 }
 OTHERS = {
     "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "seed", "stop", "ignore_eos", "top_k",
-    "logit_bias", "logprobs",
+    "logit_bias", "logprobs", "priority",
 }  # fmt: skip
 OF_CHATS = {"messages", "tools", "tool_choice", "parallel_tool_calls", "top_logprobs"}
 OF_COMPLETIONS = {"prompt"}
@@ -57,6 +57,7 @@ class Asked:
     stream: bool
     include_usage: bool
     max_tokens: int | None
+    priority: int
     sampling: SamplingParams
 
     @property
@@ -93,6 +94,7 @@ def parse(body: object, *, chat: bool, vocabulary: int) -> Asked:
         stream=_flag(body, "stream"),
         include_usage=_includes_usage(body),
         max_tokens=_whole(body, limit, low=1, default=None if chat else COMPLETION_MAX_TOKENS),
+        priority=_whole(body, "priority", low=-100, high=100, default=None) or 0,
         sampling=_sampling(body, chat=chat, vocabulary=vocabulary),
     )
 

@@ -1,13 +1,14 @@
-"""Decides what each step computes: every running stream's next token, then prompt chunks, oldest request first."""
+"""Decides what each step computes: every running stream's next token, then prompt chunks, first come first."""
 
 from bisect import insort
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .kv import Pages
 from .params import SamplingParams
+from .tenants import ANYBODY, Tenant
+from .waiting import Waiting
 
 Finish = Literal["stop", "length"]
 End = Literal["complete", "cancelled", "error", "deadline"]
@@ -25,6 +26,9 @@ class Generation:
     trace_context: Any = None
     #: When nobody waits any more; the next step ends the request.
     deadline_ns: int | None = None
+    tenant: Tenant = ANYBODY
+    #: The lowest goes first.
+    priority: int = 0
 
     #: Set by another thread when the client has left; the next step drops the request.
     cancelled: bool = False
@@ -90,12 +94,12 @@ class Work:
 class Scheduler:
     """Holds who waits and who runs; pure bookkeeping, one thread only.
 
-    When pages run out the youngest running request gives its own up, waits in front, and is computed again: the
-    oldest never does, so something always moves. `preempted` names those of the last plan.
+    When pages run out the last running request, by priority and age, gives its own up, waits in front, and is computed
+    again: the first never does, so something always moves. `preempted` names those of the last plan.
     """
 
     def __init__(self, pages: Pages, *, slots: int, prefill_chunk: int, prefix_cache: bool = True) -> None:
-        self.waiting: deque[Generation] = deque()
+        self.waiting = Waiting()
         self.running: list[Generation] = []
         self.preempted: list[Generation] = []
         self.preemptions = self.prefix_queries = self.prefix_hits = 0
@@ -110,7 +114,7 @@ class Scheduler:
         longest = len(generation.prompt) + generation.params.max_tokens
         if self._pages.needed(longest) > self._pages.count:
             raise ValueError(f"{longest} tokens do not fit into {self._pages.count} pages of {self._pages.size}")
-        self.waiting.append(generation)
+        self.waiting.add(generation)
 
     def cancelled(self) -> list[Generation]:
         """Return those that were cancelled, waiting or running."""
@@ -134,18 +138,19 @@ class Scheduler:
         for generation in self.running:
             if not _decodes(generation) and budget:
                 budget -= _take(work, generation, budget)
-        while budget and self.waiting and len(self.running) < self._slots and not self.preempted:
-            generation = self.waiting[0]
-            if not self._admit(generation):
+        while budget and len(self.running) < self._slots and not self.preempted:
+            candidate = self.waiting.first()
+            if candidate is None or not self._admit(candidate):
                 break
-            self.waiting.popleft()
-            budget -= _take(work, generation, budget)
+            budget -= _take(work, candidate, budget)
         return work
 
     def advance(self, work: Sequence[Work]) -> None:
         """Book the computed tokens of a step; full pages can be found by others from now on."""
         for item in work:
             generation = item.generation
+            if item.samples:
+                self.waiting.charge(generation.tenant, 1)
             before = generation.computed // self._pages.size
             generation.computed += item.count
             after = generation.computed // self._pages.size
@@ -176,7 +181,7 @@ class Scheduler:
 
     def _preempt(self, generation: Generation) -> None:
         self._leave(generation)
-        self.waiting.appendleft(generation)
+        self.waiting.put_back(generation)
         self.preempted.append(generation)
         generation.preemptions += 1
         self.preemptions += 1
@@ -191,6 +196,7 @@ class Scheduler:
         more = self._pages.needed(generation.length) - len(found)
         if not self._pages.suffice(found, more):
             return False
+        self.waiting.remove(generation)
         self._pages.hold(found)
         generation.pages.extend(found)
         self._pages.extend(generation.pages, more)
@@ -200,12 +206,17 @@ class Scheduler:
             generation.cached = generation.computed
             self.prefix_queries += generation.length
             self.prefix_hits += generation.cached
-        insort(self.running, generation, key=lambda each: each.turn or 0)
+            self.waiting.charge(generation.tenant, generation.pending)
+        insort(self.running, generation, key=_order)
         return True
 
     def _chain(self, generation: Generation) -> None:
         if generation.length // self._pages.size > len(generation.chain):
             self._pages.chain(generation.tokens(0, generation.length), generation.chain)
+
+
+def _order(generation: Generation) -> tuple[int, int]:
+    return generation.priority, generation.turn or 0
 
 
 def _decodes(generation: Generation) -> bool:

@@ -14,6 +14,7 @@ LIMITS: dict[str, tuple[float, float, str]] = {
     "max_running": (1, 256, "requests"),
     "max_waiting": (1, 100_000, "requests"),
     "prefill_chunk": (1, 100_000, "tokens"),
+    "batch_delay_ms": (0, 10_000, "milliseconds"),
     "kv_pages": (0, 10_000_000, "pages of 16 tokens"),
 }
 
@@ -27,6 +28,8 @@ class RuntimeSettings:
     only what is used takes memory; 0 holds `max_running` x `max_context` tokens. `prefix_cache`: keeps what ended
     requests computed for those that begin alike. `prefill_chunk`: prompt tokens a step, so that no prompt holds up the
     running streams for longer than one chunk. `max_waiting`: beyond it a request is refused with 503.
+    `batch_delay_ms`: how long an idle engine waits for more requests after the first. `api_keys`: a file of
+    `tenants.load`; without one, everybody may ask.
     """
 
     model: str = "smollm2"
@@ -43,6 +46,8 @@ class RuntimeSettings:
     prefill_chunk: int = 128
     kv_pages: int = 0
     prefix_cache: bool = True
+    batch_delay_ms: float = 0.0
+    api_keys: str = ""
 
     def __post_init__(self) -> None:
         for name, (low, high, unit) in LIMITS.items():

@@ -113,6 +113,8 @@ class Telemetry:
         if generation.first_token_ns is not None:
             first_s = (found.queue_ns + found.prefill_ns) / 1e9
             attributes[vocabulary.ENGINE_TIME_TO_FIRST_TOKEN] = first_s
+        if generation.tenant.name:
+            attributes[vocabulary.TENANT] = generation.tenant.name
         if generation.finish:
             attributes["gen_ai.response.finish_reasons"] = [generation.finish]
         if generation.end != "complete":
