@@ -11,17 +11,21 @@ from prometheus_client import CollectorRegistry
 from starlette.responses import Response
 
 from . import models
+from .doors import Doors, whole_s
 from .engine import Delta, Engine, EngineFullError, EngineStoppedError
+from .messages import RequestError
 from .model import Llama
 from .points import Point
-from .protocol import Asked, RequestError
+from .protocol import Asked
 from .reply import Deltas, Reply
 from .scheduler import Generation
 from .settings import RuntimeSettings
 from .telemetry import Telemetry, live_gauges
+from .tenants import Tenant
 from .tokenizer import ChatTemplateError, TextTokenizer
 from .weights import ModelFile
 
+#: When to come back where no rate is known yet.
 RETRY_S = 2
 
 
@@ -37,6 +41,7 @@ class Runtime:
         self.registry = CollectorRegistry()
         self.engine: Engine | None = None
         self._tokenizer: TextTokenizer | None = None
+        self._doors = Doors(settings.api_keys)
         self._streams: dict[Generation, Deltas] = {}
 
     async def load(self) -> None:
@@ -82,11 +87,20 @@ class Runtime:
             raise RequestError(f"{self.name} is being loaded", status=503, code="loading", retry_s=RETRY_S)
         return self.engine
 
+    def tokenizer(self) -> TextTokenizer:
+        """Return the tokenizer; RequestError 503 while the model loads."""
+        self.ready()
+        if self._tokenizer is None:
+            raise RuntimeError("the engine is ready and its tokenizer is not")
+        return self._tokenizer
+
+    def caller(self, authorization: str) -> Tenant:
+        """Return who asks, by the header `authorization`; RequestError 401 for a stranger, 429 beyond the quota."""
+        return self._doors.caller(authorization, now_s=time.monotonic())
+
     async def encode(self, asked: Asked) -> Sequence[int]:
         """Return the prompt's token ids; RequestError for a chat that the template refuses or ids out of range."""
-        tokenizer = self._tokenizer
-        if tokenizer is None:
-            raise RequestError(f"{self.name} is being loaded", status=503, code="loading", retry_s=RETRY_S)
+        tokenizer = self.tokenizer()
         if not all(0 <= token < tokenizer.size for token in asked.ids):
             raise RequestError(f"prompt has ids outside 0 to {tokenizer.size - 1}", param="prompt")
         if asked.ids:
@@ -94,10 +108,10 @@ class Runtime:
         try:
             # In a worker: a prompt of megabytes takes seconds, and every stream goes through this event loop.
             if asked.chat:
-                return await asyncio.to_thread(tokenizer.encode_chat, asked.messages)
+                return await asyncio.to_thread(tokenizer.encode_chat, asked.messages, asked.tools)
             return await asyncio.to_thread(tokenizer.encode, asked.text)
         except ChatTemplateError as error:
-            raise RequestError(str(error), param="messages") from error
+            raise RequestError(str(error), param="tools" if asked.tools else "messages") from error
 
     def submit(self, generation: Generation, asked: Asked) -> Response:
         """Queue a generation; returns the response that carries its answer. RequestError 503 when there is no room."""
@@ -107,10 +121,17 @@ class Runtime:
             self.ready().submit(generation)
         except (EngineFullError, EngineStoppedError) as error:
             del self._streams[generation]
-            raise RequestError(str(error), status=503, code="overloaded", retry_s=RETRY_S) from error
-        return Reply(generation, asked, deltas=deltas, forget=partial(self._streams.__delitem__, generation))
+            retry_s = error.retry_s if isinstance(error, EngineFullError) else RETRY_S
+            raise RequestError(
+                str(error), status=503, code="overloaded", retry_s=whole_s(retry_s or RETRY_S)
+            ) from error
+        self._doors.spent(generation, requests=1, tokens=len(generation.prompt))
+        forget = partial(self._streams.__delitem__, generation)
+        return Reply(generation, asked, deltas=deltas, tokenizer=self.tokenizer(), forget=forget)
 
     def _deliver(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:
+            if delta.done:
+                self._doors.spent(delta.generation, tokens=len(delta.generation.output))
             if waiting := self._streams.get(delta.generation):
                 waiting.put_nowait(delta)

@@ -28,9 +28,10 @@ from tailbudget.instrument.vocabulary import REMAINING_HEADER
 
 from . import models
 from .host import Runtime
+from .messages import RequestError
 from .nvml import GpuSampler
 from .points import PointSender, otlp_exporter
-from .protocol import RequestError, parse
+from .protocol import parse
 from .scheduler import Generation
 from .settings import LIMITS, RuntimeSettings, check
 
@@ -58,7 +59,8 @@ class Endpoints:
     async def _complete(self, request: Request, *, chat: bool) -> Response:
         arrived_ns = time.perf_counter_ns()
         engine = self._runtime.ready()
-        asked = parse(await _json(request), chat=chat)
+        tenant = self._runtime.caller(request.headers.get("authorization", ""))
+        asked = parse(await _json(request), chat=chat, vocabulary=self._runtime.tokenizer().size)
         if asked.model != self._runtime.name:
             message = f"the model {asked.model!r} does not exist: this server has {self._runtime.name!r}"
             raise RequestError(message, status=404, param="model", code="model_not_found")
@@ -68,13 +70,22 @@ class Endpoints:
         remaining_ms = request.headers.get(REMAINING_HEADER, "").strip()
         deadline_ns = arrived_ns + int(remaining_ms) * 1_000_000 if remaining_ms.isdecimal() else None
         generation = Generation(
-            name, prompt, params, arrived_ns, trace_context=extract(request.headers), deadline_ns=deadline_ns
+            name,
+            prompt,
+            params,
+            arrived_ns,
+            trace_context=extract(request.headers),
+            deadline_ns=deadline_ns,
+            tenant=tenant,
+            # Nobody gets ahead of its tenant's place by asking.
+            priority=max(tenant.priority, asked.priority),
         )
         return self._runtime.submit(generation, asked)
 
-    async def models(self, _: Request) -> Response:
+    async def models(self, request: Request) -> Response:
         """GET /v1/models."""
         runtime = self._runtime
+        runtime.caller(request.headers.get("authorization", ""))
         model = {"id": runtime.name, "object": "model", "created": runtime.created_s, "owned_by": "tailbudget"}
         return JSONResponse({"object": "list", "data": [model]})
 

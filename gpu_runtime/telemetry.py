@@ -104,13 +104,17 @@ class Telemetry:
             "gen_ai.request.top_p": generation.params.top_p,
             "gen_ai.usage.input_tokens": len(generation.prompt),
             "gen_ai.usage.output_tokens": len(generation.output),
-            "gen_ai.usage.cache_read.input_tokens": 0,
+            "gen_ai.usage.cache_read.input_tokens": generation.cached,
             "slo.batch.size": generation.batch_peak,
             "slo.kv.usage": generation.kv_peak,
+            "slo.preemptions": generation.preemptions,
+            "slo.preempted_time": generation.preempted_ns / 1e9,
         }
         if generation.first_token_ns is not None:
             first_s = (found.queue_ns + found.prefill_ns) / 1e9
             attributes[vocabulary.ENGINE_TIME_TO_FIRST_TOKEN] = first_s
+        if generation.tenant.name:
+            attributes[vocabulary.TENANT] = generation.tenant.name
         if generation.finish:
             attributes["gen_ai.response.finish_reasons"] = [generation.finish]
         if generation.end != "complete":

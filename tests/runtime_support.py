@@ -21,7 +21,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tailbudget.gpu_runtime.engine import Delta, Engine, Observer
 from tailbudget.gpu_runtime.model import Llama
-from tailbudget.gpu_runtime.scheduler import Generation, SamplingParams
+from tailbudget.gpu_runtime.params import SamplingParams
+from tailbudget.gpu_runtime.scheduler import Generation
 from tailbudget.gpu_runtime.settings import RuntimeSettings
 from tailbudget.gpu_runtime.tiny import write_tiny_model
 from tailbudget.gpu_runtime.tokenizer import TextTokenizer

@@ -10,7 +10,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import CollectorRegistry
 
-from tailbudget.gpu_runtime.scheduler import End, Generation, SamplingParams
+from tailbudget.gpu_runtime.params import SamplingParams
+from tailbudget.gpu_runtime.scheduler import End, Generation
 from tailbudget.gpu_runtime.telemetry import Telemetry
 from tailbudget.instrument import providers
 from tests.runtime_support import engine

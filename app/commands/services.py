@@ -1,6 +1,7 @@
 """Commands that start something and keep it running, and those that fetch what it needs."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -64,9 +65,18 @@ def app(*, api: str, port: int, host: str) -> None:
 @option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="A fetched model's name, or a GGUF file.")
 @port_option("port", 8000, "Port of the OpenAI-compatible server.", variable="RUNTIME")
 @host_option
-@option("--step-delay", type=float, default=0.0, metavar="MS", help="Slow every engine step by so many ms.")
+@option("--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", help="bfloat16 is faster.")
+@option("--max-context", type=int, default=4096, metavar="TOKENS", help="Longest prompt and answer together.")
+@option("--max-running", type=int, default=8, metavar="N", help="Requests that are computed together.")
+@option("--max-waiting", type=int, default=64, metavar="N", help="Requests that queue; more are answered 503.")
+@option("--prefill-chunk", type=int, default=128, metavar="TOKENS", help="Prompt tokens a step.")
+@option("--kv-pages", type=int, default=0, metavar="N", help="KV cache in pages of 16 tokens; 0 holds everything.")
+@option("--prefix-cache/--no-prefix-cache", default=True, help="Share what prompts that begin alike computed.")
+@option("--batch-delay", "batch_delay_ms", type=float, default=0.0, metavar="MS", help="What an idle engine waits.")
+@option("--api-keys", default="", metavar="FILE", help="Keys, quotas and weights of tenants, in TOML.")
+@option("--step-delay", "step_delay_ms", type=float, default=0.0, metavar="MS", help="Slow every step by so many ms.")
 @option("--control", is_flag=True, help="Let loopback clients change the step delay while it runs.")
-def runtime(*, model: str, port: int, host: str, step_delay: float, control: bool) -> None:
+def runtime(**settings: Any) -> None:
     """Serve a small model on an OpenAI-compatible port, with queue, prefill and decode timed.
 
     Example: tailbudget runtime --model smollm2
@@ -75,7 +85,7 @@ def runtime(*, model: str, port: int, host: str, step_delay: float, control: boo
     from tailbudget.gpu_runtime.settings import RuntimeSettings
 
     log_to_stderr()
-    serve(RuntimeSettings(model=model, host=host, port=port, step_delay_ms=step_delay, control=control))
+    serve(RuntimeSettings(**settings))
 
 
 @click.group()
