@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .answer import Answer
+from .energy import EnergyAccountant
 from .model import Llama, Segment
 from .sampling import Sampler
 from .scheduler import End, Finish, Generation, Scheduler, Work
@@ -74,6 +75,8 @@ class Engine:
     ) -> None:
         self.context = min(settings.max_context, model.shape.max_context)
         self.step_delay_ms = settings.step_delay_ms
+        #: Told of every step; the default one is never told of a counter, and keeps nothing.
+        self.energy = EnergyAccountant()
         self._model = model
         self._tokenizer = tokenizer
         self._settings = settings
@@ -167,7 +170,9 @@ class Engine:
         if not work:
             return
         self._begin(work)
+        self.energy.step_started()
         chosen = self._compute(work)
+        self.energy.step_ended({item.generation.id: item.count for item in work})
         if self.step_delay_ms and any(item.generation.decoding for item in work):
             self._stopping.wait(self.step_delay_ms / 1e3)
         # After the tokens have reached the host: one stamp for all that this step did.

@@ -33,6 +33,7 @@ from .points import PointSender, otlp_exporter
 from .protocol import RequestError, parse
 from .scheduler import Generation
 from .settings import LIMITS, RuntimeSettings, check
+from .watch import GpuWatch
 
 logger = logging.getLogger("tailbudget.gpu_runtime")
 SERVICE = "tailbudget-runtime"
@@ -209,11 +210,13 @@ def serve(settings: RuntimeSettings) -> None:
     tailbudget.init(SERVICE)
     points = PointSender(otlp_exporter(), resource=Resource.create({"service.name": SERVICE}))
     sampler = GpuSampler(points.add)
+    watch = GpuWatch(read=sampler.energy_j)
+    sampler.sinks.append(watch.add)
     try:
         sampler.start()
         points.start()
         host, port = listener.getsockname()[:2]
-        asyncio.run(_serve(Runtime(settings, path, address=f"{host}:{port}"), listener, points, stop))
+        asyncio.run(_serve(Runtime(settings, path, address=f"{host}:{port}", watch=watch), listener, points, stop))
     finally:
         sampler.stop()
         points.stop()
