@@ -35,7 +35,7 @@ def port_option(name: str, default: int, what: str, *, variable: str) -> Callabl
     )
 
 
-def _address(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+def address(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
     if text is None:
         return None
     try:
@@ -88,13 +88,13 @@ api_option = option(
     "--api",
     default="http://127.0.0.1:4320",
     envvar="TAILBUDGET_API",
-    callback=_address,
+    callback=address,
     help="Read API of the collector.",
 )
 http_option = option(
     "--http",
     default=lambda: f"http://127.0.0.1:{os.environ.get('TAILBUDGET_HTTP_PORT') or 4318}",
-    callback=_address,
+    callback=address,
     show_default="http://127.0.0.1:4318, or the port of TAILBUDGET_HTTP_PORT",
     help="OTLP/HTTP port of the collector.",
 )
@@ -102,7 +102,7 @@ some_api_option = option(
     "--api",
     default=None,
     envvar="TAILBUDGET_API",
-    callback=_address,
+    callback=address,
     show_default="http://127.0.0.1:4320",
     help="Read API of the collector.",
 )
@@ -113,7 +113,7 @@ one_folder_option = option(
 
 
 def _sources(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> list[Path | str] | None:
-    found = [_address(context, parameter, text) or "" if "://" in text else Path(text) for text in texts]
+    found = [address(context, parameter, text) or "" if "://" in text else Path(text) for text in texts]
     return found or None
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .answer import Answer
+from .energy import EnergyAccountant
 from .kv import PAGE_TOKENS, Pages
 from .model import Llama, Segment
 from .sampling import Chosen, Sampler
@@ -102,6 +103,8 @@ class Engine:
         pages = Pages(settings.kv_pages or settings.max_running * -(-context // PAGE_TOKENS))
         self.context = min(context, pages.count * pages.size)
         self.step_delay_ms = settings.step_delay_ms
+        #: Told of every step; the default one is never told of a counter, and keeps nothing.
+        self.energy = EnergyAccountant()
         self._model = model
         self._tokenizer = tokenizer
         self._settings = settings
@@ -240,7 +243,9 @@ class Engine:
         if not work:
             return
         self._begin(work)
+        self.energy.step_started()
         chosen = self._compute(work)
+        self.energy.step_ended({item.generation.id: item.count for item in work})
         if self.step_delay_ms and any(item.generation.decoding for item in work):
             self._stopping.wait(self.step_delay_ms / 1e3)
         # After the tokens have reached the host: one stamp for all that this step did.

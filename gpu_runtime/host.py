@@ -23,6 +23,7 @@ from .settings import RuntimeSettings
 from .telemetry import Telemetry, live_gauges
 from .tenants import Tenant
 from .tokenizer import ChatTemplateError, TextTokenizer
+from .watch import GpuWatch, gpu_of
 from .weights import ModelFile
 
 #: When to come back where no rate is known yet.
@@ -32,13 +33,14 @@ RETRY_S = 2
 class Runtime:
     """The server's state: the engine once it is loaded, and who waits for which generation."""
 
-    def __init__(self, settings: RuntimeSettings, path: Path, *, address: str) -> None:
+    def __init__(self, settings: RuntimeSettings, path: Path, *, address: str, watch: GpuWatch | None = None) -> None:
         self.settings = settings
         self.path = path
         self.name = settings.served_name or (settings.model if settings.model in models.CATALOG else path.stem)
         self.address = address
         self.created_s = int(time.time())
         self.registry = CollectorRegistry()
+        self._watch = watch or GpuWatch()
         self.engine: Engine | None = None
         self._tokenizer: TextTokenizer | None = None
         self._doors = Doors(settings.api_keys)
@@ -51,7 +53,7 @@ class Runtime:
         def emit(deltas: Sequence[Delta]) -> None:
             loop.call_soon_threadsafe(self._deliver, deltas)
 
-        telemetry = Telemetry(model=self.name, server_address=self.address, registry=self.registry)
+        telemetry = Telemetry(model=self.name, server_address=self.address, registry=self.registry, watch=self._watch)
 
         def build() -> tuple[Engine, TextTokenizer]:
             torch.set_num_threads(1)
@@ -60,6 +62,8 @@ class Runtime:
             model = Llama(file, dtype=getattr(torch, self.settings.dtype))
             engine = Engine(model, tokenizer=tokenizer, settings=self.settings, observer=telemetry, emit=emit)
             engine.warm_up()
+            self._watch.gpu = gpu_of(model.device)
+            engine.energy = self._watch.energy
             engine.start()
             return engine, tokenizer
 

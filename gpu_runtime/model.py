@@ -43,6 +43,7 @@ class Llama:
         self.layers = [_layer(file, index, dtype) for index in range(file.shape.layers)]
         self._norm = file.tensor("output_norm.weight").to(dtype)
         self._embedding = file.tensor("token_embd.weight").to(dtype)
+        self.device = self._embedding.device
         untied = linear(file, ["output.weight"], dtype=dtype) if "output.weight" in file else None
         self._head = untied or Linear.with_bytes(self._embedding)
         self._angles = _angles(file.shape)

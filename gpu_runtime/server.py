@@ -34,6 +34,7 @@ from .points import PointSender, otlp_exporter
 from .protocol import parse
 from .scheduler import Generation
 from .settings import LIMITS, RuntimeSettings, check
+from .watch import GpuWatch
 
 logger = logging.getLogger("tailbudget.gpu_runtime")
 SERVICE = "tailbudget-runtime"
@@ -220,11 +221,13 @@ def serve(settings: RuntimeSettings) -> None:
     tailbudget.init(SERVICE, instrument_libraries=False)  # its spans are the engine's own
     points = PointSender(otlp_exporter(), resource=Resource.create({"service.name": SERVICE}))
     sampler = GpuSampler(points.add)
+    watch = GpuWatch(read=sampler.energy_j)
+    sampler.sinks.append(watch.add)
     try:
         sampler.start()
         points.start()
         host, port = listener.getsockname()[:2]
-        asyncio.run(_serve(Runtime(settings, path, address=f"{host}:{port}"), listener, points, stop))
+        asyncio.run(_serve(Runtime(settings, path, address=f"{host}:{port}", watch=watch), listener, points, stop))
     finally:
         sampler.stop()
         points.stop()

@@ -14,6 +14,7 @@ from tailbudget.instrument.metering import decode_meter
 
 from .engine import Engine
 from .scheduler import Generation
+from .watch import GpuWatch
 
 logger = logging.getLogger(__name__)
 PROVIDER = "tailbudget"
@@ -47,8 +48,11 @@ def phases(generation: Generation) -> Phases:
 class Telemetry:
     """The engine's observer; every call costs plain integer work, but `finished`, which makes a span."""
 
-    def __init__(self, *, model: str, server_address: str, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, *, model: str, server_address: str, registry: CollectorRegistry, watch: GpuWatch | None = None
+    ) -> None:
         self._model = model
+        self._watch = watch or GpuWatch()
         self._meter = decode_meter(model=model, provider=PROVIDER, server_address=server_address, side="server")
         self._tracer = providers.tracer()
         self._figures = Figures(model, registry)
@@ -83,7 +87,10 @@ class Telemetry:
             context=context if isinstance(context, Context) else Context(),
             kind=SpanKind.SERVER,
             start_time=start_ns,
-            attributes=self._attributes(generation, found),
+            attributes={
+                **self._attributes(generation, found),
+                **self._watch.attributes(generation.id, start_ns, start_ns + found.total_ns),
+            },
         )
         if generation.end == "error":
             span.set_status(Status(StatusCode.ERROR, generation.error))

@@ -98,6 +98,14 @@ TIME_IN_DECODE: Final = "gen_ai.latency.time_in_model_decode"
 TIME_IN_INFERENCE: Final = "gen_ai.latency.time_in_model_inference"
 ENGINE_TIME_TO_FIRST_TOKEN: Final = "gen_ai.latency.time_to_first_token"
 E2E: Final = "gen_ai.latency.e2e"
+#: What its GPU did while it was served: the GPU's hw.id, lowest clock (MHz), NVML's event bits that were set at any
+#: time, mean utilisation (0 to 1), peak memory of the whole GPU (bytes), energy (J) by the tokens computed.
+GPU_ID: Final = "slo.gpu.id"
+GPU_SM_CLOCK_MIN: Final = "slo.gpu.sm_clock_min"
+GPU_THROTTLE: Final = "slo.gpu.throttle"
+GPU_UTIL: Final = "slo.gpu.util"
+GPU_MEMORY_PEAK: Final = "slo.gpu.memory_peak"
+GPU_ENERGY: Final = "slo.gpu.energy"
 
 # Metrics.
 DECODE_TOKENS: Final = "slo.decode.tokens"
@@ -180,6 +188,7 @@ GPU_METRICS: Final[dict[str, str]] = {
     "hw.gpu.utilization": "util",
     "hw.gpu.memory.usage": "mem_used_bytes",
     "hw.gpu.memory.utilization": "mem_util",
+    "hw.gpu.memory.limit": "mem_limit_bytes",
     "slo.gpu.clock.sm": "sm_mhz",
     "slo.gpu.clock.mem": "mem_mhz",
     "hw.power": "power_w",

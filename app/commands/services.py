@@ -7,6 +7,7 @@ import click
 
 from ..options import (
     GUARDS,
+    address,
     api_option,
     data_option,
     host_option,
@@ -88,6 +89,34 @@ def runtime(**settings: Any) -> None:
     serve(RuntimeSettings(**settings))
 
 
+@click.command()
+@option(
+    "--endpoint",
+    default=None,
+    envvar="OTEL_EXPORTER_OTLP_ENDPOINT",
+    callback=address,
+    show_default="http://127.0.0.1:4318",
+    help="OTLP/HTTP address of the collector.",
+)
+@option(
+    "--interval",
+    type=click.FloatRange(0.02, 60),
+    default=0.1,
+    envvar="TAILBUDGET_GPU_INTERVAL",
+    metavar="S",
+    help="Seconds between samples of clocks and power; use and memory come every 2.5, the rest every 10 of them.",
+)
+def gpu(*, endpoint: str | None, interval: float) -> None:
+    """Sample the GPUs of this host beside any server, into the collector's table gpu; Ctrl-C ends it.
+
+    Example: tailbudget gpu --endpoint http://collector:4318
+    """
+    from tailbudget.gpu_runtime.beside import sample
+
+    log_to_stderr()
+    sample(endpoint=endpoint, interval_s=interval)
+
+
 @click.group()
 def model() -> None:
     """Models of the bundled runtime."""
@@ -105,4 +134,4 @@ def fetch(name: str) -> None:
     click.echo(download(name))
 
 
-COMMANDS = (up, run, app, runtime, model)
+COMMANDS = (up, run, app, runtime, gpu, model)

@@ -438,7 +438,7 @@ create table gpu (
     gpu VARCHAR not null,              -- hw.id
     util DOUBLE,                       -- share of time busy, 0 to 1
     mem_used_bytes BIGINT,             -- memory in use
-    mem_util DOUBLE,                   -- share of time the memory was busy, 0 to 1
+    mem_util DOUBLE,                   -- share of the memory in use, 0 to 1
     sm_mhz DOUBLE,                     -- clock of the multiprocessors
     mem_mhz DOUBLE,                    -- clock of the memory
     power_w DOUBLE,                    -- power drawn
@@ -446,7 +446,9 @@ create table gpu (
     energy_j DOUBLE,                   -- counter since the driver was loaded
     temp_c DOUBLE,                     -- temperature
     throttle BIGINT,                   -- NVML clock event bits
-    up BOOLEAN not null                -- false when the GPU did not answer
+    up BOOLEAN not null,               -- false when the GPU did not answer
+    mem_limit_bytes BIGINT,            -- memory there is, once a second
+    missing VARCHAR                    -- counters that it does not tell, each with NVML's reason, once a second; else null
 );
 
 -- One row a sample of one inference engine and model: pushed by our runtime, or scraped from its /metrics.
