@@ -265,6 +265,16 @@ class _AsgiExchange(Exchange):
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer and stamp its first and last byte."""
+        flowing = self._first_byte_ns and message.get("more_body")  # most parts of a stream: what each of them costs
+        if flowing and self._left_ns is None:
+            try:
+                await self._send(message)
+            except OSError:
+                self.leave()
+                raise
+            if message.get("body"):
+                self._last_byte_ns = time.perf_counter_ns()
+            return
         if not self._own and message["type"] == "http.response.body" and not message.get("more_body", False):
             # The span's owner, further out, may end it with the last message.
             self.sent(message.get("body"), more=False)

@@ -1,6 +1,5 @@
 """A model call seen from its client: its span, its clocks, and the HTTP requests below it."""
 
-import asyncio
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from opentelemetry.trace import SpanKind, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
 from . import call_metrics, providers
+from .caps import caps_around
 from .chunks import Reported
 from .dialects import Dialect
 from .guard import Guard
@@ -23,8 +23,8 @@ from .hygiene import hygiene
 from .metering import decode_meter
 from .network import NetRecord, with_record
 from .request import current_request
-from .spans import Activation, record_error
-from .stream_record import StreamRecord, end_of, reported_attributes
+from .spans import Activation, record_error, stopped
+from .stream_record import StreamRecord, end_of, ended_by_budget, reported_attributes
 from .streams import wrap
 from .vocabulary import FALLBACK, HEDGED, ROLE, ROUTE_MODEL, STAGE, STREAM_END
 
@@ -153,6 +153,7 @@ class ModelCall:
         self.started_ns = time.perf_counter_ns()
         self.asked = asked
         self._request = current_request()
+        self._caps = caps_around()
         said = otel_context.get_value(_SAID_KEY)
         counted = hygiene(asked.arguments.get("messages"), tools=asked.arguments.get("tools"))
         attributes = {**asked.attributes(), **counted, **(said if isinstance(said, dict) else {})}
@@ -210,9 +211,10 @@ class ModelCall:
     def fail(self, error: BaseException) -> None:
         """End the span of a call that got no answer."""
         try:
-            if isinstance(error, asyncio.CancelledError):
-                self.span.set_attribute(STREAM_END, end_of(error))
-            elif self._request:
+            end = ended_by_budget(end_of(error), error, self._request, self._caps)
+            if end != "error":
+                self.span.set_attribute(STREAM_END, end)
+            if self._request and not stopped(error):
                 self._request.failed_model = self.asked.model
             record_error(self.span, error)
             said = (getattr(error, name, None) for name in ("status_code", "status", "code"))

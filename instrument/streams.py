@@ -13,7 +13,7 @@ from .chunks import ChunkReader
 from .guard import Guard
 from .metering import decode_meter
 from .request import current_request
-from .stream_record import StreamRecord, end_of
+from .stream_record import UNFINISHED, StreamRecord, end_of
 from .vocabulary import StreamEnd
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class _Wrapped:
 
     def _fail(self, error: BaseException) -> None:
         end = end_of(error)
-        self._end(end, error if end == "error" else None)
+        self._end(end, None if end in ("complete", *UNFINISHED) else error)
 
     def close(self) -> Any:
         """End the record as closed and close the stream; answers what the stream's `close` answers."""

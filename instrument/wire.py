@@ -12,7 +12,7 @@ from . import dialects
 from .calls import Asked, ModelCall, begin, provider_of
 from .dialects import Dialect
 from .guard import Guard
-from .stream_record import StreamRecord, end_of
+from .stream_record import DEADLINE_CODE, UNFINISHED, StreamRecord, end_of
 from .vocabulary import StreamEnd
 
 #: end of a path -> how its answers read, and the provider where the host tells none.
@@ -120,7 +120,7 @@ class Collector:
     def fail(self, error: BaseException) -> None:
         """End the call with what stopped the answer."""
         end = end_of(error)
-        self.end(end, error if end == "error" else None)
+        self.end(end, None if end in ("complete", *UNFINISHED) else error)
 
 
 class Observer:
@@ -129,6 +129,7 @@ class Observer:
     def __init__(self, call: ModelCall) -> None:
         self._record: StreamRecord = call.record()
         self._rest = b""
+        self._failure: Any = None
         self._finalizer = weakref.finalize(self, self._record.finish, "abandoned")
 
     def ask(self) -> None:
@@ -143,18 +144,22 @@ class Observer:
             self._rest = lines.pop()
             for line in lines:
                 if event := _event(line):
+                    self._failure = self._failure or event.get("error")
                     self._record.see(event, now_ns)
                     self._record.asked_ns = max(self._record.asked_ns, now_ns)
 
     def end(self, end: StreamEnd, error: BaseException | None = None) -> None:
-        """End the call, the first time only."""
+        """End the call, the first time only; a stream whose last word was an error is not complete."""
+        if end == "complete" and self._failure:
+            code = self._failure.get("code") if isinstance(self._failure, dict) else None
+            end = "deadline" if code == DEADLINE_CODE else "error"
         if self._finalizer.detach():
             self._record.finish(end, error)
 
     def fail(self, error: BaseException) -> None:
         """End the call with what stopped the stream."""
         end = end_of(error)
-        self.end(end, error if end == "error" else None)
+        self.end(end, None if end in ("complete", *UNFINISHED) else error)
 
 
 def _event(line: bytes) -> dict[str, Any]:
