@@ -6,7 +6,7 @@ from typing import Final
 
 from .questions import ask
 from .reader import Reader
-from .window import Window
+from .window import Box, Window
 
 DIMENSIONS: Final = ("model", "tenant", "route", "version", "region", "prompt_bucket", "instance")
 #: Expected share of false ones among all that are called, at most.
@@ -33,13 +33,16 @@ class Finding:
     found: bool
 
 
-def drill(reader: Reader, window: Window, *, slower_than_ms: float | None = None) -> list[Finding]:
+def drill(
+    reader: Reader, window: Window, *, slower_than_ms: float | None = None, box: Box | None = None
+) -> list[Finding]:
     """Return every value of DIMENSIONS that the requests of `window` have, what is found first, most extra bad first.
 
     Bad are requests that failed, timed out, were dropped, shed or lost, and those over `slower_than_ms`, which defaults
-    to each one's own budget. Raises QueryError as the reader does.
+    to each one's own budget; with `box` those inside it instead. Raises QueryError as the reader does.
     """
-    rows = ask(reader, "drill", {**window.params(), "slower_than_ms": slower_than_ms}).to_pylist()
+    chosen = box.params() if box else dict.fromkeys(("box_from_ts", "box_to_ts", "lo_ms", "hi_ms"))
+    rows = ask(reader, "drill", {**window.params(), **chosen, "slower_than_ms": slower_than_ms}).to_pylist()
     # A value that all requests have tells nothing, and only costs the others certainty.
     rows = [row for row in rows if row["n"] < row["all_n"]]
     p_values = [fisher(row["bad"], row["n"], row["all_bad"], row["all_n"]) for row in rows]

@@ -2,12 +2,17 @@
 with request as (
     select
         request_id, trace_id, model, tenant, route, version, region, prompt_bucket,
-        outcome in ('error', 'timeout', 'dropped', 'shed', 'lost', 'degraded')
-            or coalesce(total_ms > coalesce($slower_than_ms::double, budget_ms), false) as bad
+        case
+            when $box_from_ts::timestamptz is not null
+                then started >= $box_from_ts::timestamptz and started < $box_to_ts::timestamptz
+                    and total_ms >= $lo_ms::double and total_ms < $hi_ms::double
+            else outcome in ('error', 'timeout', 'dropped', 'shed', 'lost', 'degraded')
+                or coalesce(total_ms > coalesce($slower_than_ms::double, budget_ms), false)
+        end as bad
     from requests
     where started >= $from_ts::timestamptz and started < $to_ts::timestamptz
         and ($route::varchar is null or route = $route)
-        and not synthetic and outcome <> 'rejected'
+        and not synthetic and ($box_from_ts::timestamptz is not null or outcome <> 'rejected')
 ),
 answered as (
     select request_id, trace_id, any_value(server_address order by started) as instance

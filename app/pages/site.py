@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from . import overview, token_rate, trace, violations
+from . import latency, overview, token_rate, trace, violations
 from .parts import controls
 
 
@@ -12,6 +12,7 @@ def run() -> None:
     page = st.navigation(
         [
             st.Page(overview.page, title="Overview", default=True),
+            st.Page(latency.page, title="Latency", url_path="latency"),
             st.Page(violations.page, title="Violations", url_path="violations"),
             st.Page(token_rate.page, title="Token rate", url_path="token-rate"),
             st.Page(trace.page, title="Trace", url_path="trace"),
