@@ -12,6 +12,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from . import providers
+from .budget import OverBudgetError
+from .caps import async_cap_of
 from .errors import UserError
 from .guard import Guard
 from .loop_lag import watch_loop
@@ -44,6 +46,8 @@ ROUTE = "tailbudget.route"
 #: In the scope of a connection that a middleware of ours has seen.
 SEEN = "tailbudget.seen"
 
+TEXT = (b"content-type", b"text/plain; charset=utf-8")
+
 guard = Guard("ASGIMiddleware")
 
 
@@ -51,7 +55,9 @@ class ASGIMiddleware:
     """Wraps an ASGI app; `budgets_ms` marks paths as requests, each with its budgets: milliseconds by name.
 
     An empty dict marks a path without budgets; a path may hold parameters, as in `/chats/{id}`. Other paths get a
-    plain SERVER span. Raises UserError for a budget that does not exist or is no positive number.
+    plain SERVER span. Where a total bites (`Budget(on_over=...)`) the app is cancelled when it is spent: the client
+    gets 504, or OverBudgetError breaks off an answer that has begun. Raises UserError for a budget that does not exist
+    or is no positive number.
     """
 
     def __init__(self, app: App, *, budgets_ms: Mapping[str, BudgetsMs] | None = None) -> None:
@@ -70,11 +76,28 @@ class ASGIMiddleware:
             await self._app(scope, receive, send)
             return
         try:
-            await self._app(scope, exchange.receive, exchange.send)
+            answered = await self._serve(scope, exchange)
         except BaseException as error:
             exchange.finish(error)
             raise
-        exchange.finish(None)
+        exchange.finish(answered)
+
+    async def _serve(self, scope: Scope, exchange: "_AsgiExchange") -> OverBudgetError | None:
+        """Run the app within the budget; returns what ended it, if the client has been told."""
+        cap = exchange.cap
+        if cap is None:
+            await self._app(scope, exchange.receive, exchange.send)
+            return None
+        try:
+            async with cap.around():
+                await self._app(scope, exchange.receive, exchange.send)
+        except OverBudgetError as over:
+            if exchange.begun:
+                raise
+            await exchange.send({"type": "http.response.start", "status": 504, "headers": [TEXT]})
+            await exchange.send({"type": "http.response.body", "body": b"the budget of this request is spent\n"})
+            return over
+        return None
 
     def _begin(self, scope: Scope, receive: Receive, send: Send) -> "_AsgiExchange | None":
         with guard:
@@ -255,6 +278,13 @@ class _AsgiExchange(Exchange):
         self._receive = receive
         self._send = send
         self._activation = Activation(self.context)
+        #: The total, if it bites.
+        self.cap = async_cap_of(None, self._span)
+
+    @property
+    def begun(self) -> bool:
+        """Whether an answer has begun."""
+        return self._status > 0
 
     async def receive(self) -> Message:
         """Hand on what the client sends; a disconnect before the answer is complete means that it left."""

@@ -5,7 +5,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import tailbudget
@@ -364,6 +364,43 @@ def test_a_stream_on_the_wire_whose_last_word_is_an_error_says_which(recorded: R
     finally:
         hooks.uninstall()
     assert recorded.attributes("chat m")["slo.stream.end"] == end
+
+
+async def hang(_: Request) -> Response:
+    await slow()
+    return Response()
+
+
+async def begin_and_hang(_: Request) -> Response:
+    async def words() -> AsyncIterator[str]:
+        yield "one "
+        yield await slow()
+
+    return StreamingResponse(words())
+
+
+@pytest.mark.parametrize(
+    ("path", "bites", "expected"),
+    [
+        ("/hang", True, ("504 the budget of this request is spent\n", "timeout")),
+        ("/begin", True, ("RemoteProtocolError", "timeout")),
+        ("/begin", False, ("ReadTimeout", "dropped")),
+    ],
+)
+async def test_the_total_of_a_middleware_cancels_the_handler_where_it_bites(
+    recorded: Recorded, path: str, bites: bool, expected: tuple[str, str]
+) -> None:
+    budget = Budget(total_ms=300, on_over="raise" if bites else "record")
+    inner = Starlette(routes=[Route("/hang", hang), Route("/begin", begin_and_hang)])
+    app = tailbudget.ASGIMiddleware(inner, budgets_ms={"/hang": budget, "/begin": budget})
+    with serve(app) as url:
+        async with httpx.AsyncClient(timeout=10.0 if bites else 0.8) as client:
+            try:
+                answer = await client.get(url + path)
+                told = f"{answer.status_code} {answer.text}"
+            except httpx.TransportError as error:
+                told = type(error).__name__
+        assert (told, recorded.attributes(path)["slo.outcome"]) == expected
 
 
 @pytest.mark.parametrize(("sent", "most_ms"), [("800", 800.0), ("soon", 5_000.0), ("99999999", 5_000.0)])
