@@ -110,9 +110,7 @@ def read(sections: Iterable[Mapping[str, Tree]], objectives: Iterable[Objective]
     for objective in objectives if names else ():  # OpenSLO files name targets that others know
         for name in objective.notify:
             if name not in names:
-                Tree(name, *_place(objective)).fail(
-                    f"no channel {name!r}: expected one of {', '.join(names)}"
-                )
+                Tree(name, *_place(objective)).fail(f"no channel {name!r}: expected one of {', '.join(names)}")
     return Delivery(**{**found, "channels": tuple(found["channels"]), "maintenance": tuple(found["maintenance"])})
 
 
@@ -218,7 +216,10 @@ def _heartbeat(found: dict[str, Any], tree: Tree) -> None:
 
 
 def _dashboard(found: dict[str, Any], tree: Tree) -> None:
-    found["dashboard"] = _url(tree).rstrip("/")
+    try:
+        found["dashboard"] = expand(_url(tree)).rstrip("/")
+    except KeyError as missing:
+        tree.fail(f"the environment has no {missing.args[0]}: set it, or write the address")
 
 
 READ: Final[dict[str, Callable[[dict[str, Any], Tree], None]]] = {
