@@ -22,6 +22,7 @@ HOST = "127.0.0.1"
 PORTS = {"HTTP": 4318, "GRPC": 4317, "API": 4320, "RUNTIME": 8000, "APP": 8501, "DEMO": 8080}
 #: The detector's default needs 440 s of data; in the demo an incident lasts 90 s.
 DEMO_SAG = "1,240,30,30,15"
+DEMO_SLO = Path(__file__).parent / "demo" / "slo.yaml"
 #: A cold start loads a model and warms it up, on a machine that starts three other programs meanwhile.
 READY_WITHIN_S = 120.0
 COMMAND = "tailbudget.app.main"
@@ -124,10 +125,16 @@ def _require_model(model: str, *, may_fetch: bool) -> None:
 def _parts(ports: dict[str, int], *, model: str, data: Path, demo: bool) -> list[Part]:
     http, api, runtime, page = (_url(ports[name]) for name in ("HTTP", "API", "RUNTIME", "APP"))
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": http, "TAILBUDGET_API": api, **_token(data)}
+    promised: list[str] = []
     if demo:
-        environment["TAILBUDGET_SAG"] = DEMO_SAG
+        environment |= {
+            "TAILBUDGET_SAG": DEMO_SAG,
+            "TAILBUDGET_DASHBOARD": page,
+            "TAILBUDGET_DEMO_URL": _url(ports["DEMO"]),
+        }
+        promised = [] if os.environ.get("TAILBUDGET_SLO") else ["--slo", str(DEMO_SLO)]
     numbers = [word for name in ("HTTP", "GRPC", "API") for word in (f"--{name.lower()}", str(ports[name]))]
-    collector = ["collector", "--data", str(data), *numbers]
+    collector = ["collector", "--data", str(data), *numbers, *promised]
     engine = ["runtime", "--model", model, "--port", str(ports["RUNTIME"]), *(["--control"] if demo else [])]
     parts = [
         Part("collector", [COMMAND, *collector], environment, f"{api}/readyz", {"collector": http, "api": api}),

@@ -37,6 +37,9 @@ class Counters:
         self.forward_queue = gauge("tailbudget_forward_queue_bytes", "Bodies that wait to be passed on", ["target"])
         self.scrape_up = gauge("tailbudget_scrape_up", "1 when the engine answered its last scrape", ["instance"])
         self.scrapes = counter("tailbudget_scrapes", "Scrapes of engines by how they ended", ["instance", "status"])
+        slo = ["objective", "part"]
+        self.slo_events = counter("tailbudget_slo_events", "Events that count for an objective", slo)
+        self.slo_bad = counter("tailbudget_slo_bad", "Bad events of an objective", slo)
         self.decoder = gauge("tailbudget_decoder", "1 for the decoder of OTLP bodies that runs", ["name"])
         self._lock = threading.Lock()
         self._unstored: Counts[tuple[str | None, str, str]] = Counts()

@@ -1,5 +1,6 @@
 """Error budgets: what an objective has counted, how fast its budget burns, and what would have fired."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,31 @@ CAP: Final = 0.9
 #: An alarm is over when its rules were silent for so long.
 QUIET_MIN: Final = 5
 LONGEST: Final = timedelta(days=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A burn rule: it fires when the long and the short window spend `share` of the period's budget in the long one."""
+
+    name: str
+    severity: str
+    share: float
+    long: str
+    long_s: int
+    short: str
+
+    def factor(self, period_s: int) -> float:
+        """Return how many times too fast the budget burns when the rule fires."""
+        return self.share * period_s / self.long_s
+
+
+#: Google's SRE workbook, chapter 5; `burn.sql` has the same.
+RULES: Final = (
+    Rule("2% in 1h", "page", 0.02, "1h", 3600, "5m"),
+    Rule("5% in 6h", "page", 0.05, "6h", 6 * 3600, "30m"),
+    Rule("10% in 1d", "ticket", 0.10, "1d", DAY_S, "2h"),
+    Rule("10% in 3d", "ticket", 0.10, "3d", 3 * DAY_S, "6h"),
+)
 #: The least silence that makes an objective blind.
 BLIND_S: Final = 600
 #: The slowest call's, since a request has no such clock of its own.
@@ -79,13 +105,8 @@ def blind(reader: Reader, objective: Objective, *, now: datetime) -> tuple[datet
 
 def unreachable(objective: Objective) -> tuple[str, ...]:
     """Return a sentence for each burn rule that could never fire with this target and fires at CAP instead."""
-    days = objective.period.days
-    factors = {
-        "2% in 1h": 0.02 * days * 24,
-        "5% in 6h": 0.05 * days * 4,
-        "10% in 1d": 0.1 * days,
-        "10% in 3d": 0.1 * days / 3,
-    }
+    period_s = objective.period.days * DAY_S
+    factors = {rule.name: rule.factor(period_s) for rule in RULES}
     return tuple(
         f"the rule {name!r} needs {factor:.3g} x the budget, beyond what a target of {objective.target * 100:g} % "
         f"allows: it fires at {CAP * 100:g} % bad instead"

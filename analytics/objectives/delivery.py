@@ -216,7 +216,10 @@ def _heartbeat(found: dict[str, Any], tree: Tree) -> None:
 
 
 def _dashboard(found: dict[str, Any], tree: Tree) -> None:
-    found["dashboard"] = _url(tree).rstrip("/")
+    try:
+        found["dashboard"] = expand(_url(tree)).rstrip("/")
+    except KeyError as missing:
+        tree.fail(f"the environment has no {missing.args[0]}: set it, or write the address")
 
 
 READ: Final[dict[str, Callable[[dict[str, Any], Tree], None]]] = {

@@ -1,4 +1,4 @@
-"""Commands about alerts and marks."""
+"""Commands about alerts, marks and incidents."""
 
 import getpass
 from datetime import UTC, datetime, timedelta
@@ -109,4 +109,26 @@ def mark(*, text: str, service: str | None, by: str | None, api: str) -> None:
     click.echo("marked")
 
 
-COMMANDS = (alerts, mark)
+@click.command()
+@option("--from", "start", required=True, help="Start of the incident, as in 2026-03-01T12:00:00Z.")
+@option("--to", "end", required=True, help="End of the incident, exclusive.")
+@option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write, new or empty.")
+@some_api_option
+@folder_option
+def incident(*, start: str, end: str, out: Path, api: str | None, data: Path | None) -> None:
+    """Write one folder about an incident: a report, the rows it rests on, and the SQL to ask them again.
+
+    Example: tailbudget incident --from 2026-03-01T12:00Z --to 2026-03-01T12:30Z --out ./incident
+    """
+    from tailbudget.analytics.window import Window
+
+    from .. import incident as forms
+    from ..blame import parse_instant
+    from ..reading import open_reader
+
+    with open_reader(api=api, data=data) as reader:
+        report = forms.write(reader, Window(parse_instant(start), parse_instant(end)), out)
+    click.echo(report)
+
+
+COMMANDS = (alerts, mark, incident)

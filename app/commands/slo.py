@@ -109,4 +109,40 @@ def suggest(*, total: str, route: str | None, since: timedelta, api: str | None,
     click.echo(forms.suggested(found, total=total, route=route), nl=False)
 
 
+@slo.group()
+def export() -> None:
+    """Write objectives down for other tools, which read the collector's /metrics.
+
+    Example: tailbudget slo export prometheus slo.yaml
+    """
+
+
+@export.command()
+@NEEDED
+def prometheus(*, files: tuple[Path, ...]) -> None:
+    """Print recording and alerting rules for Prometheus.
+
+    Example: tailbudget slo export prometheus slo.yaml > rules.yaml
+    """
+    from tailbudget.analytics.objectives import export as forms
+    from tailbudget.analytics.objectives import load
+
+    click.echo(forms.prometheus(load(files)), nl=False)
+
+
+@export.command()
+@NEEDED
+def grafana(*, files: tuple[Path, ...]) -> None:
+    """Print a dashboard for Grafana, over the rules of `slo export prometheus`.
+
+    Example: tailbudget slo export grafana slo.yaml > dashboard.json
+    """
+    import json
+
+    from tailbudget.analytics.objectives import export as forms
+    from tailbudget.analytics.objectives import load
+
+    click.echo(json.dumps(forms.grafana(load(files)), indent=2))
+
+
 COMMANDS = (slo,)

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import re
+from collections import deque
 from collections.abc import AsyncIterator
 
 import uvicorn
@@ -119,8 +120,9 @@ async def _events(pieces: AsyncIterator[str]) -> AsyncIterator[str]:
 
 
 def build(model_url: str) -> tailbudget.ASGIMiddleware:
-    """Return the instrumented application: POST /chat {question, max_tokens}, GET /healthz, POST /control."""
+    """Return the instrumented application: POST /chat {question, max_tokens}, GET /healthz, POST /control, /alerts."""
     assistant = Assistant(model_url)
+    told: deque[dict[str, str]] = deque(maxlen=50)
 
     async def chat(request: Request) -> Response:
         body = await request.json()
@@ -140,7 +142,15 @@ def build(model_url: str) -> tailbudget.ASGIMiddleware:
             PlainTextResponse("ok\n") if await assistant.ready() else PlainTextResponse("no model\n", status_code=503)
         )
 
+    async def alerts(request: Request) -> Response:
+        """Take the collector's alerts, and show them."""
+        if request.method == "POST":
+            shown = ("told", "status", "kind", "severity", "summary")
+            told.extend({name: alert[name] for name in shown} for alert in (await request.json())["alerts"])
+        return JSONResponse(list(told))
+
     routes = [
+        Route("/alerts", alerts, methods=["GET", "POST"]),
         Route("/chat", chat, methods=["POST"]),
         Route("/control", control, methods=["POST"]),
         Route("/healthz", healthz),

@@ -10,6 +10,7 @@ import duckdb
 from tailbudget.analytics.objectives import Objective, burn
 from tailbudget.analytics.reader import ConnectionReader, QueryError
 
+from ..counters import Counters
 from . import book, words
 from .book import Alarm, Change
 from .objectives import ObjectiveFiles
@@ -26,7 +27,11 @@ LOOK_BACK: Final = timedelta(minutes=2 * burn.QUIET_MIN)
 class BurnAlerts:
     """Keeps `slo_minute`, `slo_status` and the alerts of objectives up to date."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, files: ObjectiveFiles) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, files: ObjectiveFiles, counters: Counters | None = None
+    ) -> None:
+        self._counters = counters
+        self._totals: dict[tuple[str, str], tuple[int, int]] | None = None
         self._connection = connection
         self._reader = ConnectionReader(connection)
         self._files = files
@@ -56,8 +61,21 @@ class BurnAlerts:
             for row in statuses:
                 self._connection.execute(book.statement("write_status"), row)
             changes = book.write(self._connection, alarms, kinds=KINDS, now=now)
+        self._count_up()
         self.judged = now
         return changes
+
+    def _count_up(self) -> None:
+        """Count what is new since this start for `/metrics`; a recount that takes away adds nothing."""
+        if self._counters is None:
+            return
+        rows = self._reader.query(book.statement("slo_totals")).to_pylist()
+        totals = {(row["objective"], row["part"]): (int(row["n"]), int(row["bad"])) for row in rows}
+        for labels, (n, bad) in totals.items():
+            old_n, old_bad = (n, bad) if self._totals is None else self._totals.get(labels, (0, 0))
+            self._counters.slo_events.labels(*labels).inc(max(n - old_n, 0))
+            self._counters.slo_bad.labels(*labels).inc(max(bad - old_bad, 0))
+        self._totals = totals
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

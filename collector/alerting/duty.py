@@ -32,7 +32,7 @@ class Duty:
     def __init__(self, connection: duckdb.DuckDBPyConnection, files: ObjectiveFiles, counters: Counters) -> None:
         self._counters = counters
         self._errands = Errands(connection)
-        self._burning = BurnAlerts(connection, files)
+        self._burning = BurnAlerts(connection, files, counters)
         self._changes = Changes(connection)
         self._notifier = Notifier(connection, files)
         self._watchdog = Watchdog(files, unwell=self._unwell)
