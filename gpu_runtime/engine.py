@@ -4,7 +4,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -61,13 +61,20 @@ class Observer(Protocol):
         """Take note of a generation that is over, however it ended."""
 
 
-@dataclass(frozen=True)
-class Counters:
-    """Totals since the start; queries and hits are prompt tokens looked up in the prefix cache and found there."""
+@dataclass
+class Counts:
+    """Totals since the engine started. Queries and hits are prompt tokens looked up in the prefix cache, and found."""
 
-    preemptions: int
-    prefix_queries: int
-    prefix_hits: int
+    steps: int = 0
+    step_ns: int = 0
+    step_tokens: int = 0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    preemptions: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
+    drafts: int = 0
+    accepted: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ class Engine:
         pages = Pages(settings.kv_pages or settings.max_running * -(-context // PAGE_TOKENS))
         self.context = min(context, pages.count * pages.size)
         self.step_delay_ms = settings.step_delay_ms
+        self.counts = Counts()
         self._model = model
         self._tokenizer = tokenizer
         self._settings = settings
@@ -136,12 +144,6 @@ class Engine:
     def kv_used(self) -> float:
         """Share of the KV cache's pages that requests hold, 0 to 1; pages that are only kept do not count."""
         return self._pages.held / self._pages.count
-
-    @property
-    def counters(self) -> Counters:
-        """What the engine has counted since it started."""
-        scheduler = self._scheduler
-        return Counters(scheduler.preemptions, scheduler.prefix_queries, scheduler.prefix_hits)
 
     def warm_up(self) -> None:
         """Run the shapes of real work once, so that the first request does not pay for what is made on first use."""
@@ -239,17 +241,19 @@ class Engine:
             generation.preempted_at_ns = generation.preempted_at_ns or time.perf_counter_ns()
         if not work:
             return
-        self._begin(work)
+        began_ns = self._begin(work)
         chosen = self._compute(work)
         if self.step_delay_ms and any(item.generation.decoding for item in work):
             self._stopping.wait(self.step_delay_ms / 1e3)
         # After the tokens have reached the host: one stamp for all that this step did.
         now_ns = time.perf_counter_ns()
+        self._count(work, chosen, now_ns - began_ns)
         self._account(chosen, now_ns)
         for generation, token in chosen.items():
             self._extend(generation, token, now_ns)
 
-    def _begin(self, work: Sequence[Work]) -> None:
+    def _begin(self, work: Sequence[Work]) -> int:
+        """Stamp those whose prompt begins with this step; returns when that is."""
         now_ns = time.perf_counter_ns()
         kv_used = self.kv_used
         for item in work:
@@ -257,6 +261,7 @@ class Engine:
             generation.prefill_ns = generation.prefill_ns or now_ns
             generation.batch_peak = max(generation.batch_peak, len(work))
             generation.kv_peak = max(generation.kv_peak, kv_used)
+        return now_ns
 
     def _compute(self, work: Sequence[Work]) -> dict[Generation, int]:
         """Return the new tokens of a step. When a batch fails each member is tried alone: only the culprit ends."""
@@ -292,15 +297,25 @@ class Engine:
             voice.unsent.append(report)
         return token
 
+    def _count(self, work: Sequence[Work], chosen: Mapping[Generation, int], step_ns: int) -> None:
+        counts, scheduler, tokens = self.counts, self._scheduler, sum(item.count for item in work)
+        counts.steps += 1
+        counts.step_ns += step_ns
+        counts.step_tokens += tokens
+        counts.generation_tokens += len(chosen)
+        counts.prompt_tokens += tokens - sum(generation.decoding for generation in chosen)
+        counts.preemptions = scheduler.preemptions
+        counts.prefix_queries, counts.prefix_hits = scheduler.prefix_queries, scheduler.prefix_hits
+
     def _account(self, chosen: dict[Generation, int], now_ns: int) -> None:
         """Tell the observer how long the decoding streams took for this step's tokens, the delay included."""
         decoded = [generation for generation in chosen if generation.decoding]
         if decoded:
-            self._observer.step(tokens=len(decoded), active_ns=sum(now_ns - each.last_ns for each in decoded))
+            self._observer.step(tokens=len(decoded), active_ns=sum(now_ns - each.token_ns[-1] for each in decoded))
 
     def _extend(self, generation: Generation, token: int, now_ns: int) -> None:
         generation.output.append(token)
-        generation.last_ns = now_ns
+        generation.token_ns.append(now_ns)
         _resumed(generation, now_ns)
         if generation.first_token_ns is None:
             generation.first_token_ns = now_ns

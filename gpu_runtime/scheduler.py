@@ -45,7 +45,7 @@ class Generation:
     # Set by the engine, at the edges of its phases.
     prefill_ns: int | None = None
     first_token_ns: int | None = None
-    last_ns: int = 0
+    token_ns: list[int] = field(default_factory=list)
     ended_ns: int | None = None
     preempted_at_ns: int | None = None
     preempted_ns: int = 0
