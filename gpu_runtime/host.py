@@ -12,12 +12,13 @@ from starlette.responses import Response
 
 from . import models
 from .doors import Doors, whole_s
-from .engine import Delta, Engine, EngineFullError, EngineStoppedError
+from .engine import Engine, EngineFullError, EngineStoppedError
 from .messages import RequestError
 from .model import Llama
 from .points import Point
 from .protocol import Asked
 from .reply import Deltas, Reply
+from .reports import Delta
 from .scheduler import Generation
 from .settings import RuntimeSettings
 from .telemetry import Telemetry
