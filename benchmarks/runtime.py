@@ -36,13 +36,13 @@ def _tables(pages: Pages) -> list[list[int]]:
 def _prefill(model: Llama, cache: KVCache, tables: Tables, slot: int) -> None:
     tokens = [(31 * index) % 40_000 % model.shape.vocabulary for index in range(PROMPT_TOKENS)]
     for start in range(0, PROMPT_TOKENS, CHUNK):
-        model.forward([Segment(tables[slot], start, tokens[start : start + CHUNK])], cache, [0])
+        model.forward([Segment(tables[slot], start, tokens[start : start + CHUNK], 1)], cache)
 
 
 def _decode(model: Llama, cache: KVCache, tables: Tables, batch: int) -> None:
     for step in range(STEPS):
-        segments = [Segment(tables[slot], PROMPT_TOKENS + step, [7]) for slot in range(batch)]
-        model.forward(segments, cache, range(batch)).argmax(-1).tolist()
+        segments = [Segment(tables[slot], PROMPT_TOKENS + step, [7], 1) for slot in range(batch)]
+        model.forward(segments, cache).argmax(-1).tolist()
 
 
 def main() -> None:

@@ -4,10 +4,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -16,14 +15,18 @@ from .answer import Answer
 from .energy import EnergyAccountant
 from .kv import PAGE_TOKENS, Pages
 from .model import Llama, Segment
+from .reports import Counts, Delta, Observer
 from .sampling import Chosen, Sampler
 from .scheduler import End, Finish, Generation, Scheduler, Work
 from .settings import RuntimeSettings
+from .speculate import Drafter
 from .tokenizer import TextTokenizer
 
 logger = logging.getLogger(__name__)
 #: Weight of the newest request in the mean time of being served: the last ten count for two thirds.
 SERVED_SHARE = 0.1
+#: Rows of a step up to which guesses are checked along: beyond, a row costs as much as it brings.
+SPECULATE_ROWS = 4
 
 
 class EngineFullError(Exception):
@@ -39,43 +42,11 @@ class EngineStoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class Delta:
-    """What one step added to one generation; the last one of a generation has `done`."""
-
-    generation: Generation
-    text: str
-    done: bool
-    #: The tokens since the delta before, where their log probabilities were asked for.
-    chosen: tuple[Chosen, ...] = ()
-
-
-class Observer(Protocol):
-    """Who is told of the engine's work, in its thread."""
-
-    def decoding(self, change: int) -> None:
-        """Take note of `change` more (or fewer) decoding streams."""
-
-    def step(self, *, tokens: int, active_ns: int) -> None:
-        """Take note of a step: tokens decoded after first ones, and nanoseconds summed over the decoding streams."""
-
-    def finished(self, generation: Generation) -> None:
-        """Take note of a generation that is over, however it ended."""
-
-
-@dataclass(frozen=True)
-class Counters:
-    """Totals since the start; queries and hits are prompt tokens looked up in the prefix cache and found there."""
-
-    preemptions: int
-    prefix_queries: int
-    prefix_hits: int
-
-
-@dataclass(frozen=True)
 class _Voice:
     sampler: Sampler
     answer: Answer
     unsent: list[Chosen] = field(default_factory=list)
+    drafter: Drafter = field(default_factory=Drafter)
 
     def sent(self) -> tuple[Chosen, ...]:
         """Return what no delta carried yet, once."""
@@ -105,6 +76,7 @@ class Engine:
         self.step_delay_ms = settings.step_delay_ms
         #: Told of every step; the default one is never told of a counter, and keeps nothing.
         self.energy = EnergyAccountant()
+        self.counts = Counts()
         self._model = model
         self._tokenizer = tokenizer
         self._settings = settings
@@ -140,20 +112,14 @@ class Engine:
         """Share of the KV cache's pages that requests hold, 0 to 1; pages that are only kept do not count."""
         return self._pages.held / self._pages.count
 
-    @property
-    def counters(self) -> Counters:
-        """What the engine has counted since it started."""
-        scheduler = self._scheduler
-        return Counters(scheduler.preemptions, scheduler.prefix_queries, scheduler.prefix_hits)
-
     def warm_up(self) -> None:
         """Run the shapes of real work once, so that the first request does not pay for what is made on first use."""
         torch.set_num_threads(1)
         rows = min(self._settings.prefill_chunk, self.context - 1)
         table = range(self._pages.needed(rows))
-        self._model.forward([Segment(table, 0, [0] * rows)], self._cache, [0])
+        self._model.forward([Segment(table, 0, [0] * rows, 1)], self._cache)
         for count in range(1, self._settings.max_running + 1):
-            self._model.forward([Segment(table, 0, [0])] * count, self._cache, range(count))
+            self._model.forward([Segment(table, 0, [0], 1)] * count, self._cache)
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -242,7 +208,8 @@ class Engine:
             generation.preempted_at_ns = generation.preempted_at_ns or time.perf_counter_ns()
         if not work:
             return
-        self._begin(work)
+        work = self._drafted(work)
+        began_ns = self._begin(work)
         self.energy.step_started()
         chosen = self._compute(work)
         self.energy.step_ended({item.generation.id: item.count for item in work})
@@ -250,11 +217,26 @@ class Engine:
             self._stopping.wait(self.step_delay_ms / 1e3)
         # After the tokens have reached the host: one stamp for all that this step did.
         now_ns = time.perf_counter_ns()
+        self._count(work, chosen, now_ns - began_ns)
         self._account(chosen, now_ns)
-        for generation, token in chosen.items():
-            self._extend(generation, token, now_ns)
+        for generation, tokens in chosen.items():
+            self._extend(generation, tokens, now_ns)
 
-    def _begin(self, work: Sequence[Work]) -> None:
+    def _drafted(self, work: list[Work]) -> list[Work]:
+        """Return the work with guesses added to the decoding streams, where few enough rows leave the time for it."""
+        if not self._settings.speculate or sum(item.count for item in work) > SPECULATE_ROWS:
+            return work
+        return [self._guessed(item) if item.generation.decoding and item.samples else item for item in work]
+
+    def _guessed(self, item: Work) -> Work:
+        generation = item.generation
+        most = min(self._settings.speculate, self._scheduler.room(generation))
+        drafter = self._voices[generation].drafter
+        draft = drafter.draft(generation.tokens(0, generation.length), most) if most > 0 else ()
+        return replace(item, draft=draft)
+
+    def _begin(self, work: Sequence[Work]) -> int:
+        """Stamp those whose prompt begins with this step; returns when that is."""
         now_ns = time.perf_counter_ns()
         kv_used = self.kv_used
         for item in work:
@@ -262,14 +244,15 @@ class Engine:
             generation.prefill_ns = generation.prefill_ns or now_ns
             generation.batch_peak = max(generation.batch_peak, len(work))
             generation.kv_peak = max(generation.kv_peak, kv_used)
+        return now_ns
 
-    def _compute(self, work: Sequence[Work]) -> dict[Generation, int]:
+    def _compute(self, work: Sequence[Work]) -> dict[Generation, list[int]]:
         """Return the new tokens of a step. When a batch fails each member is tried alone: only the culprit ends."""
         try:
             return self._forward(work)
         except Exception:
             logger.exception("a batch of %d failed: trying its requests one by one", len(work))
-        chosen: dict[Generation, int] = {}
+        chosen: dict[Generation, list[int]] = {}
         for item in work:
             try:
                 chosen |= self._forward([item])
@@ -279,43 +262,67 @@ class Engine:
                 self._end(item.generation, "error", at_ns=time.perf_counter_ns())
         return chosen
 
-    def _forward(self, work: Sequence[Work]) -> dict[Generation, int]:
-        segments = [_segment(item) for item in work]
-        wanted = [index for index, item in enumerate(work) if item.samples]
-        logits = self._model.forward(segments, self._cache, wanted)
-        chosen = {
-            work[index].generation: self._choose(work[index].generation, row)
-            for index, row in zip(wanted, logits, strict=True)
-        }
+    def _forward(self, work: Sequence[Work]) -> dict[Generation, list[int]]:
+        logits = self._model.forward([_segment(item) for item in work], self._cache)
+        sampling = [item for item in work if item.samples]
+        rows = logits.split_with_sizes([1 + len(item.draft) for item in sampling])
+        chosen = {item.generation: self._choose(item, part) for item, part in zip(sampling, rows, strict=True)}
         self._scheduler.advance(work)
         return chosen
 
-    def _choose(self, generation: Generation, logits: Tensor) -> int:
-        voice = self._voices[generation]
-        token = voice.sampler.choose(logits)
-        if report := voice.sampler.report(token, logits):
-            voice.unsent.append(report)
-        return token
+    def _choose(self, item: Work, logits: Tensor) -> list[int]:
+        """Return the next tokens: one, and one more for each guess that is what would have been chosen anyway."""
+        voice = self._voices[item.generation]
+        chosen: list[int] = []
+        for row, guess in zip(logits, (*item.draft, None), strict=True):
+            token = voice.sampler.choose(row)
+            chosen.append(token)
+            if report := voice.sampler.report(token, row):
+                voice.unsent.append(report)
+            if token != guess:
+                break
+        if drafted := len(item.draft):
+            accepted = len(chosen) - 1
+            voice.drafter.checked(drafted=drafted, accepted=accepted, length=item.generation.length)
+            self.counts.drafts += drafted
+            self.counts.accepted += accepted
+        return chosen
 
-    def _account(self, chosen: dict[Generation, int], now_ns: int) -> None:
+    def _count(self, work: Sequence[Work], chosen: Mapping[Generation, list[int]], step_ns: int) -> None:
+        counts, scheduler, tokens = self.counts, self._scheduler, sum(item.count for item in work)
+        counts.steps += 1
+        counts.step_ns += step_ns
+        counts.step_tokens += tokens
+        counts.generation_tokens += sum(map(len, chosen.values()))
+        counts.prompt_tokens += tokens - sum(generation.decoding for generation in chosen)
+        counts.preemptions = scheduler.preemptions
+        counts.prefix_queries, counts.prefix_hits = scheduler.prefix_queries, scheduler.prefix_hits
+
+    def _account(self, chosen: dict[Generation, list[int]], now_ns: int) -> None:
         """Tell the observer how long the decoding streams took for this step's tokens, the delay included."""
         decoded = [generation for generation in chosen if generation.decoding]
         if decoded:
-            self._observer.step(tokens=len(decoded), active_ns=sum(now_ns - each.last_ns for each in decoded))
+            tokens = sum(len(chosen[each]) for each in decoded)
+            self._observer.step(tokens=tokens, active_ns=sum(now_ns - each.token_ns[-1] for each in decoded))
 
-    def _extend(self, generation: Generation, token: int, now_ns: int) -> None:
-        generation.output.append(token)
-        generation.last_ns = now_ns
+    def _extend(self, generation: Generation, tokens: Sequence[int], now_ns: int) -> None:
         _resumed(generation, now_ns)
         if generation.first_token_ns is None:
             generation.first_token_ns = now_ns
             self._observer.decoding(1)
         voice = self._voices[generation]
-        text, finish = voice.answer.feed(token)
-        if finish:
-            self._end(generation, "complete", at_ns=now_ns, text=text, finish=finish)
-        elif text:
-            self._deltas.append(Delta(generation, text, done=False, chosen=voice.sent()))
+        sent = ""
+        for token in tokens:
+            generation.output.append(token)
+            generation.token_ns.append(now_ns)
+            text, finish = voice.answer.feed(token)
+            sent += text
+            if finish:
+                self._end(generation, "complete", at_ns=now_ns, text=sent, finish=finish)
+                return
+        self._scheduler.computed(generation, len(tokens) - 1)
+        if sent:
+            self._deltas.append(Delta(generation, sent, done=False, chosen=voice.sent()))
 
     def _end(
         self, generation: Generation, end: End, *, at_ns: int, text: str = "", finish: Finish | None = None
@@ -353,4 +360,5 @@ def _resumed(generation: Generation, now_ns: int) -> None:
 
 def _segment(item: Work) -> Segment:
     generation = item.generation
-    return Segment(generation.pages, generation.computed, generation.tokens(generation.computed, item.count))
+    tokens = [*generation.tokens(generation.computed, item.count), *item.draft]
+    return Segment(generation.pages, generation.computed, tokens, tail=1 + len(item.draft) if item.samples else 0)

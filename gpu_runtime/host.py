@@ -12,17 +12,19 @@ from starlette.responses import Response
 
 from . import models
 from .doors import Doors, whole_s
-from .engine import Delta, Engine, EngineFullError, EngineStoppedError
+from .engine import Engine, EngineFullError, EngineStoppedError
 from .messages import RequestError
 from .model import Llama
 from .points import Point
 from .protocol import Asked
 from .reply import Deltas, Reply
+from .reports import Delta
 from .scheduler import Generation
 from .settings import RuntimeSettings
-from .telemetry import Telemetry, live_gauges
+from .telemetry import Telemetry
 from .tenants import Tenant
 from .tokenizer import ChatTemplateError, TextTokenizer
+from .vitals import LiveFigures, Vitals
 from .watch import GpuWatch, gpu_of
 from .weights import ModelFile
 
@@ -43,6 +45,7 @@ class Runtime:
         self._watch = watch or GpuWatch()
         self.engine: Engine | None = None
         self._tokenizer: TextTokenizer | None = None
+        self._vitals: Vitals | None = None
         self._doors = Doors(settings.api_keys)
         self._streams: dict[Generation, Deltas] = {}
 
@@ -68,17 +71,13 @@ class Runtime:
             return engine, tokenizer
 
         engine, self._tokenizer = await asyncio.to_thread(build)
-        live_gauges(self.registry, model=self.name, engine=engine)
+        self.registry.register(LiveFigures(engine, model=self.name))
+        self._vitals = Vitals(engine, model=self.name, address=self.address)
         self.engine = engine
 
     def points(self) -> Iterable[Point]:
         """Return the engine's state now, as metric points."""
-        if self.engine is None:
-            return
-        now_ns, instance = time.time_ns(), (("instance", self.address),)
-        yield Point("slo.engine.running", "{request}", self.engine.running, now_ns, instance)
-        yield Point("slo.engine.waiting", "{request}", self.engine.waiting, now_ns, instance)
-        yield Point("slo.engine.kv_used", "1", self.engine.kv_used, now_ns, instance)
+        return self._vitals.points() if self._vitals else ()
 
     async def close(self) -> None:
         """End every request and the engine."""

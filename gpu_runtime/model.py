@@ -20,6 +20,8 @@ class Segment:
     pages: Sequence[int]
     start: int
     tokens: Sequence[int]
+    #: How many of the last tokens are wanted with their logits.
+    tail: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,10 @@ class Llama:
         return KVCache(self.shape, pages=pages, size=size, dtype=self.dtype)
 
     @torch.inference_mode()
-    def forward(self, segments: Sequence[Segment], cache: KVCache, wanted: Sequence[int]) -> Tensor:
-        """Write the segments' keys and values; return float32 logits after the last token of the `wanted` segments."""
+    def forward(self, segments: Sequence[Segment], cache: KVCache) -> Tensor:
+        """Write the segments' keys and values; return float32 logits after each token of their tails, in order."""
         tokens = torch.tensor([token for segment in segments for token in segment.tokens])
-        lasts, rows, positions = _rows(segments, cache)
+        tails, rows, positions = _rows(segments, cache)
         angles = self._angles[torch.tensor(positions)].unsqueeze(1)
         target = torch.tensor(rows)
         spans = [(segment.start, segment.start + len(segment.tokens)) for segment in segments]
@@ -72,7 +74,7 @@ class Llama:
             hidden = hidden + layer.output(attend(query, index).flatten(1))
             gate, up = layer.gate_up(self._normed(hidden, layer.feed_norm)).chunk(2, dim=-1)
             hidden = hidden + layer.down(functional.silu(gate).mul_(up))
-        last = hidden[torch.tensor([lasts[index] for index in wanted], dtype=torch.long)]
+        last = hidden[torch.tensor(tails, dtype=torch.long)]
         return self._head(self._normed(last, self._norm)).float()
 
     def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
@@ -86,16 +88,16 @@ class Llama:
 
 
 def _rows(segments: Sequence[Segment], cache: KVCache) -> tuple[list[int], list[int], list[int]]:
-    """Return each segment's last index in the batch, and the cache row and the position of every token."""
-    lasts: list[int] = []
+    """Return the indexes of the segments' tails in the batch, and the cache row and the position of every token."""
+    tails: list[int] = []
     rows: list[int] = []
     positions: list[int] = []
     for segment in segments:
         count = len(segment.tokens)
         rows.extend(cache.rows(segment.pages, segment.start, count))
         positions.extend(range(segment.start, segment.start + count))
-        lasts.append(len(rows) - 1)
-    return lasts, rows, positions
+        tails.extend(range(len(rows) - segment.tail, len(rows)))
+    return tails, rows, positions
 
 
 def _angles(shape: Shape) -> Tensor:

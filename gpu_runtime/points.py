@@ -32,7 +32,10 @@ EXPORT_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True)
 class Point:
-    """One measured value at one instant. `counter`: it only grows, since the process or device started."""
+    """One measured value at one instant.
+
+    `counter`: it only grows, since the process or device started. `since_ns`: it is what came since that instant.
+    """
 
     name: str
     unit: str
@@ -40,6 +43,14 @@ class Point:
     time_ns: int
     attributes: tuple[tuple[str, str], ...]
     counter: bool = False
+    since_ns: int | None = None
+
+    @property
+    def temporality(self) -> AggregationTemporality | None:
+        """How OTLP calls its kind of sum, None for a gauge."""
+        if self.since_ns is not None:
+            return AggregationTemporality.DELTA
+        return AggregationTemporality.CUMULATIVE if self.counter else None
 
 
 def otlp_exporter(endpoint: str | None = None) -> MetricExporter | None:
@@ -105,15 +116,13 @@ class PointSender:
 
 
 def _metrics(points: Iterable[Point], resource: Resource) -> MetricsData:
-    by_name: dict[tuple[str, str, bool], list[NumberDataPoint]] = {}
+    by_name: dict[tuple[str, str, AggregationTemporality | None], list[NumberDataPoint]] = {}
     for point in points:
-        data = NumberDataPoint(dict(point.attributes), 0, point.time_ns, point.value)
-        by_name.setdefault((point.name, point.unit, point.counter), []).append(data)
+        data = NumberDataPoint(dict(point.attributes), point.since_ns or 0, point.time_ns, point.value)
+        by_name.setdefault((point.name, point.unit, point.temporality), []).append(data)
     metrics = [
-        Metric(
-            name, "", unit, Sum(data, AggregationTemporality.CUMULATIVE, is_monotonic=True) if counter else Gauge(data)
-        )
-        for (name, unit, counter), data in by_name.items()
+        Metric(name, "", unit, Gauge(data) if kind is None else Sum(data, kind, is_monotonic=True))
+        for (name, unit, kind), data in by_name.items()
     ]
     scope = ScopeMetrics(InstrumentationScope("tailbudget.gpu_runtime"), metrics, "")
     return MetricsData([ResourceMetrics(resource, [scope], "")])

@@ -9,9 +9,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from .bodies import Bodies, event
-from .engine import Delta
 from .messages import RequestError
 from .protocol import Asked
+from .reports import Delta
 from .sampling import Chosen
 from .scheduler import Generation
 from .tokenizer import TextTokenizer

@@ -45,7 +45,7 @@ class Generation:
     # Set by the engine, at the edges of its phases.
     prefill_ns: int | None = None
     first_token_ns: int | None = None
-    last_ns: int = 0
+    token_ns: list[int] = field(default_factory=list)
     ended_ns: int | None = None
     preempted_at_ns: int | None = None
     preempted_ns: int = 0
@@ -81,10 +81,14 @@ class Generation:
 
 @dataclass(frozen=True)
 class Work:
-    """`count` tokens of a generation to compute in this step; with `samples` a new token comes of it."""
+    """`count` tokens of a generation to compute in this step; with `samples` a new token comes of it.
+
+    `draft`: guesses that are computed after them, to be kept as far as they are right.
+    """
 
     generation: Generation
     count: int
+    draft: tuple[int, ...] = ()
 
     @property
     def samples(self) -> bool:
@@ -145,19 +149,27 @@ class Scheduler:
             budget -= _take(work, candidate, budget)
         return work
 
+    def room(self, generation: Generation) -> int:
+        """Return how many guessed tokens fit beside the next one, into the pages that are there and the answer."""
+        rest = generation.params.max_tokens - len(generation.output) - 1
+        return min(rest, len(generation.pages) * self._pages.size - generation.length)
+
     def advance(self, work: Sequence[Work]) -> None:
         """Book the computed tokens of a step; full pages can be found by others from now on."""
         for item in work:
-            generation = item.generation
             if item.samples:
-                self.waiting.charge(generation.tenant, 1)
-            before = generation.computed // self._pages.size
-            generation.computed += item.count
-            after = generation.computed // self._pages.size
-            if self._prefix_cache and after > before:
-                self._chain(generation)
-                for index in range(before, after):
-                    self._pages.publish(generation.pages[index], generation.chain[index])
+                self.waiting.charge(item.generation.tenant, 1)
+            self.computed(item.generation, item.count)
+
+    def computed(self, generation: Generation, count: int) -> None:
+        """Book computed tokens of a running generation, guessed ones once they are part of its answer."""
+        before = generation.computed // self._pages.size
+        generation.computed += count
+        after = generation.computed // self._pages.size
+        if self._prefix_cache and after > before:
+            self._chain(generation)
+            for index in range(before, after):
+                self._pages.publish(generation.pages[index], generation.chain[index])
 
     def remove(self, generation: Generation) -> None:
         """Forget a generation and let go of its pages."""

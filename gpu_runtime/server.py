@@ -95,9 +95,12 @@ class Endpoints:
         ready = self._runtime.engine is not None
         return JSONResponse({"status": "ok" if ready else "loading"}, 200 if ready else 503)
 
-    async def metrics(self, _: Request) -> Response:
-        """GET /metrics in Prometheus' text format."""
-        return Response(generate_latest(self._runtime.registry), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics in Prometheus' text format; `?as=vllm` names everything as vLLM does, for its dashboards."""
+        text = generate_latest(self._runtime.registry)
+        if request.query_params.get("as") == "vllm":
+            text = text.replace(b"tailbudget:", b"vllm:")
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def control(self, request: Request) -> Response:
         """POST /control {"step_delay_ms": N}, from loopback only."""

@@ -15,6 +15,7 @@ LIMITS: dict[str, tuple[float, float, str]] = {
     "max_waiting": (1, 100_000, "requests"),
     "prefill_chunk": (1, 100_000, "tokens"),
     "batch_delay_ms": (0, 10_000, "milliseconds"),
+    "speculate": (0, 15, "tokens"),
     "kv_pages": (0, 10_000_000, "pages of 16 tokens"),
 }
 
@@ -28,8 +29,9 @@ class RuntimeSettings:
     only what is used takes memory; 0 holds `max_running` x `max_context` tokens. `prefix_cache`: keeps what ended
     requests computed for those that begin alike. `prefill_chunk`: prompt tokens a step, so that no prompt holds up the
     running streams for longer than one chunk. `max_waiting`: beyond it a request is refused with 503.
-    `batch_delay_ms`: how long an idle engine waits for more requests after the first. `api_keys`: a file of
-    `tenants.load`; without one, everybody may ask.
+    `speculate`: how many tokens to guess a step from where the last ones stood before. `batch_delay_ms`: how long an
+    idle engine waits for more requests after the first. `api_keys`: a file of `tenants.load`; without one, everybody
+    may ask.
     """
 
     model: str = "smollm2"
@@ -47,6 +49,7 @@ class RuntimeSettings:
     kv_pages: int = 0
     prefix_cache: bool = True
     batch_delay_ms: float = 0.0
+    speculate: int = 0
     api_keys: str = ""
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import random
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from tailbudget.gpu_runtime.params import SamplingParams
 from tailbudget.gpu_runtime.scheduler import Generation
+from tailbudget.gpu_runtime.speculate import PAUSE_TOKENS, Drafter
 from tailbudget.gpu_runtime.telemetry import phases
 from tests.runtime_support import Bench, Notes, engine
 
@@ -40,9 +42,10 @@ def _alone(prompts: list[list[int]], tokens: list[int]) -> list[list[int]]:
     slots=st.integers(2, 5),
     chunk=st.sampled_from([1, 7, 16, 64]),
     prefix_cache=st.booleans(),
+    speculate=st.sampled_from([0, 3, 15]),
 )
 def test_greedy_tokens_are_those_of_a_run_alone(
-    seed: int, kv_pages: int, slots: int, chunk: int, prefix_cache: bool
+    seed: int, kv_pages: int, slots: int, chunk: int, prefix_cache: bool, speculate: int
 ) -> None:
     chance = random.Random(seed)
     prompts = _prompts(chance, 6)
@@ -50,7 +53,7 @@ def test_greedy_tokens_are_those_of_a_run_alone(
     alone = _alone(prompts, tokens)
     notes = Notes()
     chosen = {"max_running": slots, "prefill_chunk": chunk, "prefix_cache": prefix_cache, "kv_pages": kv_pages}
-    with engine(notes, max_context=CONTEXT, **chosen) as bench:
+    with engine(notes, max_context=CONTEXT, speculate=speculate, **chosen) as bench:
         sent = [bench.submit(prompt, max_tokens=count) for prompt, count in zip(prompts, tokens, strict=True)]
         for generation in sent:
             bench.finish(generation)
@@ -77,9 +80,29 @@ def test_a_preempted_request_goes_on_as_if_nothing_had_been() -> None:
         sent = [bench.submit(prompt, max_tokens=80) for prompt in prompts]
         for generation in sent:
             bench.finish(generation)
-        assert bench.engine.counters.preemptions == sum(each.preemptions for each in sent) > 0
+        assert bench.engine.counts.preemptions == sum(each.preemptions for each in sent) > 0
     assert [generation.output for generation in sent] == alone
     assert sum(generation.preempted_ns > 0 for generation in sent) == 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_speculation_takes_fewer_steps_to_the_same_tokens(temperature: float) -> None:
+    # The bias makes the answer repeat itself, as a text that quotes its prompt does.
+    repeating: dict[str, Any] = {
+        "max_tokens": 200, "temperature": temperature, "seed": 4, "logit_bias": ((40, 9.0), (41, 9.0)),
+    }  # fmt: skip
+    runs = []
+    for speculate in (0, 4):
+        with engine(speculate=speculate) as bench:
+            generation = bench.submit([40, 41] * 8, **repeating)
+            bench.finish(generation)
+            counts = bench.engine.counts
+            runs.append((generation.output, counts.steps))
+            assert (counts.drafts > 0) == (speculate > 0)
+            assert counts.accepted <= counts.drafts
+            assert counts.steps == 200 - counts.accepted
+    assert runs[0][0] == runs[1][0]
+    assert runs[1][1] < runs[0][1]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -108,3 +131,23 @@ def _hurried(bench: Bench, prompt: list[int], after_ms: int) -> Generation:
     generation = Generation("hurried", prompt, params, now_ns, deadline_ns=now_ns + after_ms * 1_000_000)
     bench.engine.submit(generation)
     return generation
+
+
+def test_guesses_come_from_the_latest_place_where_the_last_tokens_stood() -> None:
+    drafter = Drafter()
+    text = [1, 2, 3, 4, 5, 9, 1, 2, 3, 6, 7, 9, 1, 2, 3]
+    assert drafter.draft(text, 3) == (6, 7, 9)
+    assert drafter.draft([*text, 8], 3) == ()
+
+
+def test_guessing_pauses_where_it_fails_and_is_tried_again_later() -> None:
+    drafter, text = Drafter(), [1, 2, 3] * 10
+    for _ in range(20):
+        if drafter.draft(text, 4):
+            drafter.checked(drafted=4, accepted=0, length=len(text))
+    assert drafter.draft(text, 4) == ()
+    assert drafter.draft([1, 2, 3] * 10 + [1, 2, 3] * PAUSE_TOKENS, 4)
+    eager = Drafter()
+    for _ in range(20):
+        assert eager.draft(text, 4)
+        eager.checked(drafted=4, accepted=3, length=len(text))

@@ -40,11 +40,11 @@ def _one_thread() -> Iterator[None]:
 def _greedy(prompt: list[int], tokens: int) -> str:
     model, tokenizer = _loaded()
     cache_ = model.cache(pages=16, size=16)
-    logits = model.forward([Segment(range(16), 0, prompt)], cache_, [0])
+    logits = model.forward([Segment(range(16), 0, prompt, 1)], cache_)
     output: list[int] = []
     while len(output) < tokens and int(logits.argmax()) not in tokenizer.end_ids:
         output.append(int(logits.argmax()))
-        logits = model.forward([Segment(range(16), len(prompt) + len(output) - 1, output[-1:])], cache_, [0])
+        logits = model.forward([Segment(range(16), len(prompt) + len(output) - 1, output[-1:], 1)], cache_)
     return tokenizer.decode(output)
 
 
@@ -66,7 +66,7 @@ def _perplexity(*, rows: int) -> float:
     losses = []
     for at in range(len(tokens) - 1):
         start = max(0, at + 1 - rows)
-        logits = model.forward([Segment(range(16), start, tokens[start : at + 1])], cache_, [0])
+        logits = model.forward([Segment(range(16), start, tokens[start : at + 1], 1)], cache_)
         losses.append(-logits[0].log_softmax(-1)[tokens[at + 1]])
     return float(torch.stack(losses).mean().exp())
 

@@ -16,6 +16,7 @@ from tailbudget.gpu_runtime import RuntimeSettings, serve
 from tailbudget.gpu_runtime.host import Runtime
 from tailbudget.gpu_runtime.server import application
 from tailbudget.instrument.errors import UserError
+from tailbudget.instrument.vocabulary import ENGINE_METRICS
 from tests.runtime_support import RUN, Receiver, receiver, server, tiny_path
 from tests.support import free_port, wait_until
 
@@ -285,11 +286,61 @@ def test_spans_and_live_counters_reach_the_collector(client: openai.OpenAI, otlp
     assert (labels["model"], labels["side"]) == ("tiny", "server")
 
 
-def test_prometheus_figures_are_there(url: str, client: openai.OpenAI) -> None:
+#: What the Grafana dashboard of vLLM's own examples asks for.
+OF_A_VLLM_DASHBOARD = {
+    "vllm:e2e_request_latency_seconds_bucket",
+    "vllm:prompt_tokens_total",
+    "vllm:generation_tokens_total",
+    "vllm:inter_token_latency_seconds_bucket",
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:time_to_first_token_seconds_bucket",
+    "vllm:kv_cache_usage_perc",
+    "vllm:request_prompt_tokens_bucket",
+    "vllm:request_generation_tokens_bucket",
+    "vllm:request_success_total",
+    "vllm:request_queue_time_seconds_sum",
+    "vllm:request_prefill_time_seconds_sum",
+    "vllm:request_decode_time_seconds_sum",
+    "vllm:prefix_cache_queries_total",
+    "vllm:prefix_cache_hits_total",
+    "vllm:num_preemptions_total",
+}
+
+
+def test_prometheus_figures_are_there_under_our_name_and_under_vllms(url: str, client: openai.OpenAI) -> None:
     client.chat.completions.create(**ASK, max_tokens=2)
     text = httpx.get(f"{url}/metrics").text
     for name in ("num_requests_running", "generation_tokens_total", "time_to_first_token_seconds_count"):
         assert f'tailbudget:{name}{{model_name="tiny"}}' in text
+    renamed = httpx.get(f"{url}/metrics", params={"as": "vllm"}).text
+    found = {line.partition("{")[0] for line in renamed.splitlines()}
+    assert found >= OF_A_VLLM_DASHBOARD
+
+
+def test_the_engine_sends_what_the_table_engine_holds_once_a_second(client: openai.OpenAI, otlp: Receiver) -> None:
+    before = len(otlp.points)
+
+    def sent() -> dict[str, list[float]]:
+        values: dict[str, list[float]] = {}
+        for name, _, point in otlp.points[before:]:
+            values.setdefault(name, []).append(point.as_double or point.as_int)
+        return values
+
+    wait_until(lambda: sent().get("slo.engine.generation_tokens", [1])[-1] == 0, what="what others asked being sent")
+    before = len(otlp.points)
+    client.completions.create(model="tiny", prompt=list(range(100, 150)), max_tokens=30)
+    wait_until(lambda: sum(sent().get("slo.engine.generation_tokens", [])) == 30, timeout_s=20)
+    values = sent()
+    assert sum(values["slo.engine.prompt_tokens"]) == 50
+    assert sum(values["slo.engine.prefix_queries"]) == 50
+    assert max(values["slo.engine.step_time"]) > 0
+    assert 1 <= max(values["slo.engine.batch_tokens"]) <= 50
+    missing = set(ENGINE_METRICS) - values.keys() - {"slo.engine.up"}
+    assert not missing
+    # Points of one instant and one engine are one row.
+    labels = {tuple(sorted(each.items())) for name, each, _ in otlp.points[before:] if name in ENGINE_METRICS}
+    assert [dict(each)["model"] for each in labels] == ["tiny"]
 
 
 @pytest.mark.parametrize("body", [{"step_delay_ms": -1}, {"step_delay_ms": "fast"}, {}, {"other": 1}])

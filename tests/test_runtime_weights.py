@@ -44,10 +44,10 @@ def test_a_prompt_gives_the_same_logits_in_any_chunks_and_pages(
 ) -> None:
     model = Llama(ModelFile(write_tiny_model(tmp_path / "tiny.gguf")), dtype=torch.float32)
     tokens = [(7 * index) % 500 + 3 for index in range(40)]
-    whole = model.forward([Segment([0, 1, 2, 3], 0, tokens)], model.cache(pages=4, size=16), [0])
+    whole = model.forward([Segment([0, 1, 2, 3], 0, tokens, 1)], model.cache(pages=4, size=16))
     cache, start = model.cache(pages=6, size=16), 0
     for count in chunks:
-        logits = model.forward([Segment(pages, start, tokens[start : start + count])], cache, [0])
+        logits = model.forward([Segment(pages, start, tokens[start : start + count], 1)], cache)
         start += count
     torch.testing.assert_close(logits, whole, rtol=1e-4, atol=1e-4)
 

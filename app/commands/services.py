@@ -73,11 +73,12 @@ def app(*, api: str, port: int, host: str) -> None:
 @option("--prefill-chunk", type=int, default=128, metavar="TOKENS", help="Prompt tokens a step.")
 @option("--kv-pages", type=int, default=0, metavar="N", help="KV cache in pages of 16 tokens; 0 holds everything.")
 @option("--prefix-cache/--no-prefix-cache", default=True, help="Share what prompts that begin alike computed.")
-@option("--batch-delay", "batch_delay_ms", type=float, default=0.0, metavar="MS", help="What an idle engine waits.")
+@option("--speculate", type=int, default=0, metavar="N", help="Guess up to N tokens a step from the text so far.")
+@option("--batch-delay", type=float, default=0.0, metavar="MS", help="What an idle engine waits.")
 @option("--api-keys", default="", metavar="FILE", help="Keys, quotas and weights of tenants, in TOML.")
-@option("--step-delay", "step_delay_ms", type=float, default=0.0, metavar="MS", help="Slow every step by so many ms.")
+@option("--step-delay", type=float, default=0.0, metavar="MS", help="Slow every step by so many ms.")
 @option("--control", is_flag=True, help="Let loopback clients change the step delay while it runs.")
-def runtime(**settings: Any) -> None:
+def runtime(*, batch_delay: float, step_delay: float, **settings: Any) -> None:
     """Serve a small model on an OpenAI-compatible port, with queue, prefill and decode timed.
 
     Example: tailbudget runtime --model smollm2
@@ -86,7 +87,7 @@ def runtime(**settings: Any) -> None:
     from tailbudget.gpu_runtime.settings import RuntimeSettings
 
     log_to_stderr()
-    serve(RuntimeSettings(**settings))
+    serve(RuntimeSettings(batch_delay_ms=batch_delay, step_delay_ms=step_delay, **settings))
 
 
 @click.command()
