@@ -3,7 +3,7 @@
 import streamlit as st
 
 from . import coverage, gpu, latency, overview, sql, stages, token_rate, trace, violations
-from .parts import controls
+from .parts import controls, gate
 
 
 def run() -> None:
@@ -23,5 +23,6 @@ def run() -> None:
         ],
         position="top",
     )
-    controls.show(page.title)
-    page.run()
+    if gate.passed():
+        controls.show(page.title)
+        page.run()

@@ -107,8 +107,9 @@ def plain(rows: pa.Table) -> None:
 def columns(rows: pa.Table, *, table: str | None) -> None:
     """Draw the columns of one table, with what each means."""
     shown = rows.filter(pc.equal(rows["table_name"], table)).select(["column_name", "data_type", "comment"])
-    names = {"column_name": "column", "data_type": "type", "comment": st.column_config.TextColumn("is", width="large")}
-    st.dataframe(shown, hide_index=True, height=420, placeholder=NOTHING, column_config=names)
+    shown = shown.rename_columns(["column", "type", "is"])
+    wide = {"is": st.column_config.TextColumn(width="large")}
+    st.dataframe(shown, hide_index=True, height=420, placeholder=NOTHING, column_config=wide)
 
 
 def attributes(rows: pa.Table) -> None:
