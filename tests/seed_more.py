@@ -2,13 +2,14 @@
 
 import random
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import duckdb
 
 from .seed import INSTANCE, MODEL, Row, Seeded, _insert, _slowness
 
-OBJECTIVES = (
+OBJECTIVES: tuple[tuple[Any, ...], ...] = (
     ("chat-total", "", "p95 of total < 4 s", 0.95, 41_200, 2_390, -0.16, 21.4, ["2% in 1h"]),
     ("first-token", "", "p95 of ttft < 1 s", 0.95, 41_200, 640, 0.69, 0.8, []),
     ("answers", "acme", "99 % of requests end well", 0.99, 38, 1, 0.2, 0.0, []),
@@ -40,7 +41,7 @@ def furnish(connection: duckdb.DuckDBPyConnection, seeded: Seeded, *, number: in
 
 def _budgets(seeded: Seeded) -> list[Row]:
     names = ("objective", "part", "goal", "target", "n", "bad", "budget_left", "burn_1h", "firing")
-    rows = [dict(zip(names, one, strict=True)) for one in OBJECTIVES]
+    rows: list[Row] = [dict(zip(names, one, strict=True)) for one in OBJECTIVES]
     common = {"judged": seeded.ended, "period": "30d", "owner": "chat-team", "runbook": "https://wiki.example/chat"}
     return [{**row, **common, "good_share": 1 - row["bad"] / row["n"]} for row in rows]
 

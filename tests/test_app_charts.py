@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tailbudget.analytics import latency, overview, stages, token_rate, traces, violations
+from tailbudget.analytics import coverage, gpu, latency, overview, stages, token_rate, traces, violations
 from tailbudget.analytics.drill import Finding
 from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.sag import SagSettings
@@ -16,7 +16,7 @@ from tailbudget.analytics.window import Box, Window
 from tailbudget.app.pages.parts import charts, tables
 from tailbudget.instrument.vocabulary import STAGES
 
-from .seed import SCHEMA
+from .seed import SCHEMA, VIEWS
 from .test_questions_latency import WINDOW
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +27,8 @@ NAMES = sorted(path.name.removesuffix(".vl.json") for path in charts.FOLDER.glob
 def _columns(window: Window) -> dict[str, set[str]]:
     connection = duckdb.connect()
     connection.execute(SCHEMA.read_text(encoding="utf-8"))
+    for views in VIEWS:
+        connection.execute(views.read_text(encoding="utf-8"))
     reader = ConnectionReader(connection)
     answers = {
         "heatmap": overview.latency_heatmap(reader, window, bucket_s=20),
@@ -38,6 +40,11 @@ def _columns(window: Window) -> dict[str, set[str]]:
         "latency_bands": latency.latency_bands(reader, window, bucket_s=20),
         "box_stages": latency.box_stages(reader, window, box=BOX),
         "findings": tables.findings([Finding("tenant", "acme", 9, 4, 0.4, 0.1, 3.0, 0.01, 0.02, found=True)]),
+        "coverage": coverage.coverage(reader),
+        "engine_series": gpu.engine_series(reader, window, bucket_s=20),
+        "queue_quadrant": gpu.queue_quadrant(reader, window, bucket_s=20),
+        "stage_shares": stages.stage_shares(reader, window, bucket_s=20),
+        "stage_waterfall": stages.stage_waterfall(reader, window),
         "waterfall": traces.request_spans(reader, "req-1", trace_id="4bf92f3577b34da6a3ce929d0e0e4736"),
     }
     return {name: set(table.column_names) for name, table in answers.items()}
@@ -95,7 +102,7 @@ def _stage_scale(name: str) -> tuple[list[str], list[str]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_colours_stand_out_from_the_background(name: str) -> None:
     """A mark needs a contrast of 3 to 1 (WCAG 1.4.11); fills below are surfaces whose edge is drawn apart."""
-    surfaces = {"#0f1117", "#1c2c47", "#1f4468", "#2c3140"}
+    surfaces = {"#0f1117", "#1c2c47", "#1f4468", "#247a8a", "#2c3140"}
     colours = set(re.findall(r"#[0-9a-f]{6}", json.dumps(charts.spec(name)))) - surfaces
     assert [colour for colour in colours if _contrast(colour, "#0f1117") < 3] == []
 

@@ -1,5 +1,6 @@
 """Each page says what its data says: on a seeded database, an empty one, and when no collector answers."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from .seed import Seeded, empty, seed
 from .seed_more import furnish
 from .support import free_port
 
-PAGES = ("overview", "latency", "violations", "token_rate", "trace")
+PAGES = ("overview", "latency", "stages", "gpu", "coverage", "violations", "token_rate", "trace")
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +79,12 @@ def _charts(app: AppTest) -> int:
     return len(app.get("vega_lite_chart"))
 
 
-@pytest.mark.parametrize(
-    ("name", "charts"), [("overview", 3), ("latency", 4), ("violations", 1), ("token_rate", 3), ("trace", 1)]
-)
+PICTURES = {
+    "overview": 3, "latency": 4, "stages": 3, "gpu": 9, "coverage": 1, "violations": 1, "token_rate": 3, "trace": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "charts"), PICTURES.items())
 def test_a_page_draws_its_pictures(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], name: str, charts: int
 ) -> None:
@@ -90,7 +94,7 @@ def test_a_page_draws_its_pictures(
 @pytest.mark.parametrize("name", PAGES)
 def test_an_empty_database_says_what_to_do_next(monkeypatch: pytest.MonkeyPatch, nothing: str, name: str) -> None:
     app = _run(monkeypatch, nothing, name)
-    hint = "tailbudget.init()" if name == "token_rate" else "your collector's OTLP port (4318 unless you moved it)"
+    hint = "tailbudget.init()" if name in ("token_rate", "gpu") else "your collector's OTLP port (4318 unless"
     assert hint in _text(app)
     assert _charts(app) == 0
 
@@ -259,3 +263,40 @@ def test_each_picture_shows_its_sql_ready_to_run(monkeypatch: pytest.MonkeyPatch
         found = answers.answer(question, window)
         again = answers.typed(answers.asked(found))
         assert again.to_pylist() == found.to_pylist()
+
+
+def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "stages", what_if="decode", at_most_decode="500")
+    changed = sum(not row["synthetic"] and row["decode_ms"] > 500 for row in seeded[1].rows["requests"])
+    assert f"With decode at 500 ms or less, {changed:,} of n" in _text(app)
+    assert "less than now" in _text(app)
+
+
+def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    text = _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
+    assert int(re.search(r"(\d+) in the two named corners", text)[1]) > 0  # type: ignore[index]
+    assert "preemptions in each bucket" in text
+
+
+def test_coverage_names_what_is_missing_with_its_line_and_what_was_not_stored(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    missing, arrived, unstored = (frame.value for frame in _run(monkeypatch, seeded[0], "coverage").dataframe)
+    assert "count of requests" in ", ".join(missing["what"])
+    assert "tailbudget." in missing["add"].iloc[0]
+    assert arrived["n"].tolist() == [4210]
+    assert unstored["reason"].tolist() == ["bad_id"]
+
+
+def test_sql_answers_what_is_typed_and_refuses_to_write(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "sql", sql="select count(*) as n from violations")
+    assert app.dataframe[0].value["n"].tolist() == [len(seeded[1].rows["violations"])]
+    assert "outermost span" in str(app.dataframe[1].value["comment"].tolist()) or app.dataframe[1].value.shape[0] > 30
+    app = _run(monkeypatch, seeded[0], "sql", sql="delete from violations")
+    assert len(app.error) == 1

@@ -46,6 +46,7 @@ SAMPLES: dict[str, object] = {
     "min_buckets": 15,
     "threshold": 0.12,
     "ranks": [0.5, 0.95],
+    "p": 0.95,
     "series": "m|p|i|server|token",
     "opened": "2026-03-01 12:00:00+00:00",
     "since": "2026-03-01 12:00:00+00:00",

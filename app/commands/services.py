@@ -1,5 +1,6 @@
 """Commands that start something and keep it running, and those that fetch what it needs."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..options import (
     log_to_stderr,
     option,
     port_option,
+    token_option,
 )
 
 
@@ -52,14 +54,21 @@ def run(*, command: tuple[str, ...]) -> None:
 @api_option
 @port_option("port", 8501, "Port of the dashboard.", variable="APP")
 @host_option
-def app(*, api: str, port: int, host: str) -> None:
-    """Serve the dashboard over a collector's read API.
+@token_option
+@option("--no-auth", is_flag=True, help="Listen beyond this machine without asking for a token.")
+def app(*, api: str, port: int, host: str, token_file: Path | None, no_auth: bool) -> None:
+    """Serve the dashboard over a collector's read API; beyond loopback its pages ask for the token.
 
     Example: tailbudget app --api http://127.0.0.1:4320
     """
+    from tailbudget.collector.token import read_token
+
     from ..dashboard import serve
 
-    serve(api=api, host=host, port=port)
+    token = read_token(token_file) if token_file else os.environ.get("TAILBUDGET_TOKEN", "").strip()
+    if token:
+        os.environ["TAILBUDGET_TOKEN"] = token  # what the collector is asked with
+    serve(api=api, host=host, port=port, token=token, no_auth=no_auth)
 
 
 @click.command()

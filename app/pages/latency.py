@@ -39,9 +39,9 @@ def _body() -> None:
         title = "Line p50, bands to p95 and p99 · drag to look into a stretch of time"
         bands = answer(latency.latency_bands, window, bucket_s=bucket_s)
         charts.draw("latency_bands", bands, title, brush="time", on_brush=controls.drag("latency_bands"))
-        _stages(window, box)
     with right:
         _apart(window, box)
+        _stages(window, box)
 
 
 def _stages(window: Window, box: Box) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import streamlit as st
@@ -48,10 +48,10 @@ def typed(sql: str) -> pa.Table:
 
 
 @st.cache_data(ttl=REFRESH_S, max_entries=256, show_spinner=False)
-def _answer(_question: Callable[..., T], _args: tuple[object, ...], _named: dict[str, object], *, key: str) -> T:
+def _answer(_question: Callable[..., Any], _args: tuple[object, ...], _named: dict[str, object], *, key: str) -> Any:
     del key  # what the cache tells answers apart by
     reader = Recorder(ApiReader(api()))
-    found = _question(reader, *_args, **_named)
+    found: Any = _question(reader, *_args, **_named)
     if isinstance(found, pa.Table):
-        return found.replace_schema_metadata({"sql": "\n;\n\n".join(reader.asked)})  # type: ignore[return-value]
+        found = found.replace_schema_metadata({"sql": "\n;\n\n".join(reader.asked)})
     return found

@@ -11,7 +11,7 @@ from .words import NOTHING, clock, count, duration, share
 
 #: A grid, since Streamlit's own rows are either unequal or one below the other on a phone, above everything else.
 STYLE = """<style>
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(132px, 1fr)); gap: 10px }
 .card { border: 1px solid #2c3140; border-radius: 6px; padding: 10px 14px }
 .card .label, .card .note { font-size: 13px; color: #aab2c5 }
 .card .value { font-size: 24px; line-height: 1.35; overflow-wrap: anywhere }

@@ -61,12 +61,14 @@ def draw(
     tools(frame, title, name=f"{name}{key}")
     drawn = spec(name, light=is_light())
     picked: Any = None
+    # The picture of another stretch of time is another picture: it begins without a selection.
+    place = f"{name}{key}{st.session_state.get('between') or ''}" if brush == "time" else f"{name}{key}"
     if brush is None:
         st.vega_lite_chart(frame, drawn)
     else:
         layer = next(one for one in drawn["layer"] if one.get("name") == "brushed")
         layer["params"] = [{"name": "brush", "select": {"type": "interval", "encodings": BRUSHES[brush]}}]
-        picked = st.vega_lite_chart(frame, drawn, key=f"{name}{key}", on_select=on_brush)
+        picked = st.vega_lite_chart(frame, drawn, key=place, on_select=on_brush)
     return brushed(picked)
 
 

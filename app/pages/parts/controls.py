@@ -48,11 +48,15 @@ def show(title: str) -> None:
     """Draw the page's title with the controls beside it."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.header(title, width="stretch")
-        if st.session_state.get("between") or st.query_params.get("between"):
-            st.text_input(
-                "From/to (UTC)", key="between", bind="query-params", label_visibility="collapsed", width=325,
-                help="A stretch of time, from/to in UTC; emptied, the range beside it holds again.",
-            )  # fmt: skip
+        st.text_input(
+            "From/to (UTC)",
+            key="between",
+            bind="query-params",
+            placeholder="from/to, or drag",
+            label_visibility="collapsed",
+            width=325 if st.session_state.get("between") or st.query_params.get("between") else 130,
+            help="A stretch of time in UTC, as 2026-03-01T12:00/2026-03-01T12:05; emptied, the range beside it holds.",
+        )
         st.selectbox(
             "Route",
             [ALL_ROUTES, *_routes()],
@@ -93,7 +97,7 @@ def drag(key: str) -> Callable[[], None]:
     """Return what makes the stretch dragged over the picture `key` the range of all pages."""
 
     def callback() -> None:
-        if found := time_of(brushed(st.session_state.get(key))):
+        if found := time_of(brushed(st.session_state.get(f"{key}{st.session_state.get('between') or ''}"))):
             texts = (f"{instant:%Y-%m-%dT%H:%M:%S}" for instant in found)
             st.session_state["between"] = "/".join(texts)
 
@@ -137,6 +141,11 @@ def chosen_range() -> Range:
     return RANGES[st.session_state.get("range") or DEFAULT_RANGE]
 
 
+def now() -> datetime:
+    """Return the time, rounded up to the refresh rhythm, so that viewers share answers."""
+    return datetime.fromtimestamp((datetime.now(UTC).timestamp() // REFRESH_S + 1) * REFRESH_S, UTC)
+
+
 def window() -> Window:
     """Return the chosen range up to now, rounded up to the refresh rhythm, for the chosen route.
 
@@ -146,11 +155,8 @@ def window() -> Window:
     only = None if route in (None, ALL_ROUTES) else str(route)
     if found := between():
         return Window(*found, only)
-    rounded_s = (datetime.now(UTC).timestamp() // REFRESH_S + 1) * REFRESH_S
-    if is_held() and "held" in st.session_state:
-        rounded_s = st.session_state["held"]
-    st.session_state["held"] = rounded_s
-    to_ts = datetime.fromtimestamp(rounded_s, UTC)
+    to_ts = st.session_state["held"] if is_held() and "held" in st.session_state else now()
+    st.session_state["held"] = to_ts
     return Window(to_ts - timedelta(seconds=chosen_range().length_s), to_ts, only)
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import streamlit as st
 
 from tailbudget.analytics.drill import Finding
@@ -89,6 +90,26 @@ def stages(rows: pa.Table) -> None:
         height="content",
         placeholder=NOTHING,
     )
+
+
+def missing(seen: pa.Table) -> pa.Table:
+    """Return one row a hole of the services of an answer of `coverage`: service, what, add (the line that mends it)."""
+    rows = [{"service": row["service"], **hole} for row in seen.to_pylist() for hole in row["missing"]]
+    schema = pa.schema([(name, pa.string()) for name in ("service", "what", "add")], metadata=seen.schema.metadata)
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def plain(rows: pa.Table) -> None:
+    """Draw rows as they are."""
+    st.dataframe(rows, hide_index=True, height="content" if rows.num_rows < 10 else 380, placeholder=NOTHING)
+
+
+def columns(rows: pa.Table, *, table: str | None) -> None:
+    """Draw the columns of one table, with what each means."""
+    shown = rows.filter(pc.equal(rows["table_name"], table)).select(["column_name", "data_type", "comment"])
+    shown = shown.rename_columns(["column", "type", "is"])
+    wide = {"is": st.column_config.TextColumn(width="large")}
+    st.dataframe(shown, hide_index=True, height=420, placeholder=NOTHING, column_config=wide)
 
 
 def attributes(rows: pa.Table) -> None:
