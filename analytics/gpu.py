@@ -1,4 +1,4 @@
-"""What the inference engines and their GPUs were doing: queue, batch, cache and clocks over time."""
+"""What inference engines and their GPUs did: queue, batch and clocks over time, and what calls cost in energy."""
 
 import pyarrow as pa
 
@@ -25,3 +25,24 @@ def queue_quadrant(reader: Reader, window: Window, *, bucket_s: int) -> pa.Table
     waiting), `idle, many wait` (at most 20 %, five or more) or `as it should be`.
     """
     return ask(reader, "queue_quadrant", {**window.span(), "bucket_s": bucket_s})
+
+
+def gpu_requests(reader: Reader, window: Window) -> pa.Table:
+    """Return one row a model call that began in the window and GPU that may have served it.
+
+    Columns: request_id, trace_id, span_id, started, model, host, gpu, sm_mhz_min, throttle (NVML event bits set at any
+    time), util (mean), mem_peak_bytes (of the whole GPU), power_w (mean), energy_j (null where the engine does not tell
+    it), n (samples). The GPU is the one that the engine names, else every GPU of its host: `host.id` or `host.name` of
+    its resource, else the host that the caller called.
+    """
+    return ask(reader, "gpu_requests", window.span())
+
+
+def gpu_energy(reader: Reader, window: Window) -> pa.Table:
+    """Return one row a model call on a GPU with an energy counter, and one a GPU with the rest (no request_id).
+
+    Columns: request_id, trace_id, span_id, model, host, gpu, energy_j, split: `steps` (by tokens computed in each step,
+    from our runtime), `output tokens` (beside another server: each second's energy by the output tokens of the calls
+    that ran, an estimate that leaves prefill out), `idle`. A GPU's rows sum to what its counter grew by in the window.
+    """
+    return ask(reader, "gpu_energy", window.span())

@@ -21,7 +21,7 @@ LOOK_EVERY = 10 * SLOW
 
 
 class GpuSampler:
-    """Samples from a thread of its own into each of `sinks`; without a driver or a GPU it says so and does nothing.
+    """Samples from a thread of its own into each of `sinks`; without a driver or a GPU it does nothing.
 
     Clocks, throttle reasons, power and energy are read every `interval_s`, use and memory every 2.5 intervals (NVML
     renews them 4 to 6 times a second), temperature, limits and processes every 10.
@@ -43,9 +43,7 @@ class GpuSampler:
             self.problem = "" if self._gpus else "the driver is there but finds none"
         except pynvml.NVMLError as error:
             self.problem = f"NVML says {error}"
-        if self.problem:
-            logger.info("no GPU is sampled: %s", self.problem)
-        else:
+        if not self.problem:
             self._thread = threading.Thread(target=self._run, name="tailbudget-nvml", daemon=True)
             self._thread.start()
         return len(self._gpus)

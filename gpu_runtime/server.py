@@ -227,7 +227,8 @@ def serve(settings: RuntimeSettings) -> None:
     watch = GpuWatch(read=sampler.energy_j)
     sampler.sinks.append(watch.add)
     try:
-        sampler.start()
+        if not sampler.start():
+            logger.info("no GPU is sampled: %s", sampler.problem)
         points.start()
         host, port = listener.getsockname()[:2]
         asyncio.run(_serve(Runtime(settings, path, address=f"{host}:{port}", watch=watch), listener, points, stop))

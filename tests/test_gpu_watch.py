@@ -1,10 +1,15 @@
 """What the GPU did during a request is on its span: lowest clock, throttle bits, mean use, peak memory."""
 
+from pathlib import Path
+
+import httpx
 import pytest
 import torch
 
 from tailbudget.gpu_runtime.points import Point
 from tailbudget.gpu_runtime.watch import KEPT_SAMPLES, GpuWatch, gpu_of
+from tests import runtime_support
+from tests.nvml_support import compiled
 
 S = 1_000_000_000
 
@@ -69,6 +74,27 @@ def test_memory_is_bounded_and_the_newest_samples_stay() -> None:
     _tell(watch, "slo.gpu.clock.sm", *range(2 * KEPT_SAMPLES), every_ns=S // 10)
     end_ns = 10 * S + 2 * KEPT_SAMPLES * S // 10
     assert watch.attributes("a", 0, end_ns)["slo.gpu.sm_clock_min"] == KEPT_SAMPLES
+
+
+def test_the_runtime_puts_what_its_gpu_did_on_each_requests_span(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # This model runs on the CPU: only which GPU it would be on is said here, all else is as served.
+    placed = "from tailbudget.gpu_runtime import host; host.gpu_of = lambda device: 'GPU-second'; "
+    monkeypatch.setattr(runtime_support, "RUN", placed + runtime_support.RUN)
+    driver = {"LD_LIBRARY_PATH": str(compiled(tmp_path))}
+    with runtime_support.receiver() as otlp:
+        with runtime_support.server(otlp.endpoint, environment=driver) as (url, _):
+            asked = {"model": "tiny", "prompt": "The river", "max_tokens": 20}
+            assert httpx.post(f"{url}/v1/completions", json=asked, timeout=30).status_code == 200
+        (span,) = [span for span in otlp.spans if span.name == "llm_request"]
+    found = {each.key: each.value for each in span.attributes if each.key.startswith("slo.gpu.")}
+    assert found["slo.gpu.id"].string_value == "GPU-second"
+    assert found["slo.gpu.sm_clock_min"].double_value == 1980
+    assert found["slo.gpu.throttle"].int_value == 0x44
+    assert found["slo.gpu.util"].double_value == 0.75
+    assert found["slo.gpu.memory_peak"].int_value == 20 << 30
+    assert found["slo.gpu.energy"].double_value == 0  # the stub's counter stands still
 
 
 @pytest.mark.cuda

@@ -24,6 +24,7 @@ from tailbudget.gpu_runtime.nvml import GpuSampler
 points = []
 sampler = GpuSampler(points.append, interval_s=0.01)
 count = sampler.start()
+print(sampler.problem, file=sys.stderr)
 enough = eval(sys.argv[1])
 deadline = time.monotonic() + 20
 while count and not enough(points) and time.monotonic() < deadline:
@@ -214,8 +215,7 @@ def test_the_readings_of_one_tick_share_one_time(driver: Path) -> None:
 def test_without_a_driver_one_line_says_so() -> None:
     count, points, log = _sample(LD_LIBRARY_PATH="")
     assert (count, points) == (0, [])
-    assert log.count("no GPU is sampled") == 1
-    assert len(log.splitlines()) == 1
+    assert log.splitlines() == ["NVML says NVML Shared Library Not Found"]
 
 
 def test_the_server_sends_gpu_points_with_their_own_times(driver: Path, otlp: Receiver) -> None:
