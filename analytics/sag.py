@@ -103,7 +103,7 @@ def alarms(
 
 
 def likely_cause(reader: Reader, series: str, *, opened: datetime, settings: SagSettings = DEFAULTS) -> str | None:
-    """Return what GPU samples and calls around `opened` show: slow reader, GPU power cap, GPU slowdown or GPU clock.
+    """Return what GPUs, calls and the engine show: slow reader, preemption, GPU power cap, GPU slowdown or GPU clock.
 
     Of a series that counts chunks it may be REPACKED: each holds more tokens than before, so that nothing is slower.
 

@@ -182,3 +182,20 @@ def test_what_the_calls_of_a_client_show_is_the_cause_or_that_there_is_no_sag(
     summaries = [alert["summary"] for alert in rows(connection, "select summary from alerts")]
     assert len(summaries) == (0 if ending is None else 1)
     assert all(summary.endswith(str(ending)) for summary in summaries)
+
+
+@pytest.mark.parametrize(("instance", "cause"), [("127.0.0.1:8000", "preemption"), ("10.0.0.9:8000", "pacing")])
+def test_an_engine_that_preempts_meanwhile_is_the_cause(instance: str, cause: str) -> None:
+    """Another engine of the model that preempts is none, while this one tells of itself."""
+    connection = database()
+    store(connection, demo_bins()[:32])
+    for name in {"127.0.0.1:8000", instance}:
+        connection.execute(
+            """insert into engine by name
+               select $t0::timestamptz + to_seconds(n) as t, $name as instance, 'smollm2' as model, true as up,
+                   if(n >= 270 and $preempts, 2, 0) as preemptions
+               from range(320) as numbered (n)""",
+            {"t0": T0, "name": name, "preempts": name == instance},
+        )
+    update_sag_alerts(connection, now=T0 + timedelta(seconds=330), settings=DEMO)
+    assert one(connection, "select summary from alerts")["summary"].endswith(cause)
