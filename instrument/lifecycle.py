@@ -13,7 +13,7 @@ from opentelemetry import _logs, metrics, trace
 from . import hooks, metering, propagation, providers
 from .errors import UserError
 from .guard import Guard
-from .running import Watch
+from .running import Watch, tell_all
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import LoggerProvider
@@ -124,6 +124,7 @@ class _Running:
         atexit.unregister(shutdown)
         hooks.uninstall()
         self._watch.stop()
+        tell_all()
         self._exports.hurry()
         for provider in (self._tracer_provider, self._meter_provider, self._logger_provider):
             if provider:

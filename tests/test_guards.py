@@ -491,6 +491,7 @@ def test_a_queue_presses(name: str) -> None:
 
 async def test_what_comes_in_time_is_used_and_the_rest_is_patched_in_later(recorded: Recorded) -> None:
     patched: list[tuple[str, Any]] = []
+    came = asyncio.Event()
 
     async def fails() -> str:
         raise KeyError("broken")
@@ -507,14 +508,19 @@ async def test_what_comes_in_time_is_used_and_the_rest_is_patched_in_later(recor
         result = await fan_out(
             {"fast": fast, "slow": slow, "broken": fails},
             timeouts_ms={"slow": 20, "*": 5_000},
-            on_late=lambda branch, value: patched.append((branch, value)),
+            on_late=lambda branch, value: (patched.append((branch, value)), came.set()),
+            name="sources",
         )
     assert result.values == {"fast": "docs"}
     assert not result.complete
     assert isinstance(result.missing["slow"], TimeoutError)
     assert isinstance(result.missing["broken"], KeyError)
-    await asyncio.sleep(0.12)
+    async with asyncio.timeout(20):
+        await came.wait()
     assert patched == [("slow", "late docs")]
+    said = {metric: figure(recorded, f"slo.fan_out.{metric}", "sources") for metric in ("branches", "late", "patched")}
+    assert said == {"branches": 3, "late": 1, "patched": 1}
+    assert figure(recorded, "slo.fan_out.failed", "sources") == 1
 
 
 async def test_a_late_branch_without_a_patch_is_cancelled_and_budgets_shorten_timeouts() -> None:

@@ -179,6 +179,8 @@ async def test_a_stream_that_ends_is_complete(recorded: Recorded, url: str, ask:
     assert len(said["slo.stream.gaps"]) == 1 + 4 * 3  # four tokens
     assert said["gen_ai.response.finish_reasons"] in (("stop",), ("end_turn",), ("completed",))
     assert said["slo.ratelimit.remaining_requests"] == 7
+    gauged = {(labels["kind"], value) for labels, value in recorded.points("slo.ratelimit.remaining")}
+    assert {("requests", 7), ("tokens", 123)} <= gauged
     assert said["slo.ratelimit.remaining_tokens"] == 123
     assert said["slo.net.attempts"] == 1
     assert said["slo.net.http_version"] == "1.1"

@@ -205,6 +205,26 @@ def test_a_hang_is_visible_while_it_hangs_and_a_killed_worker_falls_silent(
     assert "worker" in [a.value.string_value for a in resource.attributes if a.key == "service.name"]
 
 
+ENDING = """
+import sys, threading
+import tailbudget
+tailbudget.init("worker", endpoint=sys.argv[1])
+begun = threading.Event()
+def work():
+    with tailbudget.request("unfinished", request_id="r-9"):
+        begun.set()
+        threading.Event().wait()
+threading.Thread(target=work, daemon=True).start()
+begun.wait()
+"""
+
+
+def test_a_process_that_ends_tells_of_the_requests_that_it_leaves_however_young(collector: Sink) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", ENDING, collector.url], check=True, timeout=60)
+    (record,) = collector.log_records()
+    assert {a.key: a.value.string_value for a in record.attributes}["slo.request.id"] == "r-9"
+
+
 def test_a_forked_child_does_not_tell_of_its_parents_requests(recorded: Recorded) -> None:
     watch = running.Watch(tick_s=60)
     try:

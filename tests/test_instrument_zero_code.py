@@ -155,6 +155,45 @@ def test_a_service_without_a_line_of_ours_is_observed(
     assert not [span for span in collector.spans() if span.name in ("POST", "GET")]
 
 
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[tuple[str, Sink]]:
+    from tests.runtime_support import server  # torch is for this proof alone
+
+    with sink() as engines, server(engines.url) as (url, _):
+        yield url, engines
+
+
+@pytest.mark.parametrize(
+    ("code", "command", "route"),
+    [
+        (FASTAPI, ["uvicorn", "service:app", "--log-level", "warning", "--port"], "GET /chat/{name}"),
+        (FLASK, ["flask", "--app", "service", "run", "--port"], "GET /chat/<name>"),
+    ],
+    ids=["fastapi", "flask"],
+)
+def test_the_runtimes_queue_prefill_and_decode_are_in_the_trace_of_the_service(
+    collector: Sink, runtime: tuple[str, Sink], tmp_path: Path, code: str, command: list[str], route: str
+) -> None:
+    url, engines = runtime
+    port = free_port()
+    (tmp_path / "service.py").write_text(code.format(model=url))
+    with running([*RUN, *command, str(port)], tmp_path, collector):
+        assert wait_until(lambda: get(f"http://127.0.0.1:{port}/chat/hello"), what="an answer")
+        request, call = span_named(collector, route), span_named(collector, "chat tiny")
+    (engine,) = wait_until(
+        lambda: [span for span in engines.spans() if span.parent_span_id == call.span_id],
+        timeout_s=30,
+        what="the runtime's span",
+    )
+    assert request.trace_id == call.trace_id == engine.trace_id
+    said = attributes(engine)
+    parts = ("time_in_queue", "time_in_model_prefill", "time_in_model_decode")
+    spent_s = sum(said[f"gen_ai.latency.{part}"] for part in parts)
+    assert 0 < spent_s <= (call.end_time_unix_nano - call.start_time_unix_nano) / 1e9
+    assert said["gen_ai.response.id"] == attributes(call)["gen_ai.response.id"]
+    assert attributes(request)["slo.outcome"] == "ok"
+
+
 @pytest.mark.parametrize(
     ("code", "server"),
     [

@@ -11,6 +11,10 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from .. import providers
 from ..guard import Guard
 from ..vocabulary import (
+    BRANCHES,
+    BRANCHES_FAILED,
+    BRANCHES_LATE,
+    BRANCHES_PATCHED,
     BREAKER_STATE,
     CACHE_HITS,
     CACHE_MISSES,
@@ -27,6 +31,10 @@ from ..vocabulary import (
 
 #: metric -> whether it only grows, unit.
 METRICS: Final[dict[str, tuple[bool, str]]] = {
+    BRANCHES: (True, "{branch}"),
+    BRANCHES_FAILED: (True, "{branch}"),
+    BRANCHES_LATE: (True, "{branch}"),
+    BRANCHES_PATCHED: (True, "{branch}"),
     BREAKER_STATE: (False, "1"),
     CACHE_HITS: (True, "{hit}"),
     CACHE_MISSES: (True, "{miss}"),
