@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from tailbudget.analytics.objectives import Objective, burn
+from tailbudget.analytics.objectives import Channel, Objective, Watched, burn
 from tailbudget.analytics.reader import Reader
 from tailbudget.analytics.suggest import Shares
 
@@ -20,9 +20,16 @@ STORED: Final = "from slo_status order by budget_left, objective, part"
 SHOWN: Final = ("objective", "part", "n", "bad", "good_%", "left_%", "hours_left", "burn_1h", "burn_6h", "state")
 
 
-def described(objectives: Sequence[Objective]) -> str:
-    """Return a line an objective: name, promise, period, and what its burn rules cannot reach."""
-    return "".join(f"{line}\n" for one in objectives for line in _described(one))
+def described(watched: Watched) -> str:
+    """Return a line an objective (name, promise, period, and what its burn rules cannot reach) and a line a channel."""
+    lines = [line for one in watched.objectives for line in _described(one)]
+    return "".join(f"{line}\n" for line in (*lines, *map(_channel, watched.delivery.channels)))
+
+
+def _channel(one: Channel) -> str:
+    owners = f", alerts of {', '.join(one.owners)}" if one.owners else ""
+    severities = f", only {', '.join(one.severities)}" if one.severities else ""
+    return f"channel {one.name}: {one.type}{owners}{severities}{', by default' if one.default else ''}"
 
 
 def _described(one: Objective) -> Iterator[str]:

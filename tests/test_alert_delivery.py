@@ -2,6 +2,8 @@
 
 import json
 import logging
+import socket
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -366,6 +368,39 @@ def test_a_sag_alert_goes_the_same_way(office: Any) -> None:
         here.tell(2)
         assert [came.body["alerts"][0]["kind"] for came in hook.received] == ["sag", "sag"]
         assert [came.body["status"] for came in hook.received] == ["firing", "resolved"]
+
+
+def test_an_alert_that_grows_worse_wakes_those_who_only_want_pages(office: Any) -> None:
+    text = (
+        "channels:\n- {name: all, type: stdout, default: true}\n"
+        "- {name: night, type: stdout, default: true, severities: [page]}\n"
+    )
+    here = office(OBJECTIVE + text)
+    here.connection.execute(
+        "insert into alerts by name select 'sag|s|1' as alert_id, 'sag' as kind, 's' as rule, 'ticket' as severity, "
+        "$1::timestamptz as opened, 'm is slow' as summary",
+        [NOW],
+    )
+    assert [row["channel"] for row in here.tell()] == ["all"]
+    here.connection.execute("update alerts set severity = 'page'")
+    assert [row["channel"] for row in here.tell(1)] == ["all", "night"]
+
+
+def test_a_receiver_that_hangs_holds_up_neither_the_others_nor_the_end(office: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, receiver() as hook:
+        port = silent.getsockname()[1]
+        more = f"- {{name: silent, type: webhook, url: 'http://127.0.0.1:{port}'}}\n"
+        here = office(
+            OBJECTIVE.replace("  owner", "  notify: [oncall, silent]\n  owner") + _channel(hook.url, more=more)
+        )
+        here.alarms("chat.total")
+        here.notifier.update(NOW)
+        wait_until(lambda: hook.received, timeout_s=5, what="the message")
+        began = time.monotonic()
+        here.notifier.close()
+        assert time.monotonic() - began < 15
+        (row,) = here.rows("from deliveries where channel = 'silent'")
+        assert row["delivered"] is None
 
 
 def test_secrets_come_from_the_environment_and_are_stored_and_shown_nowhere(

@@ -181,6 +181,17 @@ def test_a_burst_of_twenty_bad_events_within_a_minute_is_no_page_by_the_rule_of_
     assert [row for row in rows if row["rule"] == "half of the last 20"] == []
 
 
+def test_the_rule_of_low_traffic_is_silent_again_once_traffic_is_dense() -> None:
+    connection = store()
+    sparse = [(NOW - timedelta(hours=1, seconds=17 * n), 400.0, "error") for n in range(20)]
+    dense = [(NOW - timedelta(seconds=2 * n), 400.0, "ok") for n in range(1, 1800)]
+    write(connection, sorted(sparse + dense))
+    found = burn.burn(ConnectionReader(connection), FAST, since=NOW - timedelta(hours=4), until=NOW).to_pylist()
+    firing = [row["minute"] for row in found if row["rule"] == "half of the last 20" and row["firing"]]
+    assert firing
+    assert max(firing) < NOW - timedelta(minutes=58)
+
+
 def test_an_alarm_ends_when_its_rules_are_silent() -> None:
     connection = store()
     bad = [(NOW - timedelta(minutes=200 - k), 400.0, "error") for k in range(10)]

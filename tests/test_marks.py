@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 
 from tailbudget.collector.alerting import ObjectiveFiles
+from tailbudget.collector.alerting.courier import Courier
 from tailbudget.collector.alerting.heartbeat import Watchdog
 from tailbudget.collector.alerting.marks import Changes
 
@@ -97,7 +98,8 @@ def test_a_heartbeat_is_heard_as_often_as_the_file_says_while_all_is_well(tmp_pa
     wrong: list[str] = []
     with receiver() as hook:
         file.write_text(f"heartbeat: {{url: '{hook.url}', every: 2m}}\n")
-        watchdog = Watchdog(ObjectiveFiles([file]), unwell=lambda _: wrong[0] if wrong else None)
+        courier = Courier()
+        watchdog = Watchdog(ObjectiveFiles([file]), courier, unwell=lambda _: wrong[0] if wrong else None)
         try:
             for minute in (0, 1, 2, 3):
                 watchdog.update(NOW + minute * MINUTE)
@@ -105,7 +107,7 @@ def test_a_heartbeat_is_heard_as_often_as_the_file_says_while_all_is_well(tmp_pa
             wrong.append("objectives are not evaluated")
             watchdog.update(NOW + 10 * MINUTE)
         finally:
-            watchdog.close()
+            courier.close()
         assert len(hook.received) == 2
 
 

@@ -1,11 +1,13 @@
 """A file of objectives says in few words what is promised, and a mistake in it is named by its line."""
 
+import re
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from tailbudget.analytics.objectives import Limit, Objective, ObjectivesError, Period, load
+from tailbudget.analytics.objectives import Limit, Objective, ObjectivesError, Period, load, read
+from tailbudget.analytics.objectives.delivery import TYPES
 from tailbudget.analytics.objectives.words import COLUMNS
 
 from .seed import SCHEMA
@@ -183,3 +185,16 @@ def test_a_mistake_about_delivery_is_named_by_file_and_line(text: str, line: int
         _load(tmp_path, text)
     assert str(caught.value).startswith(f"{tmp_path / 'slo.yaml'}:{line}: ")
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_what_the_page_about_objectives_shows_is_read(number: int, tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "objectives.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 3
+    file = tmp_path / "slo.yaml"
+    file.write_text(blocks[number])
+    found = read([file])
+    assert len(found.objectives) == (11, 1, 0)[number]
+    if number == 2:
+        assert {channel.type for channel in found.delivery.channels} == set(TYPES)

@@ -39,6 +39,14 @@ def test_validate_says_what_a_file_promises(file: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == "chat.total: 95 % of requests: total < 1 s over 30d\n"
 
 
+def test_validate_says_which_channels_there_are_and_no_secret(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(
+        f"{CHAT}---\nchannels:\n- {{name: a, type: slack, url: 'https://x/s3cr3t', owners: [us], default: true}}"
+    )
+    assert run(["slo", "validate", str(file)]) == 0
+    assert capsys.readouterr().out.endswith("\nchannel a: slack, alerts of us, by default\n")
+
+
 def test_validate_names_file_and_line_of_a_mistake_and_fails(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text(f"{CHAT}owners: us\n")
     assert run(["slo", "validate", str(file)]) == 1

@@ -28,11 +28,11 @@ def validate(*, files: tuple[Path, ...]) -> None:
 
     Example: tailbudget slo validate slo.yaml
     """
-    from tailbudget.analytics.objectives import load
+    from tailbudget.analytics.objectives import read
 
     from .. import slo as forms
 
-    click.echo(forms.described(load(files)), nl=False)
+    click.echo(forms.described(read(files)), nl=False)
 
 
 @slo.command()

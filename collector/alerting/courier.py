@@ -1,20 +1,27 @@
 """Threads that speak to receivers, so that the thread which owns the data file never waits for one."""
 
 import logging
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, Final
 
 from tailbudget.analytics.objectives import Channel
+from tailbudget.analytics.objectives.delivery import expand
 
-from .senders import SENDERS, SendError
+from .senders import SENDERS, SendError, call
 
 log: Final = logging.getLogger(__name__)
 
 #: Receivers that hang hold up no other until so many do at once; each is left after the senders' time-out.
 THREADS: Final = 4
+#: A collector ends within 20 s, landing included.
+CLOSE_WITHIN_S: Final = 9.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +48,13 @@ class Courier:
     """Carries messages; what became of them waits in `outcomes`, to be taken by whoever owns the data file."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="courier")
+        self._waiting: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._under_way: set[str] = set()
         self._outcomes: deque[Outcome] = deque()
+        # Daemons: a receiver that answers a byte at a time must not keep the process from ending.
+        self._threads = [Thread(target=self._work, name="courier", daemon=True) for _ in range(THREADS)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def under_way(self) -> int:
@@ -57,11 +68,17 @@ class Courier:
     def send(self, message: Message) -> None:
         """Carry a message."""
         self._under_way.add(message.message_id)
-        self._pool.submit(self._carry, message)
+        self._waiting.put(lambda: self._outcomes.append(deliver(message)))
 
     def try_out(self, message: Message) -> "Future[Outcome]":
         """Carry a message whose outcome only the caller wants."""
-        return self._pool.submit(deliver, message)
+        done: Future[Outcome] = Future()
+        self._waiting.put(lambda: done.set_result(deliver(message)))
+        return done
+
+    def call(self, url: str) -> None:
+        """Call an address once; a failure is only logged."""
+        self._waiting.put(lambda: _call(url))
 
     def outcomes(self) -> list[Outcome]:
         """Return what became of messages since the last call."""
@@ -73,11 +90,28 @@ class Courier:
         return found
 
     def close(self) -> None:
-        """Wait for what is under way, at most for the senders' time-out; the rest stays undelivered."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Wait a little for what is under way; the rest stays undelivered, and is carried after the next start."""
+        with suppress(Empty):
+            while True:
+                self._waiting.get_nowait()
+        for _ in self._threads:
+            self._waiting.put(None)
+        until_s = time.monotonic() + CLOSE_WITHIN_S
+        for thread in self._threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
 
-    def _carry(self, message: Message) -> None:
-        self._outcomes.append(deliver(message))
+    def _work(self) -> None:
+        while (work := self._waiting.get()) is not None:
+            work()
+
+
+def _call(url: str) -> None:
+    try:
+        call(expand(url))
+    except KeyError as missing:
+        log.error("no heartbeat: the environment has no %s", missing.args[0])
+    except SendError as error:
+        log.warning("the heartbeat was not heard: %s", error)
 
 
 def deliver(message: Message) -> Outcome:

@@ -35,7 +35,7 @@ class Duty:
         self._burning = BurnAlerts(connection, files, counters)
         self._changes = Changes(connection)
         self._notifier = Notifier(connection, files)
-        self._watchdog = Watchdog(files, unwell=self._unwell)
+        self._watchdog = Watchdog(files, self._notifier.courier, unwell=self._unwell)
         self.routes = Desk(self._errands, self._notifier).routes
 
     def chores(self) -> Sequence[Chore]:
@@ -50,7 +50,6 @@ class Duty:
 
     def close(self) -> None:
         """Wait for messages that are under way and write down what became of them; the lander must have ended."""
-        self._watchdog.close()
         self._notifier.close()
 
     def _unwell(self, now: datetime) -> str | None:
