@@ -279,13 +279,14 @@ class RequestScope:
             self._close(error)
 
     def _open(self) -> None:
-        attributes = request_attributes(self._route, tenant=self._tenant, request_id=self._request_id)
+        route = str(self._route)[:MAX_ID_LENGTH]
+        attributes = request_attributes(route, tenant=self._tenant, request_id=self._request_id)
         started_ns = time.perf_counter_ns()
-        span = providers.tracer().start_span(self._route, kind=SpanKind.INTERNAL, attributes=attributes)
+        span = providers.tracer().start_span(route, kind=SpanKind.INTERNAL, attributes=attributes)
         self._state = RequestState(
             span,
             started_ns=started_ns,
-            route=self._route,
+            route=route,
             tenant=str(attributes.get(TENANT, "")),
             request_id=str(attributes.get(REQUEST_ID, "")),
         )
@@ -343,12 +344,12 @@ def annotate(
     if state is None:
         return
     if route is not None:
-        state.route = route
+        state.route = str(route)[:MAX_ID_LENGTH]
         state.span.set_attribute(REQUEST, route)
         state.span.update_name(route)
     if tenant is not None:
-        state.tenant = tenant
-        state.span.set_attribute(TENANT, tenant)
+        state.tenant = str(tenant)[:MAX_ID_LENGTH]  # a label of metrics: one that cannot be read would stop them all
+        state.span.set_attribute(TENANT, state.tenant)
     if conversation_id is not None:
         state.span.set_attribute(CONVERSATION_ID, conversation_id)
     known = outcome is None or outcome in OUTCOMES

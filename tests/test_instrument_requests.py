@@ -140,3 +140,18 @@ def test_the_context_is_as_before(recorded: Recorded) -> None:
     with request("chat"):
         assert otel_context.get_current() is not before
     assert otel_context.get_current() is before
+
+
+class Unreadable:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_a_tenant_that_cannot_be_read_leaves_the_metrics_as_they_were(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Guard, "reraise", False)
+    with request("unreadable", tenant="acme"):
+        annotate(tenant=Unreadable())  # type: ignore[arg-type]
+    labels = {"route": "unreadable", "tenant": "acme", "outcome": "ok"}
+    assert (labels, 1) in recorded.points("slo.requests.ended")
