@@ -20,6 +20,7 @@ from .loop_lag import watch_loop
 from .request import BudgetsMs, RequestState, request_attributes, request_context
 from .spans import Activation, error_type
 from .vocabulary import (
+    HTTP_METHODS,
     REMAINING_HEADER,
     REQUEST_ID,
     TENANT,
@@ -36,7 +37,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 #: How long the request's span waits, after the client left, for the model calls below to be closed: generators are
 #: closed by the event loop a few turns later. Nobody waits for it but the span, which then ends where the app did.
 LINGER_S = 2.0
@@ -190,7 +190,7 @@ class Exchange:
         parent = propagate.extract(headers) if self._own else None
         method = self._scope["method"]
         attributes: dict[str, AttributeValue] = {
-            "http.request.method": method if method in METHODS else "_OTHER",
+            "http.request.method": method if method in HTTP_METHODS else "_OTHER",
             "url.path": self._scope["path"],
             "url.scheme": self._scope.get("scheme", "http"),
         }
@@ -263,7 +263,7 @@ class Exchange:
 
     def _method(self) -> str:
         method = self._scope["method"]
-        return method if method in METHODS else "HTTP"
+        return method if method in HTTP_METHODS else "HTTP"
 
     def _clocks(self) -> dict[str, AttributeValue]:
         clocks = {TIME_TO_FIRST_BYTE: self._first_byte_ns, TIME_TO_LAST_BYTE: self._last_byte_ns}

@@ -51,11 +51,16 @@ def init(
     _check(service, endpoint, propagate_to)
     propagation.use_hosts(None if propagate_to is None else tuple(propagate_to))
     global _running
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    if disabled():
         return
     with _lock, Guard("init"):
         if _running is None:
             _running = _Running(service, endpoint, instrument_libraries=instrument_libraries, prometheus=prometheus)
+
+
+def disabled() -> bool:
+    """Say whether OTEL_SDK_DISABLED switches telemetry off."""
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 @Guard("shutdown")
