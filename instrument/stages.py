@@ -1,9 +1,7 @@
 """Stages: a span that owns the time of one step of a request, around a block, a function or a generator."""
 
-import asyncio
 import functools
 import inspect
-import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from .caps import async_cap_of, call_in_worker, cap_of
 from .errors import UserError
 from .guard import Guard
 from .request import RequestState, current_request
-from .spans import Activation, record_error
+from .spans import Activation, owner, record_error
 from .vocabulary import STAGE, STAGES, Stage
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -120,14 +118,14 @@ class StageScope:
 
     def _enter(self) -> _Run:
         opened = self.open(self._name)
-        run = _Run(opened, opened.activate(), _owner())
+        run = _Run(opened, opened.activate(), owner())
         self._runs.append(run)
         return run
 
     def _latest(self) -> _Run:
         """Return the latest run of this task or thread; the latest of all where a run is ended by another one."""
-        owner = _owner()
-        return next((run for run in reversed(self._runs) if run.owner == owner), self._runs[-1])
+        mine = owner()
+        return next((run for run in reversed(self._runs) if run.owner == mine), self._runs[-1])
 
     def _leave(self, run: _Run, error: BaseException | None) -> None:
         self._runs.remove(run)
@@ -232,13 +230,6 @@ class StageScope:
                 raise
 
         return call
-
-
-def _owner() -> object:
-    try:
-        return asyncio.current_task() or threading.get_ident()
-    except RuntimeError:  # no loop runs here
-        return threading.get_ident()
 
 
 def stage(stage: Stage, name: str | None = None, **attributes: AttributeValue) -> StageScope:
