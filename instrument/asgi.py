@@ -12,7 +12,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from . import providers
-from .budget import OverBudgetError
+from .budget import OverBudgetError, is_positive
 from .caps import async_cap_of
 from .errors import UserError
 from .guard import Guard
@@ -20,6 +20,7 @@ from .loop_lag import watch_loop
 from .request import BudgetsMs, RequestState, request_attributes, request_context
 from .spans import Activation, error_type
 from .vocabulary import (
+    HTTP_METHODS,
     REMAINING_HEADER,
     REQUEST_ID,
     TENANT,
@@ -36,7 +37,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 #: How long the request's span waits, after the client left, for the model calls below to be closed: generators are
 #: closed by the event loop a few turns later. Nobody waits for it but the span, which then ends where the app did.
 LINGER_S = 2.0
@@ -46,6 +46,7 @@ ROUTE = "tailbudget.route"
 #: In the scope of a connection that a middleware of ours has seen.
 SEEN = "tailbudget.seen"
 
+EXAMPLE = "{'/chat': {'total': 2500}}"
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 guard = Guard("ASGIMiddleware")
@@ -115,6 +116,8 @@ class Marks:
     """
 
     def __init__(self, budgets_ms: Mapping[str, BudgetsMs]) -> None:
+        if not isinstance(budgets_ms, Mapping):
+            raise UserError(f"budgets_ms is {budgets_ms!r}: expected paths and their budgets, such as {EXAMPLE}")
         self._exact = dict(budgets_ms)
         for path, budgets in self._exact.items():
             _check(path, budgets)
@@ -130,13 +133,15 @@ class Marks:
         return None, {}
 
 
-def _check(path: str, budgets: BudgetsMs) -> None:
+def _check(path: object, budgets: object) -> None:
+    if not isinstance(path, str) or not isinstance(budgets, Mapping):
+        raise UserError(f"budgets_ms has {path!r}: {budgets!r}: expected a path and its budgets, such as {EXAMPLE}")
     for name, budget_ms in budgets.items():
         try:
             budget_attribute(name)
         except ValueError as error:
             raise UserError(f"budgets_ms[{path!r}]: {error}") from None
-        if not isinstance(budget_ms, (int, float)) or not budget_ms > 0:
+        if not is_positive(budget_ms):
             raise UserError(
                 f"budgets_ms[{path!r}][{name!r}] is {budget_ms!r}: expected a positive number of milliseconds, "
                 "such as 4000; leave the name out where there is no budget"
@@ -185,7 +190,7 @@ class Exchange:
         parent = propagate.extract(headers) if self._own else None
         method = self._scope["method"]
         attributes: dict[str, AttributeValue] = {
-            "http.request.method": method if method in METHODS else "_OTHER",
+            "http.request.method": method if method in HTTP_METHODS else "_OTHER",
             "url.path": self._scope["path"],
             "url.scheme": self._scope.get("scheme", "http"),
         }
@@ -258,7 +263,7 @@ class Exchange:
 
     def _method(self) -> str:
         method = self._scope["method"]
-        return method if method in METHODS else "HTTP"
+        return method if method in HTTP_METHODS else "HTTP"
 
     def _clocks(self) -> dict[str, AttributeValue]:
         clocks = {TIME_TO_FIRST_BYTE: self._first_byte_ns, TIME_TO_LAST_BYTE: self._last_byte_ns}

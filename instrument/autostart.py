@@ -1,13 +1,9 @@
 """Telemetry that starts without a line in the service: from `tailbudget run`, or as an OpenTelemetry instrumentor."""
 
-import logging
-import os
 import sys
 
 from . import hooks, lifecycle
 from .errors import UserError
-
-logger = logging.getLogger("tailbudget")
 
 
 def start() -> None:
@@ -23,7 +19,7 @@ class Instrumentor:
 
     def instrument(self, **options: object) -> None:  # noqa: ARG002 - a distribution may pass any
         """Hook the libraries; spans and metrics go to the global providers."""
-        if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true":
+        if not lifecycle.disabled():
             hooks.install()
 
     def uninstrument(self, **options: object) -> None:  # noqa: ARG002

@@ -1,5 +1,6 @@
 """A request's budget in code: what it and its stages may take, and what happens when they take more."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal, TypedDict, Unpack
 
@@ -95,6 +96,11 @@ def _check_policies(on_over: Policies) -> None:
             raise UserError(f"Budget: on_over has {name!r}: expected one of {', '.join(ENFORCED)}")
 
 
+def is_positive(value: object) -> bool:
+    """Say whether `value` is a finite number above 0."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+
+
 def _positive(name: str, value: object, expected: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    if not is_positive(value):
         raise UserError(f"Budget: {name} is {value!r}: expected a positive number of {expected}")

@@ -48,14 +48,19 @@ def init(
     registry of prometheus-client too, for a service that is scraped. A TracerProvider that is already set is used as it
     is. A second call changes nothing. Raises UserError for a setting that cannot be.
     """
-    _check(service, endpoint)
+    _check(service, endpoint, propagate_to)
     propagation.use_hosts(None if propagate_to is None else tuple(propagate_to))
     global _running
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    if disabled():
         return
     with _lock, Guard("init"):
         if _running is None:
             _running = _Running(service, endpoint, instrument_libraries=instrument_libraries, prometheus=prometheus)
+
+
+def disabled() -> bool:
+    """Say whether OTEL_SDK_DISABLED switches telemetry off."""
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 @Guard("shutdown")
@@ -71,11 +76,19 @@ def shutdown() -> None:
         running.end()
 
 
-def _check(service: str | None, endpoint: str | None) -> None:
-    if service is not None and not service.strip():
+def _check(service: object, endpoint: object, propagate_to: object) -> None:
+    if service is not None and not (isinstance(service, str) and service.strip()):
         raise UserError(f"service is {service!r}: expected a name such as 'chat-api', or None for OTEL_SERVICE_NAME")
-    if endpoint is not None and (urlsplit(endpoint).scheme not in ("http", "https") or not urlsplit(endpoint).netloc):
+    if endpoint is not None and not _is_url(endpoint):
         raise UserError(f"endpoint is {endpoint!r}: expected the collector's base URL, such as 'http://127.0.0.1:4318'")
+    hosts = None if isinstance(propagate_to, str) or not isinstance(propagate_to, Sequence) else propagate_to
+    if propagate_to is not None and (hosts is None or not all(isinstance(host, str) for host in hosts)):
+        raise UserError(f"propagate_to is {propagate_to!r}: expected names or networks, such as ['*.example.internal']")
+
+
+def _is_url(endpoint: object) -> bool:
+    parts = urlsplit(endpoint) if isinstance(endpoint, str) else None
+    return parts is not None and parts.scheme in ("http", "https") and bool(parts.netloc)
 
 
 def _watch_forks() -> None:

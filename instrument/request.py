@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from types import TracebackType
 
 from opentelemetry import baggage
@@ -18,7 +19,7 @@ from .guard import Guard
 from .metering import request_counts
 from .overruns import record_overrun
 from .running import registry
-from .spans import Activation, record_error, stopped
+from .spans import Activation, owner, record_error, stopped
 from .vocabulary import (
     BUDGET_PREFIX,
     DEADLINE,
@@ -229,80 +230,109 @@ def request_attributes(
     return {name: str(value)[:MAX_ID_LENGTH] for name, value in said.items() if value}
 
 
+@dataclass(eq=False)
+class _Run:
+    """One `with` of a scope; without a state nothing is recorded."""
+
+    owner: object
+    state: RequestState | None = None
+    activation: Activation | None = None
+    around: AbstractAsyncContextManager[None] | None = None
+
+    @property
+    def span(self) -> Span:
+        """The request's span."""
+        return self.state.span if self.state else INVALID_SPAN
+
+
 class RequestScope:
-    """Context manager of one request, made by `request`."""
+    """Context manager, made by `request`. Each `with` is a request of its own, in many tasks and threads at once."""
 
     def __init__(self, route: str, budgets_ms: BudgetsMs, tenant: str | None, request_id: str | None) -> None:
         self._route = route
         self._budgets_ms = budgets_ms
         self._tenant = tenant
         self._request_id = request_id
-        self._state: RequestState | None = None
-        self._activation: Activation | None = None
-        self._around: AbstractAsyncContextManager[None] | None = None
+        self._runs: list[_Run] = []
 
     async def __aenter__(self) -> Span:
         from .caps import async_cap_of  # which reads requests
 
-        span = self.__enter__()
+        run = self._enter()
         try:
-            if cap := async_cap_of(None, span):
-                self._around = cap.around()
-                await self._around.__aenter__()
+            if cap := async_cap_of(None, run.span):
+                around = cap.around()
+                await around.__aenter__()
+                run.around = around
         except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
+            self._leave(run, error)
             raise
-        return span
+        return run.span
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        around, self._around = self._around, None
+        run = self._latest()
         try:
-            if around:
-                await around.__aexit__(kind, error, trace)
+            if run.around:
+                await run.around.__aexit__(kind, error, trace)
         except BaseException as over:
             error = over
             raise
         finally:
-            self.__exit__(type(error) if error else None, error, trace)
+            self._leave(run, error)
 
     def __enter__(self) -> Span:
-        with Guard("request"):
-            self._open()
-        return self._state.span if self._state else INVALID_SPAN
+        return self._enter().span
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with Guard("request"):
-            self._close(error)
+        self._leave(self._latest(), error)
 
-    def _open(self) -> None:
-        attributes = request_attributes(self._route, tenant=self._tenant, request_id=self._request_id)
+    def _latest(self) -> _Run:
+        """Return the latest run of this task or thread; the latest of all where a run is ended by another one."""
+        mine = owner()
+        return next((run for run in reversed(self._runs) if run.owner == mine), self._runs[-1])
+
+    def _enter(self) -> _Run:
+        run = _Run(owner())
+        self._runs.append(run)
+        with Guard("request"):
+            self._open(run)
+        return run
+
+    def _leave(self, run: _Run, error: BaseException | None) -> None:
+        self._runs.remove(run)
+        with Guard("request"):
+            self._close(run, error)
+
+    def _open(self, run: _Run) -> None:
+        route = str(self._route)[:MAX_ID_LENGTH]
+        attributes = request_attributes(route, tenant=self._tenant, request_id=self._request_id)
         started_ns = time.perf_counter_ns()
-        span = providers.tracer().start_span(self._route, kind=SpanKind.INTERNAL, attributes=attributes)
-        self._state = RequestState(
+        span = providers.tracer().start_span(route, kind=SpanKind.INTERNAL, attributes=attributes)
+        run.state = RequestState(
             span,
             started_ns=started_ns,
-            route=self._route,
+            route=route,
             tenant=str(attributes.get(TENANT, "")),
             request_id=str(attributes.get(REQUEST_ID, "")),
         )
-        self._activation = Activation(request_context(self._state))
-        self._state.set_budgets(self._budgets_ms)
+        run.activation = Activation(request_context(run.state))
+        run.state.set_budgets(self._budgets_ms)
 
-    def _close(self, error: BaseException | None) -> None:
-        if self._activation:
-            self._activation.restore()
-        if self._state is None:
+    def _close(self, run: _Run, error: BaseException | None) -> None:
+        if run.activation:
+            run.activation.restore()
+        if run.state is None:
             return
         if error is not None:
-            record_error(self._state.span, error)
+            record_error(run.span, error)
         try:
-            self._state.finish(outcome_of(error))
+            run.state.finish(outcome_of(error))
         finally:
-            self._state.span.end()
+            run.span.end()
 
 
 def outcome_of(error: BaseException | None) -> Outcome | None:
@@ -343,12 +373,12 @@ def annotate(
     if state is None:
         return
     if route is not None:
-        state.route = route
+        state.route = str(route)[:MAX_ID_LENGTH]
         state.span.set_attribute(REQUEST, route)
         state.span.update_name(route)
     if tenant is not None:
-        state.tenant = tenant
-        state.span.set_attribute(TENANT, tenant)
+        state.tenant = str(tenant)[:MAX_ID_LENGTH]  # a label of metrics: one that cannot be read would stop them all
+        state.span.set_attribute(TENANT, state.tenant)
     if conversation_id is not None:
         state.span.set_attribute(CONVERSATION_ID, conversation_id)
     known = outcome is None or outcome in OUTCOMES

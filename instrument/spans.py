@@ -1,6 +1,7 @@
 """What every entry does with spans: make one current and undo that anywhere, record an error without content."""
 
 import asyncio
+import threading
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -28,6 +29,14 @@ class Activation:
         """Make the context current that was current before."""
         if otel_context.get_current() is self._context:
             otel_context.attach(self._previous)
+
+
+def owner() -> object:
+    """Return who runs this: a task, or else a thread."""
+    try:
+        return asyncio.current_task() or threading.get_ident()
+    except RuntimeError:  # no loop runs here
+        return threading.get_ident()
 
 
 def stopped(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, ParamSpec, TypeVar, cast
 
@@ -14,9 +15,10 @@ from opentelemetry.util.types import AttributeValue
 
 from . import providers
 from .caps import async_cap_of, call_in_worker, cap_of
+from .errors import UserError
 from .guard import Guard
 from .request import RequestState, current_request
-from .spans import Activation, record_error
+from .spans import Activation, owner, record_error
 from .vocabulary import STAGE, STAGES, Stage
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -89,54 +91,76 @@ def _start(stage: Stage, name: str | None, attributes: dict[str, AttributeValue]
     return providers.tracer().start_span(span_name, kind=kind, attributes=said | attributes)
 
 
+@dataclass(eq=False)
+class _Run:
+    """One `with` of a scope."""
+
+    opened: OpenStage
+    activation: Activation
+    owner: object
+    around: AbstractAsyncContextManager[None] | None = None
+
+
 class StageScope:
-    """Context manager and decorator, made by `stage`. As a decorator each call is a stage of its own."""
+    """Context manager and decorator, made by `stage`. Each `with` and each call is a stage of its own.
+
+    One scope may serve many tasks and threads at once, and be entered again inside of itself.
+    """
 
     def __init__(self, stage: Stage, name: str | None, attributes: dict[str, AttributeValue]) -> None:
         self._stage = stage
         self._name = name
         self._attributes = attributes
-        self._running: OpenStage | None = None
-        self._activation: Activation | None = None
-        self._around: AbstractAsyncContextManager[None] | None = None
+        self._runs: list[_Run] = []
 
     def __enter__(self) -> Span:
-        self._running = self.open(self._name)
-        self._activation = self._running.activate()
-        return self._running.span
+        return self._enter().opened.span
+
+    def _enter(self) -> _Run:
+        opened = self.open(self._name)
+        run = _Run(opened, opened.activate(), owner())
+        self._runs.append(run)
+        return run
+
+    def _latest(self) -> _Run:
+        """Return the latest run of this task or thread; the latest of all where a run is ended by another one."""
+        mine = owner()
+        return next((run for run in reversed(self._runs) if run.owner == mine), self._runs[-1])
+
+    def _leave(self, run: _Run, error: BaseException | None) -> None:
+        self._runs.remove(run)
+        run.activation.restore()
+        run.opened.end(error)
 
     async def __aenter__(self) -> Span:
-        span = self.__enter__()
+        run = self._enter()
         try:
-            if cap := async_cap_of(self._stage, span):
-                self._around = cap.around()
-                await self._around.__aenter__()
+            if cap := async_cap_of(self._stage, run.opened.span):
+                around = cap.around()
+                await around.__aenter__()
+                run.around = around
         except BaseException as error:
-            self._around = None
-            self.__exit__(type(error), error, error.__traceback__)
+            self._leave(run, error)
             raise
-        return span
+        return run.opened.span
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        around, self._around = self._around, None
+        run = self._latest()
         try:
-            if around:
-                await around.__aexit__(kind, error, trace)
+            if run.around:
+                await run.around.__aexit__(kind, error, trace)
         except BaseException as over:
             error = over
             raise
         finally:
-            self.__exit__(type(error) if error else None, error, trace)
+            self._leave(run, error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._activation:
-            self._activation.restore()
-        if self._running:
-            self._running.end(error)
+        self._leave(self._latest(), error)
 
     def open(self, name: str | None) -> OpenStage:
         """Begin the stage under this name."""
@@ -152,7 +176,9 @@ class StageScope:
 
     def __call__(self, function: F) -> F:
         name = self._name or getattr(function, "__name__", None)
-        wrap = next(wrapper for test, wrapper in self._WRAPPERS if test(function))
+        wrap = next((wrapper for test, wrapper in self._WRAPPERS if test(function)), None)
+        if wrap is None:
+            raise UserError(f"stage({self._stage!r}) was given {function!r} to decorate: expected a function")
         wrapped = getattr(self, wrap)(function, name)
         return cast("F", functools.wraps(function)(wrapped))
 

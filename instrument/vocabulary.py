@@ -139,6 +139,11 @@ LIMIT_IN_FLIGHT: Final = "slo.limit.in_flight"
 QUEUE_DEPTH: Final = "slo.queue.depth"
 SHED: Final = "slo.shed"
 
+#: Methods that the conventions know by name.
+HTTP_METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
+)
+
 StreamEnd = Literal["complete", "closed", "abandoned", "cancelled", "error", "deadline"]
 Outcome = Literal["ok", "error", "timeout", "rejected", "dropped", "left", "shed", "lost", "degraded"]
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)

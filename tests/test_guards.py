@@ -493,6 +493,10 @@ async def test_what_comes_in_time_is_used_and_the_rest_is_patched_in_later(recor
     patched: list[tuple[str, Any]] = []
     came = asyncio.Event()
 
+    def patch(branch: str, value: Any) -> None:
+        patched.append((branch, value))
+        came.set()
+
     async def fails() -> str:
         raise KeyError("broken")
 
@@ -508,7 +512,7 @@ async def test_what_comes_in_time_is_used_and_the_rest_is_patched_in_later(recor
         result = await fan_out(
             {"fast": fast, "slow": slow, "broken": fails},
             timeouts_ms={"slow": 20, "*": 5_000},
-            on_late=lambda branch, value: (patched.append((branch, value)), came.set()),
+            on_late=patch,
             name="sources",
         )
     assert result.values == {"fast": "docs"}

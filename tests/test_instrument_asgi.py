@@ -191,10 +191,16 @@ async def test_a_server_span_that_is_already_there_is_used(recorded: Recorded) -
     assert len(recorded.spans) == 1
 
 
-@pytest.mark.parametrize("budgets", [{"retreival": 300}, {"total": 0}, {"total": "4s"}])
+@pytest.mark.parametrize("budgets", [{"retreival": 300}, {"total": 0}, {"total": "4s"}, {"total": True}])
 def test_a_budget_that_cannot_be_is_refused_at_start(budgets: Any) -> None:
     with pytest.raises(UserError, match=r"budgets_ms\['/chat'\].*expected"):
         ASGIMiddleware(Starlette(), budgets_ms={"/chat": budgets})
+
+
+@pytest.mark.parametrize("budgets", [5, {"/chat": 300}, {7: {"total": 300}}])
+def test_what_is_no_map_of_paths_is_refused_at_start(budgets: Any) -> None:
+    with pytest.raises(UserError, match=r"budgets_ms .*such as \{'/chat': \{'total': 2500\}\}"):
+        ASGIMiddleware(Starlette(), budgets_ms=budgets)
 
 
 # A client that leaves half-way.

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -158,6 +159,15 @@ def test_a_setting_that_cannot_be_is_told_at_start(variables: dict[str, str], sa
     assert done.returncode == 1
     assert "UserError" in done.stderr
     assert said in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"service": 5}, "service is 5"), ({"endpoint": 7}, "endpoint is 7"), ({"propagate_to": "a.b"}, "to is 'a.b'")],
+)
+def test_what_cannot_be_is_refused_in_words(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=f"{said}: expected "):
+        init(**given)
 
 
 @pytest.mark.parametrize("endpoint", ["127.0.0.1:4318", "http://", "ftp://x"])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry import baggage
 from opentelemetry import context as otel_context
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 from tailbudget import annotate, request, usable
 from tailbudget.instrument.guard import Guard
@@ -140,3 +140,36 @@ def test_the_context_is_as_before(recorded: Recorded) -> None:
     with request("chat"):
         assert otel_context.get_current() is not before
     assert otel_context.get_current() is before
+
+
+class Unreadable:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_a_tenant_that_cannot_be_read_leaves_the_metrics_as_they_were(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Guard, "reraise", False)
+    with request("unreadable", tenant="acme"):
+        annotate(tenant=Unreadable())  # type: ignore[arg-type]
+    labels = {"route": "unreadable", "tenant": "acme", "outcome": "ok"}
+    assert (labels, 1) in recorded.points("slo.requests.ended")
+
+
+async def test_one_scope_serves_tasks_and_itself_at_once(recorded: Recorded) -> None:
+    shared = request("shared")
+
+    async def task(number: int) -> None:
+        with shared as outer:
+            await asyncio.sleep(0.001 * number)
+            async with shared as inner:
+                assert inner is not outer
+                annotate(attributes={"number": number})
+                await asyncio.sleep(0.01)
+
+    await asyncio.gather(*(task(n) for n in range(5)))
+    assert not get_current_span().get_span_context().is_valid
+    said = [span.attributes.get("number") for span in recorded.spans if span.attributes]
+    assert sorted(number for number in said if isinstance(number, int)) == [0, 1, 2, 3, 4]
+    assert len(recorded.spans) == 10

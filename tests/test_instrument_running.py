@@ -139,9 +139,9 @@ def test_the_registry_is_bounded_and_counts_those_without_a_place(recorded: Reco
 def test_a_request_that_nobody_holds_any_more_is_forgotten(recorded: Recorded) -> None:
     def abandon() -> None:
         scope = RequestScope("abandoned", {}, None, None)
-        scope._open()
-        assert scope._activation is not None
-        scope._activation.restore()
+        run = scope._enter()
+        assert run.activation is not None
+        run.activation.restore()
 
     abandon()
     gc.collect()

@@ -1,6 +1,7 @@
 """A stage is a span that owns the time of a block, a function or a generator, and leaves no trace in the context."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
@@ -8,7 +9,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from tailbudget import request, stage
+from tailbudget import UserError, request, stage
 from tests.instrument_support import Recorded, recording
 
 
@@ -182,3 +183,38 @@ async def test_an_async_generator_yields_all_and_restores_the_context(recorded: 
         seen.append(n)
     assert seen == [0, 1, 2]
     assert recorded.named("post chunks").status.status_code == StatusCode.UNSET
+
+
+async def test_one_scope_serves_tasks_threads_and_itself_at_once(recorded: Recorded) -> None:
+    shared = stage("tools", "shared")
+    depths: list[int] = []
+
+    async def task(name: str) -> None:
+        with request(name):
+            async with shared:
+                await asyncio.sleep(0.01)
+                with shared, stage("post", name):
+                    await asyncio.sleep(0.01)
+
+    def thread(name: str) -> None:
+        with request(name), shared, stage("post", name):
+            time.sleep(0.01)
+
+    threads = (asyncio.to_thread(thread, f"thread-{n}") for n in range(5))
+    await asyncio.gather(*(task(f"task-{n}") for n in range(5)), *threads)
+    assert not trace.get_current_span().get_span_context().is_valid
+    spans = {span.context.span_id: span for span in recorded.spans if span.context}
+    for span in recorded.spans:
+        if span.name.startswith("post "):
+            above, depth = span, 0
+            while above.parent:
+                above, depth = spans[above.parent.span_id], depth + 1
+            depths.append(depth)
+            assert span.name == f"post {above.name}"
+    assert sorted(depths) == [2] * 5 + [3] * 5
+    assert len([span for span in recorded.spans if span.name == "execute_tool shared"]) == 15
+
+
+def test_what_is_no_function_is_refused_in_words() -> None:
+    with pytest.raises(UserError, match=r"stage\('tools'\) was given 5 to decorate: expected a function"):
+        stage("tools")(5)  # type: ignore[type-var]

@@ -12,10 +12,8 @@ from ..calls import ModelCall, covered, provider_of
 from ..guard import Guard
 from ..network import Attempt, NetRecord, record_in, sending
 from ..spans import error_type, record_error, stopped
-from ..vocabulary import RATELIMIT_PREFIX
+from ..vocabulary import HTTP_METHODS, RATELIMIT_PREFIX
 from .patching import HTTP_SUPPRESSED, INSIDE_A_CALL, suppressed
-
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 
 guard = Guard("HTTP client")
 
@@ -40,14 +38,14 @@ class Outgoing:
             record, context = self.call.network, self.call.context
         elif record is None:
             attributes: dict[str, AttributeValue] = {
-                "http.request.method": method if method in METHODS else "_OTHER",
+                "http.request.method": method if method in HTTP_METHODS else "_OTHER",
                 "server.address": host,
                 "url.scheme": scheme,
             }
             if port:
                 attributes["server.port"] = port
             self._span = providers.tracer().start_span(
-                method if method in METHODS else "HTTP", kind=SpanKind.CLIENT, attributes=attributes
+                method if method in HTTP_METHODS else "HTTP", kind=SpanKind.CLIENT, attributes=attributes
             )
             context = set_span_in_context(self._span)
             record = NetRecord(self._span)
