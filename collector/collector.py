@@ -26,7 +26,7 @@ from .land.lander import Chore, Entry, Lander
 from .land.landing import Landing, landing_sql
 from .land.seen import Keys
 from .receive.batches import CONTENT_DROPPED, Batches
-from .receive.decoder import DECODER
+from .receive.decoder import decoder_of
 from .receive.intake import Intake, decode
 from .seal.forensics import Forensics
 from .seal.retention import Retention
@@ -55,7 +55,7 @@ class Collector:
         self._folder = settings.data / JOURNAL
         objectives = ObjectiveFiles(settings.slo)
         self.counters = Counters()
-        self.counters.decoder.labels(DECODER).set(1)
+        self.counters.decoder.labels(decoder_of(self._content)).set(1)
         self._connection = _open(settings)
         try:
             known = self._body_keys()

@@ -18,7 +18,7 @@ EXTENSION = "tailbudget/collector/receive/_otlp.abi3.so"
 DECODE = """
 from tailbudget.collector.receive import _otlp, decoder
 from tailbudget.collector.receive.privacy import DROP
-print(decoder.DECODER, decoder.decode_body("traces", b"", content=DROP).rows, _otlp.__file__)
+print(decoder.decoder_of(DROP), decoder.decode_body("traces", b"", content=DROP).rows, _otlp.__file__)
 """
 SOURCES = sorted(path for part in FLOORS for path in (ROOT / part).rglob("*.py"))
 
@@ -99,7 +99,11 @@ def test_a_missing_extension_costs_speed_alone_unless_it_is_required(tmp_path: P
     path = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
     environment = os.environ | {"PYTHONPATH": path}
     environment.pop("TAILBUDGET_REQUIRE_NATIVE", None)
-    program = [sys.executable, "-c", "from tailbudget.collector.receive import decoder; print(decoder.DECODER)"]
+    program = [
+        sys.executable,
+        "-c",
+        "from tailbudget.collector.receive import decoder as d, privacy as p; print(d.decoder_of(p.DROP))",
+    ]
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "python\n", done.stderr
     environment["TAILBUDGET_REQUIRE_NATIVE"] = "1"

@@ -22,7 +22,7 @@ from tailbudget.collector.journal.record import Signal
 from tailbudget.collector.receive.batches import Batches, LogBatches, MetricBatches, SpanBatches
 from tailbudget.collector.receive.content import CONTENT_EVENTS, CONTENT_KEYS
 from tailbudget.collector.receive.decode import BadBodyError
-from tailbudget.collector.receive.decoder import decode_body, reference
+from tailbudget.collector.receive.decoder import decode_body, decoder_of, reference
 from tailbudget.collector.receive.privacy import DROP, Content
 
 from .collector_support import any_value, pairs, trace_request, varint
@@ -469,3 +469,4 @@ def test_content_of_a_histogram_that_is_rejected_reaches_no_journal() -> None:
 def test_other_rules_than_drop_are_left_to_the_reference(content: Content) -> None:
     body = trace_request(attributes={"gen_ai.prompt": "secret", "user.id": "u"}).SerializeToString()
     assert_equal("traces", decode_body("traces", body, content=content), reference("traces", body, content=content))
+    assert decoder_of(content) == "python"

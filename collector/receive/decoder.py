@@ -5,7 +5,6 @@ missing extension an ImportError.
 """
 
 import os
-from typing import Final
 
 from tailbudget.analytics.recognise import PROMOTED
 
@@ -23,8 +22,15 @@ except ImportError:
 else:
     NATIVE = os.environ.get("TAILBUDGET_DECODER", "native") != "python"
 
-#: The name of the decoder that runs, as `/metrics` and `tailbudget doctor` tell it.
-DECODER: Final = "native" if NATIVE else "python"
+
+def decoder_of(content: Content) -> str:
+    """Return the name of the decoder that runs under the rule, as `/metrics` and `tailbudget doctor` tell it."""
+    return "native" if NATIVE and _drops(content) else "python"
+
+
+def _drops(content: Content) -> bool:
+    """Whether the rule is the one that the extension knows."""
+    return content.mode == "drop" and not content.tenant_from_user
 
 
 def decode_body(signal: Signal, body: bytes, *, content: Content) -> Batches:
@@ -32,8 +38,7 @@ def decode_body(signal: Signal, body: bytes, *, content: Content) -> Batches:
 
     Every rule for content but `drop`, and tenants from users, are the reference's work.
     """
-    drops = content.mode == "drop" and not content.tenant_from_user
-    if NATIVE and drops and (batches := native.decode(signal, body)) is not None:
+    if NATIVE and _drops(content) and (batches := native.decode(signal, body)) is not None:
         return batches
     return reference(signal, body, content=content)
 
