@@ -1,11 +1,16 @@
 # make up    a watched LLM service on this machine: collector, runtime with a real model, demo service, traffic, dashboard
+# make test-libraries  the hooks against the real libraries, in a venv over the first
 # make test  lint, types, tests          make test-all  the slow proofs too          make bench  every figure of the README
+# make fuzz  the C decoder under libFuzzer with ASan and UBSan (needs clang); RUNS=... executions, by default 10 million
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LIBRARIES := .venv-libraries
+NATIVE := collector/receive/csrc
+EXTENSION := collector/receive/_otlp.abi3.so
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: up test test-all check bench venv
+.PHONY: up test test-all test-libraries check bench fuzz venv
 .DELETE_ON_ERROR:
 
 up: venv
@@ -15,7 +20,16 @@ test: check
 	$(BIN)/python -m pytest
 
 test-all: check
-	time $(BIN)/python -m pytest -m "slow or not slow" --durations=15
+	time $(BIN)/python -m pytest -m "(slow or not slow) and not libraries" --durations=15
+
+# A second venv that sees the first one's packages: what it adds are libraries that only their hooks' proofs need.
+test-libraries: venv
+	@test -x $(LIBRARIES)/bin/python || $(PYTHON) -m venv $(LIBRARIES)
+	@$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
+		> $$(echo $(LIBRARIES)/lib/python3*/site-packages)/first.pth
+	$(LIBRARIES)/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt \
+		--requirement tests/libraries.txt
+	$(LIBRARIES)/bin/python -m pytest -m libraries
 
 check: venv
 	$(BIN)/ruff check .
@@ -25,7 +39,20 @@ check: venv
 bench: venv
 	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
-venv: $(VENV)/.installed
+RUNS ?= 10000000
+FUZZ := build/fuzz
+
+fuzz:
+	@mkdir -p $(FUZZ)/corpus
+	clang -std=c11 -g -O1 -Wall -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I$(NATIVE) \
+	  tests/fuzz/otlp_fuzz.c $(NATIVE)/otlp.c -lm -o $(FUZZ)/otlp_fuzz
+	$(FUZZ)/otlp_fuzz -runs=$(RUNS) -max_len=2048 -rss_limit_mb=3000 -artifact_prefix=$(FUZZ)/ $(FUZZ)/corpus tests/fuzz/corpus
+
+venv: $(VENV)/.installed $(EXTENSION)
+
+# Installing builds it, and this again when its sources change; without a compiler the Python decoder serves.
+$(EXTENSION): $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) | $(VENV)/.installed
+	@$(BIN)/python -c "from setuptools import setup; setup()" --quiet build_ext --inplace
 
 # The stamp is rebuilt when what to install changes; sources are seen through the editable install without it.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -56,8 +56,8 @@ def compare(reader: Reader, a: Side, b: Side) -> list[Change]:
 
     Measures are total_ms_p50, _p95, _p99, ttft_ms_p50, ..., timeout_rate, drop_rate, failure_rate, cache_hit_rate
     (share of requests that read cached tokens) and cost_usd (mean a request). The change of a percentile and of the
-    cost is a ratio less one, of a rate the difference. Where the windows overlap, as with two versions that serve side by side,
-    the same stretches of time are drawn for both. Raises QueryError as the reader does.
+    cost is a ratio less one, of a rate the difference. Where the windows overlap, as with two versions that serve
+    side by side, the same stretches of time are drawn for both. Raises QueryError as the reader does.
     """
     tables = [
         ask(reader, "compare", {**side.window.span(), "by": side.by or "version", "value": side.value})

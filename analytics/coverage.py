@@ -30,3 +30,8 @@ def arrivals(reader: Reader, window: Window) -> pa.Table:
 def unstored(reader: Reader, window: Window) -> pa.Table:
     """Return one row a sender, signal and reason, the most first: service, signal, reason, n, last_minute."""
     return ask(reader, "unstored", window.span())
+
+
+def columns(reader: Reader) -> pa.Table:
+    """Return one row a column that can be asked: table_name, column_name, data_type, comment."""
+    return ask(reader, "schema")

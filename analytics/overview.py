@@ -38,6 +38,16 @@ def alerts(reader: Reader, window: Window) -> pa.Table:
     return ask(reader, "alerts", window.span())
 
 
+def budgets(reader: Reader) -> pa.Table:
+    """Return one row an objective and part, what fires first: columns of `slo_status`, none without objectives."""
+    return ask(reader, "budgets")
+
+
+def running(reader: Reader, *, now: datetime, route: str | None = None) -> pa.Table:
+    """Return one row a request that hangs, oldest first: request_id, route, tenant, service, stage, age_s, started."""
+    return ask(reader, "running", {"now": now, "route": route})
+
+
 def assembly_lag(reader: Reader, *, now: datetime) -> pa.Table:
     """Return one row: lag_s, seconds since the longest waiting trace was ripe for assembly, null when none waits."""
     return ask(reader, "assembly_lag", {"now": now})

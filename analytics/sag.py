@@ -14,6 +14,7 @@ from tailbudget.instrument.errors import UserError
 from .questions import ask, sql
 from .reader import Reader
 
+REPACKED = "more tokens a chunk"
 COLUMNS = ("series", "opened", "closed", "severity", "lcb", "cause")
 #: Wide enough for any instant, and within what Python's datetime can hold.
 BEGINNING, END = "0001-01-01 00:00:00+00", "9999-12-31 00:00:00+00"
@@ -102,7 +103,9 @@ def alarms(
 
 
 def likely_cause(reader: Reader, series: str, *, opened: datetime, settings: SagSettings = DEFAULTS) -> str | None:
-    """Return what GPU samples and calls around `opened` show: slow reader, GPU power cap, GPU slowdown or GPU clock.
+    """Return what GPUs, calls and the engine show: slow reader, preemption, GPU power cap, GPU slowdown or GPU clock.
+
+    Of a series that counts chunks it may be REPACKED: each holds more tokens than before, so that nothing is slower.
 
     None when they show nothing: then what `sag` reads from the time per token against load is all that is known.
     """

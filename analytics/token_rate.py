@@ -12,8 +12,8 @@ def token_rate(reader: Reader, window: Window, *, bucket_s: int, settings: SagSe
     """Return one row a series and bucket of `bucket_s` (10 or more) that decoded anything.
 
     Columns: t, t2, series, model, provider, instance, side, unit, tokens, active_stream_s, streams, rate (tokens over
-    active stream-seconds, sum over sum), expected_rate (by the detector's own fit of time per token against load over
-    its trailing baseline; null before min_buckets), alert_id (the sag alert open in the bucket, or null), clock (UTC
+    active stream-seconds, sum over sum), expected_rate (by a fit of time per token against load over the detector's
+    trailing baseline; null before min_buckets), alert_id (the sag alert open in the bucket, or null), clock (UTC
     text), window_from, window_to. `unit` says what `tokens` counts.
     """
     detector = {

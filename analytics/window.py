@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+#: Longer than any request.
+MOST_MS: Final = 1e15
 UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -23,6 +25,21 @@ class Window:
     def params(self) -> dict[str, object]:
         """Return the named parameters of a question about requests: from_ts, to_ts, route."""
         return {**self.span(), "route": self.route}
+
+
+@dataclass(frozen=True)
+class Box:
+    """Requests that started from `from_ts` to `to_ts` and took from `lo_ms` to `hi_ms` (inf: any), ends exclusive."""
+
+    from_ts: datetime
+    to_ts: datetime
+    lo_ms: float
+    hi_ms: float
+
+    def params(self) -> dict[str, object]:
+        """Return the named parameters of a question about a box: box_from_ts, box_to_ts, lo_ms, hi_ms."""
+        hi_ms = min(self.hi_ms, MOST_MS)  # JSON has no infinity
+        return {"box_from_ts": self.from_ts, "box_to_ts": self.to_ts, "lo_ms": self.lo_ms, "hi_ms": hi_ms}
 
 
 def length(text: str) -> timedelta:

@@ -1,6 +1,7 @@
 """Starts the Streamlit pages on one address, and ends them when the process is told to."""
 
 import asyncio
+import ipaddress
 import os
 import signal
 import socket
@@ -13,21 +14,27 @@ from types import FrameType
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.instrument.errors import UserError
 
+from .pages.parts.gate import VARIABLE
+
 FOLDER = Path(__file__).parent
 SCRIPT = FOLDER / "pages" / "script" / "tailbudget_pages.py"
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CONFIG = FOLDER / "theme" / "config.toml"
 
 
-def serve(*, api: str, host: str, port: int) -> None:
+def serve(*, api: str, host: str, port: int, token: str = "", no_auth: bool = False) -> None:
     """Serve the dashboard over the collector's read API at `api` until SIGTERM or SIGINT.
 
+    On an address other than loopback the pages ask for `token`, unless `no_auth`.
+
     Must be called in the main thread. The pages read TAILBUDGET_API, which is set here, and TAILBUDGET_SAG. Raises
-    UserError when `host` and `port` cannot be listened on, TAILBUDGET_SAG is none, or the `app` extra is not installed.
+    UserError when `host` and `port` cannot be listened on, others could read without a token, TAILBUDGET_SAG is none,
+    or the `app` extra is not installed.
     """
     for number in SIGNALS:
         signal.signal(number, _leave)  # until the loop runs, which takes Streamlit's import a second
     _check_free(host, port)
+    os.environ[VARIABLE] = "" if no_auth or is_loopback(host) else _required(token, host)
     SagSettings.parse(os.environ.get("TAILBUDGET_SAG", ""))
     os.environ["TAILBUDGET_API"] = api
     try:
@@ -67,6 +74,23 @@ def _flat(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     for key, value in table.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches `host`; a name other than localhost may lead anywhere."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _required(token: str, host: str) -> str:
+    if not token:
+        raise UserError(
+            f"the dashboard would show everything to whoever reaches {host}: "
+            "set TAILBUDGET_TOKEN or --token-file, which its pages then ask for, or say --no-auth"
+        )
+    return token
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,9 @@ import click
 
 #: Guards that `up --demo --guard` can try; `app/demo/trials.py` has a workload for each.
 GUARDS = ("hedge", "breaker", "limit", "queue", "shed", "cache", "embeddings", "semantic", "fan-out")
+UNITS = {"M": 10**6, "G": 10**9, "T": 10**12}
+#: What `--data` of a question names: a folder, or folders and addresses of APIs.
+Sources = Path | Sequence[Path | str] | None
 DATA_HELP = "Folder of the database and the journal."
 #: Help names the variable of every option that has one.
 option = partial(click.option, show_envvar=True)
@@ -31,7 +35,7 @@ def port_option(name: str, default: int, what: str, *, variable: str) -> Callabl
     )
 
 
-def _address(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+def address(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
     if text is None:
         return None
     try:
@@ -84,13 +88,13 @@ api_option = option(
     "--api",
     default="http://127.0.0.1:4320",
     envvar="TAILBUDGET_API",
-    callback=_address,
+    callback=address,
     help="Read API of the collector.",
 )
 http_option = option(
     "--http",
     default=lambda: f"http://127.0.0.1:{os.environ.get('TAILBUDGET_HTTP_PORT') or 4318}",
-    callback=_address,
+    callback=address,
     show_default="http://127.0.0.1:4318, or the port of TAILBUDGET_HTTP_PORT",
     help="OTLP/HTTP port of the collector.",
 )
@@ -98,12 +102,27 @@ some_api_option = option(
     "--api",
     default=None,
     envvar="TAILBUDGET_API",
-    callback=_address,
+    callback=address,
     show_default="http://127.0.0.1:4320",
     help="Read API of the collector.",
 )
 #: Without a variable: TAILBUDGET_DATA, set for a collector, would silently turn questions away from its API.
-folder_option = option("--data", type=click.Path(path_type=Path), default=None, help="Read this folder, not the API.")
+one_folder_option = option(
+    "--data", type=click.Path(path_type=Path), default=None, help="Read this folder, not the API."
+)
+
+
+def _sources(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> list[Path | str] | None:
+    found = [address(context, parameter, text) or "" if "://" in text else Path(text) for text in texts]
+    return found or None
+
+
+folder_option = option(
+    "--data",
+    multiple=True,
+    callback=_sources,
+    help="Read this folder, not the API; several times: folders and addresses of APIs, as one.",
+)
 json_option = option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 
 
@@ -124,6 +143,28 @@ def _length(context: click.Context, parameter: click.Parameter, text: str) -> ti
         return length(text)
     except ValueError as error:
         raise click.BadParameter(str(error), context, parameter) from error
+
+
+def keep_option(name: str, default: str, what: str) -> Callable[..., Any]:
+    """Return the option of a length of time that `TAILBUDGET_<NAME>` sets too, as a timedelta."""
+    variable = f"TAILBUDGET_{name.replace('-', '_').upper()}"
+    return option(f"--{name}", default=default, envvar=variable, callback=_length, help=what)
+
+
+def _bytes(context: click.Context, parameter: click.Parameter, text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MGT])B", text.strip(), re.IGNORECASE)
+    if not found:
+        raise click.BadParameter(f"{text!r}: expected a size such as 500MB or 20GB", context, parameter)
+    return round(float(found[1]) * UNITS[found[2].upper()])
+
+
+disk_option = option(
+    "--max-disk",
+    default="20GB",
+    envvar="TAILBUDGET_MAX_DISK",
+    callback=_bytes,
+    help="Size of the data folder beyond which the oldest spans end.",
+)
 
 
 def log_to_stderr() -> None:

@@ -121,7 +121,7 @@ def at_a_rate(data: Path, per_minute: int, *, millions: int) -> None:
         f"assemble {per_minute:>6} requests a minute, {millions} M spans stored: "
         f"{cpu_s / requests * 1e3:.3f} CPU-s per 1,000 requests, {cpu_s / TICKS / TICK_S * 100:.1f} % of a core"
     )
-    connection.execute("delete from spans where service in ('shop', 'engine')")
+    connection.execute("delete from spans_open where service in ('shop', 'engine')")
     connection.execute("delete from requests where service = 'shop'")
     connection.close()
 

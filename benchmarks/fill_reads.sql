@@ -1,5 +1,5 @@
 -- A day of traffic up to $until: $spans spans in traces of 16, a server span and 15 below it, and one request a trace.
-insert into spans by name
+insert into spans_open by name
 select md5((i // 16)::VARCHAR)::UUID as trace_id,
        hash(i) as span_id,
        if(i % 16 = 0, null, hash(i - i % 16)) as parent_span_id,

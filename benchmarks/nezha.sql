@@ -1,5 +1,5 @@
 -- Lands the spans of an incident and of its baseline, a day apart; of two spans with one id the first stays, as in the collector.
-insert into spans by name
+insert into spans_open by name
 with chosen as (
     select distinct on (case_id, trace, span) *, min(start_us) over (partition by case_id) as first_us
     from read_parquet($path)

@@ -1,18 +1,29 @@
-"""What instrumenting costs: microseconds a span, nanoseconds a streamed chunk, each beside its bare counterpart.
+"""What instrumenting costs: a span, a streamed chunk, the import, and a streaming service beside its bare self.
 
-Run with `python benchmarks/overhead.py`. The best of several rounds counts: other work on the machine only adds.
+Run with `python benchmarks/overhead.py`. The best of several rounds counts: other work on the machine only adds. The
+other instrumentors are measured where they are installed: `make test-libraries` makes `.venv-libraries`, whose python
+runs this script with them.
 """
 
 import asyncio
+import importlib.util
+import os
+import socket
+import statistics
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 from machine import describe
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.trace import INVALID_SPAN
+from served import streaming
 
 from tailbudget import stage, stream
 from tailbudget.instrument import providers
@@ -21,6 +32,7 @@ SPANS = 5_000
 CHUNKS = 1_000
 STREAMS = 30
 ROUNDS = 7
+STREAMING = Path(streaming.__file__)
 ATTRIBUTES: dict[str, Any] = {f"slo.bench.attribute_{i}": value for i, value in enumerate(("a", 1, 2.5, True) * 2)}
 
 
@@ -109,6 +121,116 @@ def private_providers() -> Iterator[TracerProvider]:
         provider.shutdown()
 
 
+IMPORT = """
+import resource, time
+import opentelemetry.sdk.trace.export, opentelemetry.sdk.metrics.export
+import opentelemetry.exporter.otlp.proto.http.trace_exporter, opentelemetry.exporter.otlp.proto.http.metric_exporter
+def resident_kb():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() // 1024
+started_s, before_kb = time.perf_counter(), resident_kb()
+import tailbudget
+imported_s = time.perf_counter()
+tailbudget.init("bench")
+print((imported_s - started_s) * 1e3, (time.perf_counter() - imported_s) * 1e3, resident_kb() - before_kb)
+"""
+
+
+def import_costs(rounds: int = 5) -> tuple[float, float, float]:
+    """Return the least of: ms of the import, ms of `init`, kB of both, beyond the SDK and its exporters."""
+    environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    found = [
+        [float(word) for word in subprocess.run(
+            [sys.executable, "-c", IMPORT], env=environment, capture_output=True, text=True, check=True
+        ).stdout.split()]
+        for _ in range(rounds)
+    ]  # fmt: skip
+    imported_ms, begun_ms, grown_kb = (min(column) for column in zip(*found, strict=True))
+    return imported_ms, begun_ms, grown_kb
+
+
+def cpu_ms(pid: int) -> float:
+    """Return the CPU milliseconds that the threads of a process have used."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e6
+
+
+@contextmanager
+def started(name: str, model_url: str = "") -> Iterator[tuple[int, str]]:
+    """Run a part of the service; gives its process id and URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, str(STREAMING), name, str(port), model_url]
+    with subprocess.Popen(command) as process:
+        try:
+            deadline_s = time.monotonic() + 60
+            while time.monotonic() < deadline_s and process.poll() is None:
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                time.sleep(0.1)
+            yield process.pid, f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+async def ask(url: str, requests: int, pace_ms: float, at_once: int) -> float:
+    """Return the seconds that so many streamed answers took, so many of them at once."""
+    async with httpx.AsyncClient(timeout=60) as client:
+
+        async def some() -> None:
+            for _ in range(requests // at_once):
+                (await client.get(f"{url}/chat", params={"pace_ms": pace_ms})).raise_for_status()
+
+        begun_s = time.perf_counter()
+        await asyncio.gather(*(some() for _ in range(at_once)))
+        return time.perf_counter() - begun_s
+
+
+def services(rounds: int = 9, requests: int = 24) -> None:
+    """Print what each instrumentor makes of a service that streams, the variants taking turns."""
+    with ExitStack() as stack:
+        model_url = stack.enter_context(started("model"))[1]
+        running = {
+            name: stack.enter_context(started(name, model_url))
+            for name, (_, module) in streaming.VARIANTS.items()
+            if installed(module)
+        }
+        for pace_ms, at_once in ((0.0, 4), (5.0, 12)):
+            took_s: dict[str, list[float]] = {name: [] for name in running}
+            used_ms: dict[str, list[float]] = {name: [] for name in running}
+            for number in range(rounds + 1):
+                for name, (pid, url) in running.items():
+                    before_ms = cpu_ms(pid)
+                    took = asyncio.run(ask(url, requests, pace_ms, at_once))
+                    if number:  # the first round warms up
+                        took_s[name].append(took)
+                        used_ms[name].append((cpu_ms(pid) - before_ms) / requests)
+            show(pace_ms, {name: requests / min(took) for name, took in took_s.items()}, used_ms)
+    for name in streaming.VARIANTS.keys() - running.keys():
+        print(f"service, {name}: not installed; make test-libraries, then .venv-libraries/bin/python {sys.argv[0]}")
+
+
+def show(pace_ms: float, per_s: dict[str, float], used_ms: dict[str, list[float]]) -> None:
+    """Print a line a variant; the share is the median over the rounds, each beside the bare service's of that round.
+
+    Chunks that arrive together are read together, so a busy machine makes every variant cheaper: compare one round.
+    """
+    pace = f"a chunk every {pace_ms:g} ms" if pace_ms else "chunks as fast as they go"
+    print(f"service, {streaming.CHUNKS} chunks an answer, {pace}:")
+    for name, used in used_ms.items():
+        shares = [mine / bare - 1 for mine, bare in zip(used, used_ms["bare"], strict=True)]
+        figures = f"{per_s[name]:6.1f} requests/s, {statistics.median(used):5.1f} CPU ms a request"
+        print(f"  {name:43} {figures}, {statistics.median(shares):+.1%}")
+
+
+def installed(module: str) -> bool:
+    """Say whether a module can be imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def main() -> None:
     """Print the figures."""
     print(describe())
@@ -123,6 +245,9 @@ def main() -> None:
             bare = best_ns(read_async_streams(chunks, lambda it: it))
             ours = best_ns(read_async_streams(chunks, lambda it: stream(it, model="bench", span=INVALID_SPAN)))
             print(f"{kind} chunk, async: {ours - bare:.0f} ns added ({ours:.0f} ns against {bare:.0f} ns)")
+    imported_ms, begun_ms, grown_kb = import_costs()
+    print(f"import {imported_ms:.0f} ms, init {begun_ms:.0f} ms, {grown_kb / 1024:.1f} MB, all beyond the SDK's own")
+    services()
 
 
 if __name__ == "__main__":

@@ -152,6 +152,7 @@ def main() -> None:
         fill(data, spans=spans, until=until)
         direct = limits(data, until)
         collector = Collector(data)
+        collector.start()
         try:
             with through_api(collector.api_port, until) as ask:
                 for name, sql in QUESTIONS.items():
@@ -166,8 +167,7 @@ def main() -> None:
             print(f"  {READERS} readers beside that ingest     {shown(busy_reads)}, {len(busy_reads)} reads")
             print(f"resident set                       {collector.peak_mib():7.0f} MiB at most")
         finally:
-            collector.process.terminate()
-            collector.process.wait()
+            collector.end()
 
 
 if __name__ == "__main__":

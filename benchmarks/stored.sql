@@ -1,5 +1,5 @@
 -- Writes $spans spans that end at $until_us, 14 a request, a request every 6 ms, and the requests and calls that they became.
-insert into spans by name
+insert into spans_open by name
 select
     md5((i // 14)::varchar)::uuid as trace_id, hash(i) as span_id, if(i % 14 > 0, hash(i // 14 * 14), null) as parent_span_id,
     case i % 14 when 0 then 'POST /chat' when 7 then 'chat m' else 'work' end as name, 'INTERNAL' as kind,

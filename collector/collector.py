@@ -26,8 +26,12 @@ from .land.lander import Chore, Entry, Lander
 from .land.landing import Landing, landing_sql
 from .land.seen import Keys
 from .receive.batches import CONTENT_DROPPED, Batches
-from .receive.decode import DECODER
+from .receive.decoder import DECODER
 from .receive.intake import Intake, decode
+from .seal.forensics import Forensics
+from .seal.retention import Retention
+from .seal.sealer import Sealer, delete_unlisted
+from .seal.snapshot import Snapshots
 from .settings import CollectorSettings
 
 log: Final = logging.getLogger(__name__)
@@ -35,6 +39,7 @@ log: Final = logging.getLogger(__name__)
 JOURNAL: Final = "journal"
 ASSEMBLE_EVERY_S: Final = 2.0
 ALERT_EVERY_S: Final = 5.0
+SEAL_EVERY_S: Final = 60.0
 FORGET_EVERY_S: Final = 3600.0
 ERASE_EVERY_S: Final = 0.5
 PACK_EVERY_S: Final = 3600.0
@@ -59,21 +64,14 @@ class Collector:
         except BaseException:
             self._connection.close()
             raise
-        self.queries = _queries(self._connection, settings)
+        self.queries, self.snapshots = _queries(self._connection, settings), Snapshots(self._connection.cursor())
+        self._sealer = Sealer(self._connection, settings.data, seal_after=settings.seal_after)
         self.erasures = self._erasures()
         self.duty = Duty(self._connection, objectives, self.counters)
         unlanded = sum(entry.nbytes for entry in backlog)
         self._journal = Journal(self._folder, segment=segment, limits=_limits(settings), unlanded=unlanded)
         self.counters.journal.set_function(lambda: self._journal.unlanded_bytes)
-        self._lander = Lander(
-            landing,
-            load=self._load,
-            landed=lambda upto, nbytes: self._journal.landed(upto, nbytes=nbytes),
-            counters=self.counters,
-            chores=self._chores(),
-            queue_bytes=settings.queue_bytes,
-            backlog=backlog,
-        )
+        self._lander = self._make_lander(landing, backlog)
         self.intake = Intake(
             journal=self._journal,
             lander=self._lander,
@@ -84,6 +82,17 @@ class Collector:
         )
         self._journal.start()
         self._lander.start()
+
+    def _make_lander(self, landing: Landing, backlog: Sequence[Entry]) -> Lander:
+        return Lander(
+            landing,
+            load=self._load,
+            landed=lambda upto, nbytes: self._journal.landed(upto, nbytes=nbytes),
+            counters=self.counters,
+            chores=self._chores(),
+            queue_bytes=self._settings.queue_bytes,
+            backlog=backlog,
+        )
 
     @property
     def fault(self) -> str | None:
@@ -96,6 +105,7 @@ class Collector:
         self._journal.close()
         if self._lander.close(within_s=LAND_WITHIN_S):
             self._journal.discard()
+        self._sealer.abandon()
         self.duty.close()
         self.queries.close()
         self._connection.close()
@@ -103,6 +113,8 @@ class Collector:
     def _erasures(self) -> Erasures:
         return Erasures(
             self._connection,
+            self._settings.data,
+            abandon=lambda: self._sealer.abandon(),
             roll=lambda: self._journal.roll(),
             waits=lambda segment: self._lander.has_before(segment),
             discard=lambda segment: self._journal.discard_before(segment),
@@ -110,7 +122,10 @@ class Collector:
 
     def _chores(self) -> Sequence[Chore]:
         connection = self._connection
-        live, assembler = Live(connection), Assembler(connection, prices=self._settings.prices)
+        settings = self._settings
+        live, assembler = Live(connection), Assembler(connection, prices=settings.prices)
+        delete_unlisted(connection, settings.data)
+        retention = Retention(connection, settings.data, keep=settings.keep, counters=self.counters)
         return [
             *self.duty.chores(),
             Chore("running requests", ASSEMBLE_EVERY_S, live.tick),
@@ -123,6 +138,9 @@ class Collector:
                 share=0.1,  # 12 ms a series
             ),
             Chore("packing the roll-up", PACK_EVERY_S, lambda now: pack_rollup(connection, now)),
+            Chore("sealing", SEAL_EVERY_S, self._sealer.tick),
+            Chore("retention", SEAL_EVERY_S, retention.tick),
+            Chore("forensics", SEAL_EVERY_S, Forensics(connection, settings.data).tick),
             Chore(
                 "forgetting bodies",
                 FORGET_EVERY_S,

@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import duckdb
 
+from .land.database import is_lost
 from .land.forgetting import Forget, Forgotten, forget
 
 log: Final = logging.getLogger(__name__)
@@ -25,19 +27,23 @@ class _Asked:
 class Erasures:
     """Takes requests to forget from any thread; `run` is a chore of the lander's.
 
-    `roll()` begins a segment of the journal and returns its number, `waits(segment)` says whether a body from before it
-    has not landed, `discard(segment)` deletes what came before it.
+    `abandon()` lets go of what is being sealed, `roll()` begins a segment of the journal and returns its number,
+    `waits(segment)` says whether a body from before it has not landed, `discard(segment)` deletes what came before it.
     """
 
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
+        data: Path,
         *,
+        abandon: Callable[[], None],
         roll: Callable[[], int],
         waits: Callable[[int], bool],
         discard: Callable[[int], None],
     ) -> None:
         self._connection = connection
+        self._data = data
+        self._abandon = abandon
         self._roll = roll
         self._waits = waits
         self._discard = discard
@@ -65,12 +71,13 @@ class Erasures:
 
     def _forget(self, asked: _Asked, segment: int) -> None:
         try:
-            found = forget(self._connection, asked.what)
+            self._abandon()
+            found = forget(self._connection, asked.what, data=self._data)
             self._discard(segment)
         except (duckdb.Error, OSError) as error:
             log.error("forgetting failed: %s", error)
             asked.done.set_exception(error)
-            if isinstance(error, duckdb.FatalException):
+            if is_lost(error):
                 raise
         else:
             log.info("forgot %d traces, %d rows", found.traces, sum(found.rows.values()))

@@ -20,6 +20,7 @@ from .land.landing import Body, Landing
 from .receive.decode import BadBodyError
 from .receive.intake import decode
 from .receive.privacy import AS_JOURNALED
+from .seal.views import SEALED
 
 log = logging.getLogger(__name__)
 #: Nothing arrives any more: traces whose root never came are assembled too.
@@ -36,22 +37,37 @@ def open_offline(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     Raises QueryError without a database, or while a collector has it open. When the traces of the journal cannot be
     assembled, a warning says so and the rest is there.
     """
+    with offline_folder(data) as folder:
+        reader = FileReader(folder)
+        yield reader.connection
+        reader.connection.close()
+
+
+@contextmanager
+def offline_folder(data: Path) -> Iterator[Path]:
+    """Give a folder whose database has all of `data`: itself, or a copy into which the journal has landed.
+
+    Raises as `open_offline` does.
+    """
     reader = FileReader(data)
     records = list(_unlanded(data / JOURNAL, reader))
+    reader.connection.close()
     if not records:
-        yield reader.connection
+        yield data
         return
     with tempfile.TemporaryDirectory(prefix="tailbudget-") as folder:
+        copy = Path(folder)
         for file in data.glob(f"{DATABASE_NAME}*"):
-            shutil.copy(file, folder)
-        with open_database(Path(folder)) as connection:
+            shutil.copy(file, copy)
+        (copy / SEALED).symlink_to(data.resolve() / SEALED)
+        with open_database(copy) as connection:
             known = {row[0] for row in connection.execute("select digest from bodies").fetchall()}
             landing = Landing(connection)
             missing = [record for record in records if record.digest not in known]
             for at in range(0, len(missing), AT_ONCE):
                 landing.land([body for record in missing[at : at + AT_ONCE] for body in _body(record)])
             _assemble(connection)
-            yield connection
+        yield copy
 
 
 def _assemble(connection: duckdb.DuckDBPyConnection) -> None:

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import pyarrow as pa
+
 from tailbudget.instrument.errors import UserError
 
 from .api.http import ApiApp
+from .api.snapshots import SnapshotRoute
 from .collector import Collector
 from .forward import Forwarder
 from .receive.cors import Cors
@@ -36,6 +39,7 @@ def serve(settings: CollectorSettings) -> None:
     that another process has open, that a newer version wrote or that cannot be written. Raises it later when the data
     file fails for good, as DuckDB's does on a disk that fills up during a checkpoint: a new start recovers everything.
     """
+    pa.set_memory_pool(pa.system_memory_pool())  # gives back what landing frees: 290 MiB at full speed, not 330
     otlp = bind(settings.host, settings.http_port, setting="--http or TAILBUDGET_HTTP_PORT")
     with otlp, bind(settings.host, settings.api_port, setting="--api or TAILBUDGET_API_PORT") as api:
         rpc = GrpcPort(settings.host, settings.grpc_port, max_body_bytes=settings.max_body_bytes, tls=settings.tls)
@@ -98,6 +102,7 @@ async def _serve(
     for task in ending:
         task.cancel()
     collector.queries.interrupt()
+    collector.snapshots.stop()
     otlp.should_exit = reader.should_exit = True
     await asyncio.gather(*running, ports.rpc.stop(grace_s=GRACE_S))
     if fault := collector.fault:
@@ -124,6 +129,7 @@ def _api(collector: Collector, settings: CollectorSettings, *, ready: Callable[[
         token=settings.token,
         erase=collector.erasures.ask,
         fault=lambda: collector.fault,
+        snapshot=SnapshotRoute(collector.snapshots, settings.data, free_bytes=settings.free_bytes),
         deeds=collector.duty.routes,
     )
 

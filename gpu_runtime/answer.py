@@ -1,6 +1,7 @@
 """Turns one generation's tokens into the text that may be sent, and says when the answer is over."""
 
-from .scheduler import Finish, SamplingParams
+from .params import SamplingParams
+from .scheduler import Finish
 from .tokenizer import TextTokenizer
 
 

@@ -4,25 +4,37 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from .answer import Answer
+from .energy import EnergyAccountant
+from .kv import PAGE_TOKENS, Pages
 from .model import Llama, Segment
-from .sampling import Sampler
+from .reports import Counts, Delta, Observer
+from .sampling import Chosen, Sampler
 from .scheduler import End, Finish, Generation, Scheduler, Work
 from .settings import RuntimeSettings
+from .speculate import Drafter
 from .tokenizer import TextTokenizer
 
 logger = logging.getLogger(__name__)
+#: Weight of the newest request in the mean time of being served: the last ten count for two thirds.
+SERVED_SHARE = 0.1
+#: Rows of a step up to which guesses are checked along: beyond, a row costs as much as it brings.
+SPECULATE_ROWS = 4
 
 
 class EngineFullError(Exception):
-    """As many requests wait as the settings allow."""
+    """No room, or none before the request's deadline; `retry_s` is when there will be, as far as can be told."""
+
+    def __init__(self, message: str, *, retry_s: float) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
 
 
 class EngineStoppedError(Exception):
@@ -30,31 +42,17 @@ class EngineStoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class Delta:
-    """What one step added to one generation; the last one of a generation has `done`."""
-
-    generation: Generation
-    text: str
-    done: bool
-
-
-class Observer(Protocol):
-    """Who is told of the engine's work, in its thread."""
-
-    def decoding(self, change: int) -> None:
-        """Take note of `change` more (or fewer) decoding streams."""
-
-    def step(self, *, tokens: int, active_ns: int) -> None:
-        """Take note of a step: tokens decoded after first ones, and nanoseconds summed over the decoding streams."""
-
-    def finished(self, generation: Generation) -> None:
-        """Take note of a generation that is over, however it ended."""
-
-
-@dataclass(frozen=True)
 class _Voice:
     sampler: Sampler
     answer: Answer
+    unsent: list[Chosen] = field(default_factory=list)
+    drafter: Drafter = field(default_factory=Drafter)
+
+    def sent(self) -> tuple[Chosen, ...]:
+        """Return what no delta carried yet, once."""
+        chosen = tuple(self.unsent)
+        self.unsent.clear()
+        return chosen
 
 
 class Engine:
@@ -72,19 +70,31 @@ class Engine:
         observer: Observer,
         emit: Callable[[Sequence[Delta]], None],
     ) -> None:
-        self.context = min(settings.max_context, model.shape.max_context)
+        context = min(settings.max_context, model.shape.max_context)
+        pages = Pages(settings.kv_pages or settings.max_running * -(-context // PAGE_TOKENS))
+        self.context = min(context, pages.count * pages.size)
         self.step_delay_ms = settings.step_delay_ms
+        #: Told of every step; the default one is never told of a counter, and keeps nothing.
+        self.energy = EnergyAccountant()
+        self.counts = Counts()
         self._model = model
         self._tokenizer = tokenizer
         self._settings = settings
         self._observer = observer
         self._emit = emit
-        self._cache = model.cache(slots=settings.max_running, context=self.context)
-        self._scheduler = Scheduler(slots=settings.max_running, prefill_chunk=settings.prefill_chunk)
+        self._pages = pages
+        self._cache = model.cache(pages=pages.count, size=pages.size)
+        self._scheduler = Scheduler(
+            pages,
+            slots=settings.max_running,
+            prefill_chunk=settings.prefill_chunk,
+            prefix_cache=settings.prefix_cache,
+        )
         self._voices: dict[Generation, _Voice] = {}
         self._inbox: queue.SimpleQueue[Generation | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._deltas: list[Delta] = []
+        self._served_s = 0.0
         self._thread = threading.Thread(target=self._run, name="tailbudget-engine", daemon=True)
 
     @property
@@ -99,16 +109,17 @@ class Engine:
 
     @property
     def kv_used(self) -> float:
-        """Share of the KV cache that is in use, 0 to 1."""
-        return self._scheduler.used_positions / self._cache.capacity
+        """Share of the KV cache's pages that requests hold, 0 to 1; pages that are only kept do not count."""
+        return self._pages.held / self._pages.count
 
     def warm_up(self) -> None:
         """Run the shapes of real work once, so that the first request does not pay for what is made on first use."""
         torch.set_num_threads(1)
         rows = min(self._settings.prefill_chunk, self.context - 1)
-        self._model.forward([Segment(0, 0, [0] * rows)], self._cache, [0])
+        table = range(self._pages.needed(rows))
+        self._model.forward([Segment(table, 0, [0] * rows, 1)], self._cache)
         for count in range(1, self._settings.max_running + 1):
-            self._model.forward([Segment(slot, 0, [0]) for slot in range(count)], self._cache, range(count))
+            self._model.forward([Segment(table, 0, [0], 1)] * count, self._cache)
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -122,14 +133,29 @@ class Engine:
             self._thread.join()
 
     def submit(self, generation: Generation) -> None:
-        """Queue a generation that fits `context`; EngineFullError or, after `stop`, EngineStoppedError."""
+        """Queue a generation; EngineFullError, after `stop` EngineStoppedError, ValueError beyond `context` tokens."""
+        if len(generation.prompt) + generation.params.max_tokens > self.context:
+            raise ValueError(f"request {generation.id} needs more than {self.context} tokens")
         if self._stopping.is_set():
             raise EngineStoppedError("the server is shutting down")
         slots, places = self._settings.max_running, self._settings.max_waiting
+        wait_s = self.wait_s
         # Requests for which a slot is free count as running: they are only not admitted yet.
         if self.running + self.waiting >= slots + places:
-            raise EngineFullError(f"this server runs {slots} requests and queues {places}: all places are taken")
+            message = f"this server runs {slots} requests and queues {places}: all places are taken"
+            raise EngineFullError(message, retry_s=self._served_s / slots)
+        if generation.deadline_ns is not None:
+            left_s = (generation.deadline_ns - time.perf_counter_ns()) / 1e9
+            if wait_s and wait_s > left_s:
+                message = f"the wait would be about {wait_s:.1f} s and the deadline is in {max(0.0, left_s):.1f} s"
+                raise EngineFullError(message, retry_s=wait_s - left_s)
         self._inbox.put(generation)
+
+    @property
+    def wait_s(self) -> float:
+        """How long a request that came now would wait for its turn, from how long the last ones ran."""
+        ahead = self.running + self.waiting - self._settings.max_running + 1
+        return max(0, ahead) * self._served_s / self._settings.max_running
 
     def _run(self) -> None:
         torch.set_num_threads(1)
@@ -148,14 +174,28 @@ class Engine:
     def _receive(self) -> None:
         """Take in what was submitted; waits while there is nothing else to do."""
         idle = not self._scheduler.running and not self._scheduler.waiting and not self._stopping.is_set()
-        while idle or not self._inbox.empty():
-            generation = self._inbox.get()
-            idle = False
-            if generation is not None:
-                params = generation.params
-                sampler = Sampler(temperature=params.temperature, top_p=params.top_p, seed=params.seed)
-                self._voices[generation] = _Voice(sampler, Answer(self._tokenizer, params))
-                self._scheduler.add(generation)
+        if idle:
+            self._take_in(self._inbox.get())
+            self._gather()
+        while not self._inbox.empty():
+            self._take_in(self._inbox.get())
+
+    def _gather(self) -> None:
+        """Wait for others after a first request: nothing runs that a moment's patience could hold up."""
+        until_s = time.monotonic() + self._settings.batch_delay_ms / 1e3
+        while 0 < len(self._scheduler.waiting) < self._settings.max_running and not self._stopping.is_set():
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                break
+            with suppress(queue.Empty):
+                self._take_in(self._inbox.get(timeout=left_s))
+
+    def _take_in(self, generation: Generation | None) -> None:
+        """Let a generation wait for its turn; None only wakes the loop."""
+        if generation is not None:
+            sampler = Sampler(generation.params, prompt=generation.prompt)
+            self._voices[generation] = _Voice(sampler, Answer(self._tokenizer, generation.params))
+            self._scheduler.add(generation)
 
     def _step(self) -> None:
         for generation in self._scheduler.cancelled():
@@ -164,19 +204,39 @@ class Engine:
             generation.error = "the deadline that came with the request is over"
             self._end(generation, "deadline", at_ns=time.perf_counter_ns())
         work = self._scheduler.plan()
+        for generation in self._scheduler.preempted:
+            generation.preempted_at_ns = generation.preempted_at_ns or time.perf_counter_ns()
         if not work:
             return
-        self._begin(work)
+        work = self._drafted(work)
+        began_ns = self._begin(work)
+        self.energy.step_started()
         chosen = self._compute(work)
+        self.energy.step_ended({item.generation.id: item.count for item in work})
         if self.step_delay_ms and any(item.generation.decoding for item in work):
             self._stopping.wait(self.step_delay_ms / 1e3)
         # After the tokens have reached the host: one stamp for all that this step did.
         now_ns = time.perf_counter_ns()
+        self._count(work, chosen, now_ns - began_ns)
         self._account(chosen, now_ns)
-        for generation, token in chosen.items():
-            self._extend(generation, token, now_ns)
+        for generation, tokens in chosen.items():
+            self._extend(generation, tokens, now_ns)
 
-    def _begin(self, work: Sequence[Work]) -> None:
+    def _drafted(self, work: list[Work]) -> list[Work]:
+        """Return the work with guesses added to the decoding streams, where few enough rows leave the time for it."""
+        if not self._settings.speculate or sum(item.count for item in work) > SPECULATE_ROWS:
+            return work
+        return [self._guessed(item) if item.generation.decoding and item.samples else item for item in work]
+
+    def _guessed(self, item: Work) -> Work:
+        generation = item.generation
+        most = min(self._settings.speculate, self._scheduler.room(generation))
+        drafter = self._voices[generation].drafter
+        draft = drafter.draft(generation.tokens(0, generation.length), most) if most > 0 else ()
+        return replace(item, draft=draft)
+
+    def _begin(self, work: Sequence[Work]) -> int:
+        """Stamp those whose prompt begins with this step; returns when that is."""
         now_ns = time.perf_counter_ns()
         kv_used = self.kv_used
         for item in work:
@@ -184,14 +244,15 @@ class Engine:
             generation.prefill_ns = generation.prefill_ns or now_ns
             generation.batch_peak = max(generation.batch_peak, len(work))
             generation.kv_peak = max(generation.kv_peak, kv_used)
+        return now_ns
 
-    def _compute(self, work: Sequence[Work]) -> dict[Generation, int]:
+    def _compute(self, work: Sequence[Work]) -> dict[Generation, list[int]]:
         """Return the new tokens of a step. When a batch fails each member is tried alone: only the culprit ends."""
         try:
             return self._forward(work)
         except Exception:
             logger.exception("a batch of %d failed: trying its requests one by one", len(work))
-        chosen: dict[Generation, int] = {}
+        chosen: dict[Generation, list[int]] = {}
         for item in work:
             try:
                 chosen |= self._forward([item])
@@ -201,45 +262,80 @@ class Engine:
                 self._end(item.generation, "error", at_ns=time.perf_counter_ns())
         return chosen
 
-    def _forward(self, work: Sequence[Work]) -> dict[Generation, int]:
-        segments = [_segment(item) for item in work]
-        wanted = [index for index, item in enumerate(work) if item.samples]
-        logits = self._model.forward(segments, self._cache, wanted)
-        chosen = {
-            work[index].generation: self._choose(work[index], row) for index, row in zip(wanted, logits, strict=True)
-        }
+    def _forward(self, work: Sequence[Work]) -> dict[Generation, list[int]]:
+        logits = self._model.forward([_segment(item) for item in work], self._cache)
+        sampling = [item for item in work if item.samples]
+        rows = logits.split_with_sizes([1 + len(item.draft) for item in sampling])
+        chosen = {item.generation: self._choose(item, part) for item, part in zip(sampling, rows, strict=True)}
         self._scheduler.advance(work)
         return chosen
 
-    def _choose(self, item: Work, logits: Tensor) -> int:
-        return self._voices[item.generation].sampler.choose(logits)
+    def _choose(self, item: Work, logits: Tensor) -> list[int]:
+        """Return the next tokens: one, and one more for each guess that is what would have been chosen anyway."""
+        voice = self._voices[item.generation]
+        chosen: list[int] = []
+        for row, guess in zip(logits, (*item.draft, None), strict=True):
+            token = voice.sampler.choose(row)
+            chosen.append(token)
+            if report := voice.sampler.report(token, row):
+                voice.unsent.append(report)
+            if token != guess:
+                break
+        if drafted := len(item.draft):
+            accepted = len(chosen) - 1
+            voice.drafter.checked(drafted=drafted, accepted=accepted, length=item.generation.length)
+            self.counts.drafts += drafted
+            self.counts.accepted += accepted
+        return chosen
 
-    def _account(self, chosen: dict[Generation, int], now_ns: int) -> None:
+    def _count(self, work: Sequence[Work], chosen: Mapping[Generation, list[int]], step_ns: int) -> None:
+        counts, scheduler, tokens = self.counts, self._scheduler, sum(item.count for item in work)
+        counts.steps += 1
+        counts.step_ns += step_ns
+        counts.step_tokens += tokens
+        counts.generation_tokens += sum(map(len, chosen.values()))
+        counts.prompt_tokens += tokens - sum(generation.decoding for generation in chosen)
+        counts.preemptions = scheduler.preemptions
+        counts.prefix_queries, counts.prefix_hits = scheduler.prefix_queries, scheduler.prefix_hits
+
+    def _account(self, chosen: dict[Generation, list[int]], now_ns: int) -> None:
         """Tell the observer how long the decoding streams took for this step's tokens, the delay included."""
         decoded = [generation for generation in chosen if generation.decoding]
         if decoded:
-            self._observer.step(tokens=len(decoded), active_ns=sum(now_ns - each.last_ns for each in decoded))
+            tokens = sum(len(chosen[each]) for each in decoded)
+            self._observer.step(tokens=tokens, active_ns=sum(now_ns - each.token_ns[-1] for each in decoded))
 
-    def _extend(self, generation: Generation, token: int, now_ns: int) -> None:
-        generation.output.append(token)
-        generation.last_ns = now_ns
+    def _extend(self, generation: Generation, tokens: Sequence[int], now_ns: int) -> None:
+        _resumed(generation, now_ns)
         if generation.first_token_ns is None:
             generation.first_token_ns = now_ns
             self._observer.decoding(1)
-        text, finish = self._voices[generation].answer.feed(token)
-        if finish:
-            self._end(generation, "complete", at_ns=now_ns, text=text, finish=finish)
-        elif text:
-            self._deltas.append(Delta(generation, text, done=False))
+        voice = self._voices[generation]
+        sent = ""
+        for token in tokens:
+            generation.output.append(token)
+            generation.token_ns.append(now_ns)
+            text, finish = voice.answer.feed(token)
+            sent += text
+            if finish:
+                self._end(generation, "complete", at_ns=now_ns, text=sent, finish=finish)
+                return
+        self._scheduler.computed(generation, len(tokens) - 1)
+        if sent:
+            self._deltas.append(Delta(generation, sent, done=False, chosen=voice.sent()))
 
     def _end(
         self, generation: Generation, end: End, *, at_ns: int, text: str = "", finish: Finish | None = None
     ) -> None:
         generation.end, generation.finish, generation.ended_ns = end, finish, at_ns
         generation.kv_peak = max(generation.kv_peak, self.kv_used)
+        _resumed(generation, at_ns)
+        if end == "complete" and generation.prefill_ns is not None:
+            served_s = (at_ns - generation.prefill_ns) / 1e9
+            self._served_s += SERVED_SHARE * (served_s - self._served_s) if self._served_s else served_s
         self._scheduler.remove(generation)
-        self._voices.pop(generation, None)
-        self._deltas.append(Delta(generation, text, done=True))
+        voice = self._voices.pop(generation)
+        self._deltas.append(Delta(generation, text, done=True, chosen=voice.sent()))
         if generation.first_token_ns is not None:
             self._observer.decoding(-1)
         self._observer.finished(generation)
@@ -255,8 +351,14 @@ class Engine:
             self._emit(deltas)
 
 
+def _resumed(generation: Generation, now_ns: int) -> None:
+    """Book the time since a generation gave its pages up, if it did."""
+    if generation.preempted_at_ns is not None:
+        generation.preempted_ns += now_ns - generation.preempted_at_ns
+        generation.preempted_at_ns = None
+
+
 def _segment(item: Work) -> Segment:
     generation = item.generation
-    if generation.slot is None:
-        raise RuntimeError(f"request {generation.id} is planned without a slot")
-    return Segment(generation.slot, generation.computed, generation.tokens(generation.computed, item.count))
+    tokens = [*generation.tokens(generation.computed, item.count), *item.draft]
+    return Segment(generation.pages, generation.computed, tokens, tail=1 + len(item.draft) if item.samples else 0)

@@ -11,32 +11,42 @@ from prometheus_client import CollectorRegistry
 from starlette.responses import Response
 
 from . import models
-from .engine import Delta, Engine, EngineFullError, EngineStoppedError
+from .doors import Doors, whole_s
+from .engine import Engine, EngineFullError, EngineStoppedError
+from .messages import RequestError
 from .model import Llama
 from .points import Point
-from .protocol import Asked, RequestError
+from .protocol import Asked
 from .reply import Deltas, Reply
+from .reports import Delta
 from .scheduler import Generation
 from .settings import RuntimeSettings
-from .telemetry import Telemetry, live_gauges
+from .telemetry import Telemetry
+from .tenants import Tenant
 from .tokenizer import ChatTemplateError, TextTokenizer
+from .vitals import LiveFigures, Vitals
+from .watch import GpuWatch, gpu_of
 from .weights import ModelFile
 
+#: When to come back where no rate is known yet.
 RETRY_S = 2
 
 
 class Runtime:
     """The server's state: the engine once it is loaded, and who waits for which generation."""
 
-    def __init__(self, settings: RuntimeSettings, path: Path, *, address: str) -> None:
+    def __init__(self, settings: RuntimeSettings, path: Path, *, address: str, watch: GpuWatch | None = None) -> None:
         self.settings = settings
         self.path = path
         self.name = settings.served_name or (settings.model if settings.model in models.CATALOG else path.stem)
         self.address = address
         self.created_s = int(time.time())
         self.registry = CollectorRegistry()
+        self._watch = watch or GpuWatch()
         self.engine: Engine | None = None
         self._tokenizer: TextTokenizer | None = None
+        self._vitals: Vitals | None = None
+        self._doors = Doors(settings.api_keys)
         self._streams: dict[Generation, Deltas] = {}
 
     async def load(self) -> None:
@@ -46,7 +56,7 @@ class Runtime:
         def emit(deltas: Sequence[Delta]) -> None:
             loop.call_soon_threadsafe(self._deliver, deltas)
 
-        telemetry = Telemetry(model=self.name, server_address=self.address, registry=self.registry)
+        telemetry = Telemetry(model=self.name, server_address=self.address, registry=self.registry, watch=self._watch)
 
         def build() -> tuple[Engine, TextTokenizer]:
             torch.set_num_threads(1)
@@ -55,21 +65,19 @@ class Runtime:
             model = Llama(file, dtype=getattr(torch, self.settings.dtype))
             engine = Engine(model, tokenizer=tokenizer, settings=self.settings, observer=telemetry, emit=emit)
             engine.warm_up()
+            self._watch.gpu = gpu_of(model.device)
+            engine.energy = self._watch.energy
             engine.start()
             return engine, tokenizer
 
         engine, self._tokenizer = await asyncio.to_thread(build)
-        live_gauges(self.registry, model=self.name, engine=engine)
+        self.registry.register(LiveFigures(engine, model=self.name))
+        self._vitals = Vitals(engine, model=self.name, address=self.address)
         self.engine = engine
 
     def points(self) -> Iterable[Point]:
         """Return the engine's state now, as metric points."""
-        if self.engine is None:
-            return
-        now_ns, instance = time.time_ns(), (("instance", self.address),)
-        yield Point("slo.engine.running", "{request}", self.engine.running, now_ns, instance)
-        yield Point("slo.engine.waiting", "{request}", self.engine.waiting, now_ns, instance)
-        yield Point("slo.engine.kv_used", "1", self.engine.kv_used, now_ns, instance)
+        return self._vitals.points() if self._vitals else ()
 
     async def close(self) -> None:
         """End every request and the engine."""
@@ -82,11 +90,20 @@ class Runtime:
             raise RequestError(f"{self.name} is being loaded", status=503, code="loading", retry_s=RETRY_S)
         return self.engine
 
+    def tokenizer(self) -> TextTokenizer:
+        """Return the tokenizer; RequestError 503 while the model loads."""
+        self.ready()
+        if self._tokenizer is None:
+            raise RuntimeError("the engine is ready and its tokenizer is not")
+        return self._tokenizer
+
+    def caller(self, authorization: str) -> Tenant:
+        """Return who asks, by the header `authorization`; RequestError 401 for a stranger, 429 beyond the quota."""
+        return self._doors.caller(authorization, now_s=time.monotonic())
+
     async def encode(self, asked: Asked) -> Sequence[int]:
         """Return the prompt's token ids; RequestError for a chat that the template refuses or ids out of range."""
-        tokenizer = self._tokenizer
-        if tokenizer is None:
-            raise RequestError(f"{self.name} is being loaded", status=503, code="loading", retry_s=RETRY_S)
+        tokenizer = self.tokenizer()
         if not all(0 <= token < tokenizer.size for token in asked.ids):
             raise RequestError(f"prompt has ids outside 0 to {tokenizer.size - 1}", param="prompt")
         if asked.ids:
@@ -94,10 +111,10 @@ class Runtime:
         try:
             # In a worker: a prompt of megabytes takes seconds, and every stream goes through this event loop.
             if asked.chat:
-                return await asyncio.to_thread(tokenizer.encode_chat, asked.messages)
+                return await asyncio.to_thread(tokenizer.encode_chat, asked.messages, asked.tools)
             return await asyncio.to_thread(tokenizer.encode, asked.text)
         except ChatTemplateError as error:
-            raise RequestError(str(error), param="messages") from error
+            raise RequestError(str(error), param="tools" if asked.tools else "messages") from error
 
     def submit(self, generation: Generation, asked: Asked) -> Response:
         """Queue a generation; returns the response that carries its answer. RequestError 503 when there is no room."""
@@ -107,10 +124,17 @@ class Runtime:
             self.ready().submit(generation)
         except (EngineFullError, EngineStoppedError) as error:
             del self._streams[generation]
-            raise RequestError(str(error), status=503, code="overloaded", retry_s=RETRY_S) from error
-        return Reply(generation, asked, deltas=deltas, forget=partial(self._streams.__delitem__, generation))
+            retry_s = error.retry_s if isinstance(error, EngineFullError) else RETRY_S
+            raise RequestError(
+                str(error), status=503, code="overloaded", retry_s=whole_s(retry_s or RETRY_S)
+            ) from error
+        self._doors.spent(generation, requests=1, tokens=len(generation.prompt))
+        forget = partial(self._streams.__delitem__, generation)
+        return Reply(generation, asked, deltas=deltas, tokenizer=self.tokenizer(), forget=forget)
 
     def _deliver(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:
+            if delta.done:
+                self._doors.spent(delta.generation, tokens=len(delta.generation.output))
             if waiting := self._streams.get(delta.generation):
                 waiting.put_nowait(delta)

@@ -1,31 +1,118 @@
-"""The memory of keys and values: one pool, one stretch of `context` positions for each running sequence."""
+"""Pages of the KV cache: who holds them, which tokens they already contain, which go first when room is needed."""
 
-import torch
-from torch import Tensor
+import re
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import blake2b
 
-from .weights import Shape
+#: Tokens of a page on CPU; FlashAttention's paged kernels want 256.
+PAGE_TOKENS = 16
+#: Share of all pages that is given up at once when none is free, so that free pages lie side by side.
+GIVEN_UP_SHARE = 16
 
 
-class KVCache:
-    """Keys and values of `slots` sequences; memory is taken from the system only where something was written."""
+class Pages:
+    """Reference-counted pages of equal size; pure bookkeeping, the tensors are elsewhere.
 
-    def __init__(self, shape: Shape, *, slots: int, context: int, dtype: torch.dtype) -> None:
-        self.slots, self.context = slots, context
-        size = (shape.layers, slots * context, shape.kv_heads, shape.head_dim)
-        self.keys = torch.empty(size, dtype=dtype)
-        self.values = torch.empty(size, dtype=dtype)
+    A page is free, held by one or more sequences, or idle: held by none, but kept because its tokens may come again.
+    Idle pages are given up in the order in which they were last used.
+    """
+
+    def __init__(self, count: int, *, size: int = PAGE_TOKENS) -> None:
+        self.count, self.size = count, size
+        self._holders = [0] * count
+        self._taken = bytearray(count)
+        self._free = count
+        self._page_of: dict[bytes, int] = {}
+        self._content: dict[int, bytes] = {}
+        self._idle: OrderedDict[int, None] = OrderedDict()
 
     @property
-    def capacity(self) -> int:
-        """Positions in all."""
-        return self.slots * self.context
+    def available(self) -> int:
+        """Pages that can be had: the free and the idle ones."""
+        return self._free + len(self._idle)
 
-    def rows(self, slot: int, start: int, count: int) -> range:
-        """Return the rows of the pool that hold `count` positions of a slot from `start` on."""
-        first = slot * self.context + start
-        return range(first, first + count)
+    @property
+    def held(self) -> int:
+        """Pages that some sequence holds."""
+        return self.count - self.available
 
-    def upto(self, slot: int, length: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Return keys and values of the first `length` positions of a slot, [length, kv_heads, head_dim] a layer."""
-        first = slot * self.context
-        return self.keys[:, first : first + length].unbind(0), self.values[:, first : first + length].unbind(0)
+    def needed(self, tokens: int) -> int:
+        """Return how many pages so many tokens fill."""
+        return -(-tokens // self.size)
+
+    def chain(self, tokens: Sequence[int], known: list[bytes]) -> None:
+        """Extend `known`, one digest for each full page of `tokens`; a digest stands for all tokens up to its end."""
+        for start in range(len(known) * self.size, len(tokens) - self.size + 1, self.size):
+            content = array("q", tokens[start : start + self.size]).tobytes()
+            known.append(blake2b(content, key=known[-1] if known else b"", digest_size=16).digest())
+
+    def find(self, chain: Sequence[bytes]) -> list[int]:
+        """Return the pages that hold the longest known beginning of a chain."""
+        found: list[int] = []
+        for digest in chain:
+            if digest not in self._page_of:
+                break
+            found.append(self._page_of[digest])
+        return found
+
+    def suffice(self, found: Sequence[int], more: int) -> bool:
+        """Return whether `more` pages can be had beside the `found` ones: an idle one cannot be both."""
+        return more <= self.available - sum(page in self._idle for page in found)
+
+    def hold(self, found: Sequence[int]) -> None:
+        """Add a holder to pages that `find` returned."""
+        for page in found:
+            self._holders[page] += 1
+            self._idle.pop(page, None)
+
+    def extend(self, table: list[int], count: int) -> None:
+        """Append `count` pages to a sequence's table, next to its last page where they are free.
+
+        Attention reads neighbouring pages in place and must copy others together. RuntimeError when too few are left.
+        """
+        if count > self.available:
+            raise RuntimeError(f"{count} pages are needed and {self.available} can be had: ask `suffice` first")
+        if self._free < count:
+            self._give_up(max(count - self._free, self.count // GIVEN_UP_SHARE))
+        while count:
+            page = table[-1] + 1 if table else self.count
+            if page >= self.count or self._taken[page]:
+                page = self._start(count)
+            self._taken[page] = 1
+            self._free -= 1
+            self._holders[page] = 1
+            table.append(page)
+            count -= 1
+
+    def publish(self, page: int, digest: bytes) -> None:
+        """Make a full page findable, unless another one already holds the same."""
+        if digest not in self._page_of and page not in self._content:
+            self._page_of[digest] = page
+            self._content[page] = digest
+
+    def release(self, table: list[int]) -> None:
+        """Let go of a sequence's pages and empty its table. The end of a text goes before its beginning."""
+        while table:
+            page = table.pop()
+            self._holders[page] -= 1
+            if self._holders[page]:
+                continue
+            if page in self._content:
+                self._idle[page] = None
+            else:
+                self._taken[page] = 0
+                self._free += 1
+
+    def _give_up(self, count: int) -> None:
+        for _ in range(min(count, len(self._idle))):
+            page, _none = self._idle.popitem(last=False)
+            del self._page_of[self._content.pop(page)]
+            self._taken[page] = 0
+            self._free += 1
+
+    def _start(self, count: int) -> int:
+        """Return where `count` new pages begin: in the longest free stretch, with room before and after to grow."""
+        start, end = max((run.span() for run in re.finditer(rb"\0+", self._taken)), key=lambda span: span[1] - span[0])
+        return start + max(0, end - start - count) // 2 if start else 0

@@ -8,19 +8,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .attention import attend
+from .attention import KVCache, plan
 from .kernels import Linear, linear, tune
-from .kv import KVCache
 from .weights import ModelFile, Shape
 
 
 @dataclass(frozen=True)
 class Segment:
-    """New tokens of one sequence: where its KV lies, the first new position, the token ids."""
+    """New tokens of one sequence: the pages of its KV, the first new position, the token ids."""
 
-    slot: int
+    pages: Sequence[int]
     start: int
     tokens: Sequence[int]
+    #: How many of the last tokens are wanted with their logits.
+    tail: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Llama:
         self.layers = [_layer(file, index, dtype) for index in range(file.shape.layers)]
         self._norm = file.tensor("output_norm.weight").to(dtype)
         self._embedding = file.tensor("token_embd.weight").to(dtype)
+        self.device = self._embedding.device
         untied = linear(file, ["output.weight"], dtype=dtype) if "output.weight" in file else None
         self._head = untied or Linear.with_bytes(self._embedding)
         self._angles = _angles(file.shape)
@@ -51,32 +53,28 @@ class Llama:
             tune([role(layer) for layer in self.layers])
         tune([self._head])
 
-    def cache(self, *, slots: int, context: int) -> KVCache:
-        """Return an empty cache for `slots` sequences of up to `context` tokens."""
-        return KVCache(self.shape, slots=slots, context=context, dtype=self.dtype)
+    def cache(self, *, pages: int, size: int) -> KVCache:
+        """Return an empty cache of `pages` pages of `size` tokens."""
+        return KVCache(self.shape, pages=pages, size=size, dtype=self.dtype)
 
     @torch.inference_mode()
-    def forward(self, segments: Sequence[Segment], cache: KVCache, wanted: Sequence[int]) -> Tensor:
-        """Write the segments' keys and values; return float32 logits after the last token of the `wanted` segments."""
+    def forward(self, segments: Sequence[Segment], cache: KVCache) -> Tensor:
+        """Write the segments' keys and values; return float32 logits after each token of their tails, in order."""
         tokens = torch.tensor([token for segment in segments for token in segment.tokens])
-        spans, rows, positions = _rows(segments, cache)
+        tails, rows, positions = _rows(segments, cache)
         angles = self._angles[torch.tensor(positions)].unsqueeze(1)
         target = torch.tensor(rows)
-        history = [cache.upto(segment.slot, segment.start + len(segment.tokens)) for segment in segments]
+        spans = [(segment.start, segment.start + len(segment.tokens)) for segment in segments]
+        attend = plan(cache, [segment.pages for segment in segments], spans)
         hidden = self._embedding[tokens]
         for index, layer in enumerate(self.layers):
             query, key, value = self._project(layer, hidden, angles)
             cache.keys[index].index_copy_(0, target, key)
             cache.values[index].index_copy_(0, target, value)
-            mixed = [
-                attend(query[first:last], keys[index], values[index])
-                for (first, last), (keys, values) in zip(spans, history, strict=True)
-            ]
-            joined = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
-            hidden = hidden + layer.output(joined.flatten(1))
+            hidden = hidden + layer.output(attend(query, index).flatten(1))
             gate, up = layer.gate_up(self._normed(hidden, layer.feed_norm)).chunk(2, dim=-1)
             hidden = hidden + layer.down(functional.silu(gate).mul_(up))
-        last = hidden[torch.tensor([spans[index][1] - 1 for index in wanted], dtype=torch.long)]
+        last = hidden[torch.tensor(tails, dtype=torch.long)]
         return self._head(self._normed(last, self._norm)).float()
 
     def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
@@ -89,17 +87,17 @@ class Llama:
         return turned[:, : shape.heads], turned[:, shape.heads :], mixed[:, shape.heads + shape.kv_heads :]
 
 
-def _rows(segments: Sequence[Segment], cache: KVCache) -> tuple[list[tuple[int, int]], list[int], list[int]]:
-    """Return the span of each segment in the batch, and the cache row and the position of every token."""
-    spans: list[tuple[int, int]] = []
+def _rows(segments: Sequence[Segment], cache: KVCache) -> tuple[list[int], list[int], list[int]]:
+    """Return the indexes of the segments' tails in the batch, and the cache row and the position of every token."""
+    tails: list[int] = []
     rows: list[int] = []
     positions: list[int] = []
     for segment in segments:
         count = len(segment.tokens)
-        spans.append((len(rows), len(rows) + count))
-        rows.extend(cache.rows(segment.slot, segment.start, count))
+        rows.extend(cache.rows(segment.pages, segment.start, count))
         positions.extend(range(segment.start, segment.start + count))
-    return spans, rows, positions
+        tails.extend(range(len(rows) - segment.tail, len(rows)))
+    return tails, rows, positions
 
 
 def _angles(shape: Shape) -> Tensor:

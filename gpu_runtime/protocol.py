@@ -1,46 +1,48 @@
-"""The OpenAI HTTP protocol: what a request may say, and the bodies of answers, chunks and errors."""
+"""The OpenAI HTTP protocol: what a request may say; whatever it says wrong is named."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .scheduler import Generation, SamplingParams
+from .messages import RequestError, messages, tools, wrong
+from .params import SamplingParams
 
 JSON = dict[str, Any]
 #: OpenAI's default for /v1/completions; chats go on to the end of the context.
 COMPLETION_MAX_TOKENS = 16
+MAX_LOGPROBS = 20
 #: Parameters that are not built -> the values that ask for nothing. Anything else is refused, never silently dropped.
 NOTHING: dict[str, tuple[object, ...]] = {
     "n": (None, 1),
     "best_of": (None, 1),
     "echo": (None, False),
     "suffix": (None, ""),
-    "logprobs": (None, False, 0),
-    "top_logprobs": (None, 0),
-    "logit_bias": (None, {}),
-    "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0),
-    "tools": (None, []),
     "functions": (None, []),
+    "function_call": (None, "none", "auto"),
     "response_format": (None, {"type": "text"}),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+    "prediction": (None,),
+    "reasoning_effort": (None,),
+    "web_search_options": (None,),
+    "min_tokens": (None, 0),
 }
-
-
-class RequestError(Exception):
-    """A request that gets an error body; `str()` is its message."""
-
-    def __init__(
-        self, message: str, *, status: int = 400, param: str | None = None, code: str | None = None, retry_s: int = 0
-    ) -> None:
-        super().__init__(message)
-        self.status, self.param, self.code, self.retry_s = status, param, code, retry_s
-
-    @property
-    def body(self) -> JSON:
-        """The error as OpenAI's clients read it."""
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+#: Parameters that say who asks or how it is billed: no answer depends on them here.
+WITHOUT_EFFECT = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
+#: What a number may be: smallest and largest value, what is taken where it is missing.
+NUMBERS: dict[str, tuple[float, float, float]] = {
+    "temperature": (0.0, 2.0, 1.0),
+    "top_p": (1e-6, 1.0, 1.0),
+    "min_p": (0.0, 1.0, 0.0),
+    "presence_penalty": (-2.0, 2.0, 0.0),
+    "frequency_penalty": (-2.0, 2.0, 0.0),
+    "repetition_penalty": (0.01, 10.0, 1.0),
+}
+OTHERS = {
+    "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "seed", "stop", "ignore_eos", "top_k",
+    "logit_bias", "logprobs", "priority",
+}  # fmt: skip
+OF_CHATS = {"messages", "tools", "tool_choice", "parallel_tool_calls", "top_logprobs"}
+OF_COMPLETIONS = {"prompt"}
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,15 @@ class Asked:
     """A parsed request with one of `messages`, `text` and `ids`; `max_tokens` None goes on to the context's end."""
 
     model: str
-    messages: list[dict[str, str]]
+    messages: list[JSON]
+    tools: list[JSON]
     text: str
     ids: list[int]
     stream: bool
     include_usage: bool
     max_tokens: int | None
-    temperature: float
-    top_p: float
-    seed: int | None
-    stop: tuple[str, ...]
-    ignore_eos: bool
+    priority: int
+    sampling: SamplingParams
 
     @property
     def chat(self) -> bool:
@@ -75,67 +75,116 @@ class Asked:
                 param="messages" if self.chat else "prompt",
                 code="context_length_exceeded",
             )
-        return SamplingParams(wanted, self.temperature, self.top_p, self.seed, self.stop, self.ignore_eos)
+        return replace(self.sampling, max_tokens=wanted)
 
 
-def parse(body: object, *, chat: bool) -> Asked:
-    """Return what a request body asks for; RequestError names the parameter that is wrong."""
+def parse(body: object, *, chat: bool, vocabulary: int) -> Asked:
+    """Return what a request body asks for; RequestError names the parameter that is wrong or unknown."""
     if not isinstance(body, dict):
         raise RequestError("the body is no JSON object")
-    for name, harmless in NOTHING.items():
-        if body.get(name) not in harmless:
-            raise RequestError(f"{name} is {body[name]!r}: this server has no {name}, leave it out", param=name)
+    _check_names(body, chat=chat)
     limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
-    options = body.get("stream_options") or {}
     prompt = "" if chat else _prompt(body)
     return Asked(
         model=_text(body, "model"),
-        messages=_messages(body) if chat else [],
+        messages=messages(body) if chat else [],
+        tools=tools(body) if chat else [],
         text=prompt if isinstance(prompt, str) else "",
         ids=prompt if isinstance(prompt, list) else [],
         stream=_flag(body, "stream"),
-        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        include_usage=_includes_usage(body),
         max_tokens=_whole(body, limit, low=1, default=None if chat else COMPLETION_MAX_TOKENS),
-        temperature=_number(body, "temperature", low=0.0, high=2.0),
-        top_p=_number(body, "top_p", low=1e-6, high=1.0),
-        seed=_whole(body, "seed", low=-(2**63), default=None),
-        stop=_stop(body),
-        ignore_eos=_flag(body, "ignore_eos"),
+        priority=_whole(body, "priority", low=-100, high=100, default=None) or 0,
+        sampling=_sampling(body, chat=chat, vocabulary=vocabulary),
     )
 
 
-def _wrong(body: JSON, name: str, expected: str) -> RequestError:
-    given = repr(body[name])[:80] if name in body else "missing"
-    return RequestError(f"{name} is {given}: expected {expected}", param=name)
+def _check_names(body: JSON, *, chat: bool) -> None:
+    for name, harmless in NOTHING.items():
+        if body.get(name) not in harmless:
+            raise RequestError(f"{name} is {body[name]!r}: this server has no {name}, leave it out", param=name)
+    known = NOTHING.keys() | WITHOUT_EFFECT | NUMBERS.keys() | OTHERS | (OF_CHATS if chat else OF_COMPLETIONS)
+    for name in body:
+        if name not in known:
+            raise RequestError(
+                f"{name[:80]!r} is no parameter of this path: leave it out", param=name[:80], code="unknown_parameter"
+            )
+
+
+def _sampling(body: JSON, *, chat: bool, vocabulary: int) -> SamplingParams:
+    numbers = {name: _number(body, name) for name in NUMBERS}
+    return SamplingParams(
+        max_tokens=1,
+        seed=_whole(body, "seed", low=-(2**63), default=None),
+        stop=_stop(body),
+        ignore_eos=_flag(body, "ignore_eos"),
+        top_k=max(0, _whole(body, "top_k", low=-1, default=None) or 0),
+        logit_bias=_bias(body, vocabulary),
+        logprobs=_chat_logprobs(body) if chat else _whole(body, "logprobs", low=0, high=MAX_LOGPROBS, default=None),
+        **numbers,
+    )
+
+
+def _chat_logprobs(body: JSON) -> int | None:
+    wanted = _flag(body, "logprobs")
+    count = _whole(body, "top_logprobs", low=0, high=MAX_LOGPROBS, default=0) or 0
+    if count and not wanted:
+        raise RequestError(f"top_logprobs is {count}: it needs logprobs true", param="top_logprobs")
+    return count if wanted else None
+
+
+def _bias(body: JSON, vocabulary: int) -> tuple[tuple[int, float], ...]:
+    value = body.get("logit_bias") or {}
+    expected = f"token ids from 0 to {vocabulary - 1}, each with a number from -100 to 100"
+    if not isinstance(value, dict):
+        raise wrong(body, "logit_bias", expected)
+    for token, bias in value.items():
+        fits = token.isdecimal() and int(token) < vocabulary
+        if not fits or isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
+            raise wrong(body, "logit_bias", expected)
+    return tuple((int(token), float(bias)) for token, bias in value.items())
+
+
+def _includes_usage(body: JSON) -> bool:
+    options = body.get("stream_options")
+    if options is None:
+        return False
+    if not isinstance(options, dict) or not options.keys() <= {"include_usage", "include_obfuscation"}:
+        raise wrong(body, "stream_options", '{"include_usage": true}')
+    if not body.get("stream"):
+        raise RequestError("stream_options is set and stream is not: it is for streams only", param="stream_options")
+    return _flag(options, "include_usage")
 
 
 def _text(body: JSON, name: str) -> str:
     if not isinstance(body.get(name), str):
-        raise _wrong(body, name, "a string")
+        raise wrong(body, name, "a string")
     return str(body[name])
 
 
 def _flag(body: JSON, name: str) -> bool:
     if body.get(name) not in (None, False, True):
-        raise _wrong(body, name, "true or false")
+        raise wrong(body, name, "true or false")
     return bool(body.get(name))
 
 
-def _whole(body: JSON, name: str, *, low: int, default: int | None) -> int | None:
+def _whole(body: JSON, name: str, *, low: int, default: int | None, high: int | None = None) -> int | None:
     value = body.get(name)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise _wrong(body, name, f"an integer from {low} on")
+    above = high is not None and isinstance(value, int) and value > high
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or above:
+        raise wrong(body, name, f"an integer from {low} " + ("on" if high is None else f"to {high}"))
     return value
 
 
-def _number(body: JSON, name: str, *, low: float, high: float) -> float:
+def _number(body: JSON, name: str) -> float:
+    low, high, default = NUMBERS[name]
     value = body.get(name)
     if value is None:
-        return 1.0
+        return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise _wrong(body, name, f"a number from {low:g} to {high:g}")
+        raise wrong(body, name, f"a number from {low:g} to {high:g}")
     return float(value)
 
 
@@ -143,7 +192,7 @@ def _stop(body: JSON) -> tuple[str, ...]:
     value = body.get("stop") or []
     stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or len(stops) > 4 or not all(isinstance(stop, str) and stop for stop in stops):
-        raise _wrong(body, "stop", "a string or up to four strings")
+        raise wrong(body, "stop", "a string or up to four strings")
     return tuple(stops)
 
 
@@ -153,77 +202,4 @@ def _prompt(body: JSON) -> str | list[int]:
         return prompt
     if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
         return prompt
-    raise _wrong(body, "prompt", "a text or a list of token ids")
-
-
-def _messages(body: JSON) -> list[dict[str, str]]:
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise _wrong(body, "messages", "a list of messages")
-    return [_message(message, index) for index, message in enumerate(messages)]
-
-
-def _message(message: object, index: int) -> dict[str, str]:
-    name = f"messages[{index}]"
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise RequestError(f"{name} has no role: expected {{'role': ..., 'content': ...}}", param=name)
-    content = message.get("content") or ""
-    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-    typed = [part for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-    texts = [part["text"] for part in typed if isinstance(part.get("text"), str)]
-    if len(texts) != len(parts):
-        raise RequestError(f"{name} has content that is no text: this model reads text only", param=name)
-    return {"role": message["role"], "content": "".join(texts)}
-
-
-class Bodies:
-    """The JSON bodies of one answer, whole or in chunks."""
-
-    def __init__(self, generation: Generation, asked: Asked, *, created_s: int) -> None:
-        self._generation = generation
-        self._asked = asked
-        self._head: JSON = {"id": generation.id, "created": created_s, "model": asked.model}
-
-    def whole(self, text: str) -> JSON:
-        """Return the body of an answer that is not streamed."""
-        choice: JSON = {"index": 0, "logprobs": None, "finish_reason": self._generation.finish}
-        choice |= {"message": {"role": "assistant", "content": text}} if self._asked.chat else {"text": text}
-        kind = "chat.completion" if self._asked.chat else "text_completion"
-        return {**self._head, "object": kind, "choices": [choice], "usage": self.usage()}
-
-    def role(self) -> bytes:
-        """Return the chunk that opens a streamed chat: a role and no token."""
-        return self._event([self._choice({"role": "assistant", "content": ""}, None)])
-
-    def chunk(self, text: str, *, finish: str | None = None) -> bytes:
-        """Return the chunk of a piece of text, or of the end with its reason."""
-        if self._asked.chat:
-            return self._event([self._choice({"content": text} if text else {}, finish)])
-        return self._event([{"index": 0, "text": text, "logprobs": None, "finish_reason": finish}])
-
-    def closing(self) -> bytes:
-        """Return what follows the last chunk: the usage, if it was asked for, and the end mark."""
-        usage = self._event([], self.usage()) if self._asked.include_usage else b""
-        return usage + b"data: [DONE]\n\n"
-
-    def usage(self) -> JSON:
-        """Return the token counts; special tokens that the model generated count."""
-        prompt, answer = len(self._generation.prompt), len(self._generation.output)
-        counts = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
-        return {**counts, "prompt_tokens_details": {"cached_tokens": 0}}
-
-    @staticmethod
-    def _choice(delta: JSON, finish: str | None) -> JSON:
-        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-
-    def _event(self, choices: list[JSON], usage: JSON | None = None) -> bytes:
-        kind = "chat.completion.chunk" if self._asked.chat else "text_completion"
-        body = {**self._head, "object": kind, "choices": choices}
-        if self._asked.include_usage:
-            body["usage"] = usage
-        return event(body)
-
-
-def event(body: Mapping[str, Any]) -> bytes:
-    """Return a body as one server-sent event."""
-    return b"data: " + json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
+    raise wrong(body, "prompt", "a text or a list of token ids")

@@ -8,9 +8,13 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from .engine import Delta
-from .protocol import Asked, Bodies, RequestError, event
+from .bodies import Bodies, event
+from .messages import RequestError
+from .protocol import Asked
+from .reports import Delta
+from .sampling import Chosen
 from .scheduler import Generation
+from .tokenizer import TextTokenizer
 
 #: None: the client has left.
 Deltas = asyncio.Queue[Delta | None]
@@ -22,7 +26,15 @@ HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-cont
 class Reply(Response):
     """The response to one generation. However it ends, the engine learns of it and `forget` is called."""
 
-    def __init__(self, generation: Generation, asked: Asked, *, deltas: Deltas, forget: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        generation: Generation,
+        asked: Asked,
+        *,
+        deltas: Deltas,
+        tokenizer: TextTokenizer,
+        forget: Callable[[], None],
+    ) -> None:
         # Response.__init__ is for bodies that are known beforehand.
         self.background = None
         self._generation = generation
@@ -30,7 +42,7 @@ class Reply(Response):
         self._opens_with_role = asked.chat
         self._deltas = deltas
         self._forget = forget
-        self._bodies = Bodies(generation, asked, created_s=int(time.time()))
+        self._bodies = Bodies(generation, asked, created_s=int(time.time()), tokenizer=tokenizer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watcher = asyncio.create_task(self._watch(receive))
@@ -47,12 +59,13 @@ class Reply(Response):
         self._deltas.put_nowait(None)
 
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        text = ""
+        text, chosen = "", list[Chosen]()
         while (delta := await self._deltas.get()) is not None:
             text += delta.text
+            chosen += delta.chosen
             if delta.done:
                 error = _error(self._generation)
-                response = _refusal(error) if error else JSONResponse(self._bodies.whole(text))
+                response = _refusal(error) if error else JSONResponse(self._bodies.whole(text, chosen))
                 return await response(scope, receive, send)
         return None
 
@@ -72,7 +85,7 @@ class Reply(Response):
             await send(_part(b"".join(map(self._chunks, deltas)), more=not over))
 
     def _chunks(self, delta: Delta) -> bytes:
-        text = self._bodies.chunk(delta.text) if delta.text else b""
+        text = self._bodies.chunk(delta.text, chosen=delta.chosen) if delta.text or delta.chosen else b""
         if not delta.done:
             return text
         if error := _error(self._generation):

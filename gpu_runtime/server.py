@@ -28,11 +28,13 @@ from tailbudget.instrument.vocabulary import REMAINING_HEADER
 
 from . import models
 from .host import Runtime
+from .messages import RequestError
 from .nvml import GpuSampler
 from .points import PointSender, otlp_exporter
-from .protocol import RequestError, parse
+from .protocol import parse
 from .scheduler import Generation
 from .settings import LIMITS, RuntimeSettings, check
+from .watch import GpuWatch
 
 logger = logging.getLogger("tailbudget.gpu_runtime")
 SERVICE = "tailbudget-runtime"
@@ -58,7 +60,8 @@ class Endpoints:
     async def _complete(self, request: Request, *, chat: bool) -> Response:
         arrived_ns = time.perf_counter_ns()
         engine = self._runtime.ready()
-        asked = parse(await _json(request), chat=chat)
+        tenant = self._runtime.caller(request.headers.get("authorization", ""))
+        asked = parse(await _json(request), chat=chat, vocabulary=self._runtime.tokenizer().size)
         if asked.model != self._runtime.name:
             message = f"the model {asked.model!r} does not exist: this server has {self._runtime.name!r}"
             raise RequestError(message, status=404, param="model", code="model_not_found")
@@ -68,13 +71,22 @@ class Endpoints:
         remaining_ms = request.headers.get(REMAINING_HEADER, "").strip()
         deadline_ns = arrived_ns + int(remaining_ms) * 1_000_000 if remaining_ms.isdecimal() else None
         generation = Generation(
-            name, prompt, params, arrived_ns, trace_context=extract(request.headers), deadline_ns=deadline_ns
+            name,
+            prompt,
+            params,
+            arrived_ns,
+            trace_context=extract(request.headers),
+            deadline_ns=deadline_ns,
+            tenant=tenant,
+            # Nobody gets ahead of its tenant's place by asking.
+            priority=max(tenant.priority, asked.priority),
         )
         return self._runtime.submit(generation, asked)
 
-    async def models(self, _: Request) -> Response:
+    async def models(self, request: Request) -> Response:
         """GET /v1/models."""
         runtime = self._runtime
+        runtime.caller(request.headers.get("authorization", ""))
         model = {"id": runtime.name, "object": "model", "created": runtime.created_s, "owned_by": "tailbudget"}
         return JSONResponse({"object": "list", "data": [model]})
 
@@ -83,9 +95,12 @@ class Endpoints:
         ready = self._runtime.engine is not None
         return JSONResponse({"status": "ok" if ready else "loading"}, 200 if ready else 503)
 
-    async def metrics(self, _: Request) -> Response:
-        """GET /metrics in Prometheus' text format."""
-        return Response(generate_latest(self._runtime.registry), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics in Prometheus' text format; `?as=vllm` names everything as vLLM does, for its dashboards."""
+        text = generate_latest(self._runtime.registry)
+        if request.query_params.get("as") == "vllm":
+            text = text.replace(b"tailbudget:", b"vllm:")
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def control(self, request: Request) -> Response:
         """POST /control {"step_delay_ms": N}, from loopback only."""
@@ -206,14 +221,17 @@ def serve(settings: RuntimeSettings) -> None:
     path = models.resolve(settings.model)
     listener = _listen(settings)
     stop = _Stop()
-    tailbudget.init(SERVICE)
+    tailbudget.init(SERVICE, instrument_libraries=False)  # its spans are the engine's own
     points = PointSender(otlp_exporter(), resource=Resource.create({"service.name": SERVICE}))
     sampler = GpuSampler(points.add)
+    watch = GpuWatch(read=sampler.energy_j)
+    sampler.sinks.append(watch.add)
     try:
-        sampler.start()
+        if not sampler.start():
+            logger.info("no GPU is sampled: %s", sampler.problem)
         points.start()
         host, port = listener.getsockname()[:2]
-        asyncio.run(_serve(Runtime(settings, path, address=f"{host}:{port}"), listener, points, stop))
+        asyncio.run(_serve(Runtime(settings, path, address=f"{host}:{port}", watch=watch), listener, points, stop))
     finally:
         sampler.stop()
         points.stop()

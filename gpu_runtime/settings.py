@@ -14,6 +14,9 @@ LIMITS: dict[str, tuple[float, float, str]] = {
     "max_running": (1, 256, "requests"),
     "max_waiting": (1, 100_000, "requests"),
     "prefill_chunk": (1, 100_000, "tokens"),
+    "batch_delay_ms": (0, 10_000, "milliseconds"),
+    "speculate": (0, 15, "tokens"),
+    "kv_pages": (0, 10_000_000, "pages of 16 tokens"),
 }
 
 
@@ -22,9 +25,13 @@ class RuntimeSettings:
     """What `serve` needs to know; UserError when a value is out of its range.
 
     `model`: a name that `models.fetch` knows, or the path of a GGUF file. `step_delay_ms`: added to every step that
-    decodes. `control`: allows `POST /control` from loopback. The KV cache holds `max_running` x `max_context` tokens,
-    of which only what is used takes memory. `prefill_chunk`: prompt tokens a step, so that no prompt holds up the
+    decodes. `control`: allows `POST /control` from loopback. `kv_pages`: the KV cache in pages of 16 tokens, of which
+    only what is used takes memory; 0 holds `max_running` x `max_context` tokens. `prefix_cache`: keeps what ended
+    requests computed for those that begin alike. `prefill_chunk`: prompt tokens a step, so that no prompt holds up the
     running streams for longer than one chunk. `max_waiting`: beyond it a request is refused with 503.
+    `speculate`: how many tokens to guess a step from where the last ones stood before. `batch_delay_ms`: how long an
+    idle engine waits for more requests after the first. `api_keys`: a file of `tenants.load`; without one, everybody
+    may ask.
     """
 
     model: str = "smollm2"
@@ -39,6 +46,11 @@ class RuntimeSettings:
     max_running: int = 8
     max_waiting: int = 64
     prefill_chunk: int = 128
+    kv_pages: int = 0
+    prefix_cache: bool = True
+    batch_delay_ms: float = 0.0
+    speculate: int = 0
+    api_keys: str = ""
 
     def __post_init__(self) -> None:
         for name, (low, high, unit) in LIMITS.items():

@@ -2,23 +2,37 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import pairwise
 
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from tailbudget.instrument import providers, vocabulary
+from tailbudget.instrument.gaps import Gaps
 from tailbudget.instrument.metering import decode_meter
 
-from .engine import Engine
 from .scheduler import Generation
+from .watch import GpuWatch
 
 logger = logging.getLogger(__name__)
 PROVIDER = "tailbudget"
 #: Seconds; as vLLM's, but from 5 ms on, since theirs hide everything below 0.3 s.
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+GAP_BUCKETS_S = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0)
+TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
+#: Histogram of vLLM's -> what it measures of an ended request.
+SECONDS = {
+    "time_to_first_token_seconds": "From arrival to the first token.",
+    "e2e_request_latency_seconds": "From arrival to the last token.",
+    "request_queue_time_seconds": "Waiting, tokenising included.",
+    "request_prefill_time_seconds": "From the first prompt token computed to the first answer token.",
+    "request_decode_time_seconds": "From the first answer token to the last.",
+    "request_inference_time_seconds": "Prefill and decode.",
+    "request_time_per_output_token_seconds": "Decode divided by the tokens after the first.",
+}
 
 
 @dataclass(frozen=True)
@@ -47,8 +61,11 @@ def phases(generation: Generation) -> Phases:
 class Telemetry:
     """The engine's observer; every call costs plain integer work, but `finished`, which makes a span."""
 
-    def __init__(self, *, model: str, server_address: str, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, *, model: str, server_address: str, registry: CollectorRegistry, watch: GpuWatch | None = None
+    ) -> None:
         self._model = model
+        self._watch = watch or GpuWatch()
         self._meter = decode_meter(model=model, provider=PROVIDER, server_address=server_address, side="server")
         self._tracer = providers.tracer()
         self._figures = Figures(model, registry)
@@ -83,14 +100,17 @@ class Telemetry:
             context=context if isinstance(context, Context) else Context(),
             kind=SpanKind.SERVER,
             start_time=start_ns,
-            attributes=self._attributes(generation, found),
+            attributes={
+                **self._attributes(generation, found),
+                **self._watch.attributes(generation.id, start_ns, start_ns + found.total_ns),
+            },
         )
         if generation.end == "error":
             span.set_status(Status(StatusCode.ERROR, generation.error))
         span.end(end_time=start_ns + found.total_ns)
 
-    def _attributes(self, generation: Generation, found: Phases) -> dict[str, str | int | float | list[str]]:
-        attributes: dict[str, str | int | float | list[str]] = {
+    def _attributes(self, generation: Generation, found: Phases) -> dict[str, str | int | float | bytes | list[str]]:
+        attributes: dict[str, str | int | float | bytes | list[str]] = {
             vocabulary.TIME_IN_QUEUE: found.queue_ns / 1e9,
             vocabulary.TIME_IN_PREFILL: found.prefill_ns / 1e9,
             vocabulary.TIME_IN_DECODE: found.decode_ns / 1e9,
@@ -104,13 +124,20 @@ class Telemetry:
             "gen_ai.request.top_p": generation.params.top_p,
             "gen_ai.usage.input_tokens": len(generation.prompt),
             "gen_ai.usage.output_tokens": len(generation.output),
-            "gen_ai.usage.cache_read.input_tokens": 0,
+            "gen_ai.usage.cache_read.input_tokens": generation.cached,
             "slo.batch.size": generation.batch_peak,
             "slo.kv.usage": generation.kv_peak,
+            "slo.preemptions": generation.preemptions,
+            "slo.preempted_time": generation.preempted_ns / 1e9,
         }
         if generation.first_token_ns is not None:
             first_s = (found.queue_ns + found.prefill_ns) / 1e9
             attributes[vocabulary.ENGINE_TIME_TO_FIRST_TOKEN] = first_s
+            gaps = Gaps()
+            gaps.feed(generation.token_ns)
+            attributes |= {vocabulary.STREAM_CHUNKS: len(generation.token_ns), vocabulary.STREAM_GAPS: gaps.encode()}
+        if generation.tenant.name:
+            attributes[vocabulary.TENANT] = generation.tenant.name
         if generation.finish:
             attributes["gen_ai.response.finish_reasons"] = [generation.finish]
         if generation.end != "complete":
@@ -122,50 +149,40 @@ class Figures:
     """Prometheus figures under vLLM's names with our prefix, so that dashboards made for one need one replacement."""
 
     def __init__(self, model: str, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"tailbudget:{name}", text, ("model_name", *labels), registry=registry)
-
-        def seconds(name: str, text: str) -> Histogram:
-            histogram = Histogram(
-                f"tailbudget:{name}_seconds", text, ("model_name",), registry=registry, buckets=BUCKETS_S
-            )
-            return histogram.labels(model)
+        def histogram(name: str, text: str, buckets: Sequence[float] = BUCKETS_S) -> Histogram:
+            made = Histogram(f"tailbudget:{name}", text, ("model_name",), registry=registry, buckets=buckets)
+            return made.labels(model)
 
         self._model = model
-        self._prompt = counter("prompt_tokens", "Prompt tokens of ended requests.").labels(model)
-        self._generated = counter("generation_tokens", "Tokens generated by ended requests.").labels(model)
-        self._ended = counter("request_success", "Requests by how they ended.", "finished_reason")
-        self._first = seconds("time_to_first_token", "From arrival to the first token.")
-        self._total = seconds("e2e_request_latency", "From arrival to the last token.")
-        self._queue = seconds("request_queue_time", "Waiting, tokenising included.")
-        self._prefill = seconds(
-            "request_prefill_time", "From the first prompt token computed to the first answer token."
+        self._ended = Counter(
+            "tailbudget:request_success",
+            "Requests by how they ended.",
+            ("model_name", "finished_reason"),
+            registry=registry,
         )
-        self._decode = seconds("request_decode_time", "From the first answer token to the last.")
+        self._of_request = {name: histogram(name, text) for name, text in SECONDS.items()}
+        self._gaps = histogram("inter_token_latency_seconds", "From one token to the next.", GAP_BUCKETS_S)
+        self._prompt = histogram("request_prompt_tokens", "Prompt tokens of ended requests.", TOKEN_BUCKETS)
+        self._generated = histogram("request_generation_tokens", "Tokens of ended answers.", TOKEN_BUCKETS)
 
     def add(self, generation: Generation, found: Phases) -> None:
         """Count an ended generation."""
-        self._prompt.inc(len(generation.prompt))
-        self._generated.inc(len(generation.output))
         self._ended.labels(self._model, generation.finish or generation.end).inc()
-        self._total.observe(found.total_ns / 1e9)
-        self._queue.observe(found.queue_ns / 1e9)
-        self._prefill.observe(found.prefill_ns / 1e9)
-        self._decode.observe(found.decode_ns / 1e9)
+        self._prompt.observe(len(generation.prompt))
+        self._generated.observe(len(generation.output))
+        seconds = {
+            "e2e_request_latency_seconds": found.total_ns / 1e9,
+            "request_queue_time_seconds": found.queue_ns / 1e9,
+            "request_prefill_time_seconds": found.prefill_ns / 1e9,
+            "request_decode_time_seconds": found.decode_ns / 1e9,
+            "request_inference_time_seconds": (found.prefill_ns + found.decode_ns) / 1e9,
+        }
         if generation.first_token_ns is not None:
-            self._first.observe((found.queue_ns + found.prefill_ns) / 1e9)
-
-
-def live_gauges(registry: CollectorRegistry, *, model: str, engine: Engine) -> None:
-    """Add the gauges that are read from the engine whenever Prometheus asks."""
-    for name, (text, attribute) in LIVE.items():
-        gauge = Gauge(f"tailbudget:{name}", text, ("model_name",), registry=registry)
-        gauge.labels(model).set_function(partial(getattr, engine, attribute))
-
-
-#: Gauge -> its help and the engine's property.
-LIVE = {
-    "num_requests_running": ("Requests that hold a slot of the batch.", "running"),
-    "num_requests_waiting": ("Requests that wait for a slot.", "waiting"),
-    "kv_cache_usage_perc": ("Share of the KV cache in use, 0 to 1.", "kv_used"),
-}
+            seconds["time_to_first_token_seconds"] = (found.queue_ns + found.prefill_ns) / 1e9
+        if len(generation.output) > 1:
+            rest = len(generation.output) - 1
+            seconds["request_time_per_output_token_seconds"] = found.decode_ns / 1e9 / rest
+        for name, value in seconds.items():
+            self._of_request[name].observe(value)
+        for before_ns, after_ns in pairwise(generation.token_ns):
+            self._gaps.observe((after_ns - before_ns) / 1e9)

@@ -2,6 +2,7 @@
 
 import codecs
 import datetime
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -42,17 +43,22 @@ class TextTokenizer:
             }
         )
         self._template = _template(vocabulary.chat_template)
+        self._names_tools = "tools" in (vocabulary.chat_template or "")
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of `text`; a special token's own text becomes that token."""
         return self._start + self._encoder.encode(text, add_special_tokens=False).ids
 
-    def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+    def encode_chat(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Return the ids of a chat up to where the assistant answers; ChatTemplateError when it cannot be rendered."""
         if self._template is None:
             raise ChatTemplateError("this model's file has no chat template: use /v1/completions")
+        if tools and not self._names_tools:
+            raise ChatTemplateError("this model's chat template knows no tools: leave them out")
         try:
-            text = self._template.render(messages=list(messages), add_generation_prompt=True)
+            text = self._template.render(
+                messages=list(messages), add_generation_prompt=True, **({"tools": list(tools)} if tools else {})
+            )
         except jinja2.TemplateError as error:
             raise ChatTemplateError(f"the model's chat template refuses these messages: {error}") from error
         return self._encoder.encode(text, add_special_tokens=False).ids
@@ -61,6 +67,10 @@ class TextTokenizer:
         """Return the text of `ids` without special tokens."""
         pieces = self.pieces()
         return "".join([pieces.feed(index) for index in ids]) + pieces.flush()
+
+    def bytes_of(self, token: int) -> bytes:
+        """Return what a token writes, maybe a part of a character; nothing for one that steers the model."""
+        return self._bytes[token]
 
     def pieces(self) -> "Pieces":
         """Return a decoder for one stream of tokens."""
@@ -128,6 +138,8 @@ def _template(source: str | None) -> jinja2.Template | None:
     # A model's file is foreign code: the sandbox keeps its template from Python's internals.
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+    # jinja2's own escapes <, > and & for web pages, which no model was trained on.
+    environment.filters["tojson"] = _json
     try:
         return environment.from_string(source)
     except jinja2.TemplateError as error:
@@ -136,6 +148,10 @@ def _template(source: str | None) -> jinja2.Template | None:
 
 def _refuse(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _now(pattern: str) -> Any:

@@ -12,6 +12,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from . import providers
+from .budget import OverBudgetError
+from .caps import async_cap_of
 from .errors import UserError
 from .guard import Guard
 from .loop_lag import watch_loop
@@ -39,6 +41,13 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS
 #: closed by the event loop a few turns later. Nobody waits for it but the span, which then ends where the app did.
 LINGER_S = 2.0
 
+#: Where a hook puts the route that a framework matched: in the scope of ASGI, in the environment of WSGI.
+ROUTE = "tailbudget.route"
+#: In the scope of a connection that a middleware of ours has seen.
+SEEN = "tailbudget.seen"
+
+TEXT = (b"content-type", b"text/plain; charset=utf-8")
+
 guard = Guard("ASGIMiddleware")
 
 
@@ -46,18 +55,19 @@ class ASGIMiddleware:
     """Wraps an ASGI app; `budgets_ms` marks paths as requests, each with its budgets: milliseconds by name.
 
     An empty dict marks a path without budgets; a path may hold parameters, as in `/chats/{id}`. Other paths get a
-    plain SERVER span. Raises UserError for a budget that does not exist or is no positive number.
+    plain SERVER span. Where a total bites (`Budget(on_over=...)`) the app is cancelled when it is spent: the client
+    gets 504, or OverBudgetError breaks off an answer that has begun. Raises UserError for a budget that does not exist
+    or is no positive number.
     """
 
     def __init__(self, app: App, *, budgets_ms: Mapping[str, BudgetsMs] | None = None) -> None:
         self._app = app
-        self._exact: dict[str, BudgetsMs] = {}
-        self._patterns: list[tuple[re.Pattern[str], str, BudgetsMs]] = []
-        for path, budgets in (budgets_ms or {}).items():
-            _check(path, budgets)
-            self._exact[path] = budgets
-            if "{" in path:
-                self._patterns.append((_pattern(path), path, budgets))
+        self._marks = Marks(budgets_ms or {})
+
+    @property
+    def app(self) -> App:
+        """The app inside; middleware that looks for others of its kind asks for it."""
+        return self._app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; anything but HTTP passes through untouched."""
@@ -66,25 +76,57 @@ class ASGIMiddleware:
             await self._app(scope, receive, send)
             return
         try:
-            await self._app(scope, exchange.receive, exchange.send)
+            answered = await self._serve(scope, exchange)
         except BaseException as error:
             exchange.finish(error)
             raise
-        exchange.finish(None)
+        exchange.finish(answered)
 
-    def _begin(self, scope: Scope, receive: Receive, send: Send) -> "_Exchange | None":
-        with guard:
-            watch_loop()
-            route, budgets = self._marked(scope["path"])
-            return _Exchange(scope, receive, send, route, budgets)
+    async def _serve(self, scope: Scope, exchange: "_AsgiExchange") -> OverBudgetError | None:
+        """Run the app within the budget; returns what ended it, if the client has been told."""
+        cap = exchange.cap
+        if cap is None:
+            await self._app(scope, exchange.receive, exchange.send)
+            return None
+        try:
+            async with cap.around():
+                await self._app(scope, exchange.receive, exchange.send)
+        except OverBudgetError as over:
+            if exchange.begun:
+                raise
+            await exchange.send({"type": "http.response.start", "status": 504, "headers": [TEXT]})
+            await exchange.send({"type": "http.response.body", "body": b"the budget of this request is spent\n"})
+            return over
         return None
 
-    def _marked(self, path: str) -> tuple[str | None, BudgetsMs]:
+    def _begin(self, scope: Scope, receive: Receive, send: Send) -> "_AsgiExchange | None":
+        with guard:
+            watch_loop()
+            route, budgets = self._marks.of(scope["path"])
+            scope[SEEN] = True
+            return _AsgiExchange(scope, receive, send, route, budgets)
+        return None
+
+
+class Marks:
+    """Which paths are requests, and their budgets in milliseconds by name.
+
+    Raises UserError for a budget that does not exist or is no positive number.
+    """
+
+    def __init__(self, budgets_ms: Mapping[str, BudgetsMs]) -> None:
+        self._exact = dict(budgets_ms)
+        for path, budgets in self._exact.items():
+            _check(path, budgets)
+        self._patterns = [(_pattern(path), path) for path in self._exact if "{" in path]
+
+    def of(self, path: str) -> tuple[str | None, BudgetsMs]:
+        """Return the route and budgets of a path, None and none for one that is not marked."""
         if path in self._exact:
             return path, self._exact[path]
-        for pattern, route, budgets in self._patterns:
+        for pattern, route in self._patterns:
             if pattern.fullmatch(path):
-                return route, budgets
+                return route, self._exact[route]
         return None, {}
 
 
@@ -106,17 +148,16 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("[^/]+".join(re.escape(part) for part in parts))
 
 
-class _Exchange:
-    """One HTTP request and its answer."""
+class Exchange:
+    """One HTTP request and its answer; `scope` is ASGI's, or what of it a WSGI request has."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, route: str | None, budgets: BudgetsMs) -> None:
+    def __init__(self, scope: Scope, route: str | None, budgets: BudgetsMs) -> None:
         self._scope = scope
-        self._receive = receive
-        self._send = send
         self._route = route
         self._started_ns = time.perf_counter_ns()
         self._status = 0
         self._complete = False
+        self._ended = False
         self._left_ns: int | None = None
         self._first_byte_ns: int | None = None
         self._last_byte_ns: int | None = None
@@ -137,7 +178,7 @@ class _Exchange:
         if route is not None:
             self._state.set_budgets(budgets)
             self._state.hurry(self._header(REMAINING_HEADER))
-        self._activation = Activation(request_context(self._state, parent))
+        self.context = request_context(self._state, parent)
 
     def _described(self) -> tuple[Context | None, dict[str, AttributeValue]]:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._scope["headers"]}
@@ -150,9 +191,9 @@ class _Exchange:
         }
         if self._route is not None:
             attributes["http.route"] = self._route
-            attributes |= request_attributes(
-                self._route, tenant=None, request_id=headers.get("x-request-id"), context=parent
-            )
+        attributes |= request_attributes(
+            self._route or "", tenant=None, request_id=headers.get("x-request-id"), context=parent
+        )
         return parent, attributes
 
     def _header(self, name: str) -> str | None:
@@ -163,47 +204,28 @@ class _Exchange:
         name = self._route or str(attributes["http.request.method"])
         return providers.tracer().start_span(name, context=parent, kind=SpanKind.SERVER, attributes=attributes)
 
-    async def receive(self) -> Message:
-        """Hand on what the client sends; a disconnect before the answer is complete means that it left."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            self._leave()
-        return message
+    def answered(self, status: int) -> None:
+        """Take the status of the answer."""
+        self._status = status
 
-    async def send(self, message: Message) -> None:
-        """Send a part of the answer and stamp its first and last byte."""
-        try:
-            await self._send(message)
-        except OSError:
-            self._leave()
-            raise
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-        elif message["type"] == "http.response.body" and self._left_ns is None:
-            if message.get("body"):
+    def sent(self, body: bytes | None, *, more: bool) -> None:
+        """Stamp a part of the answer that went to the client."""
+        if self._left_ns is None:
+            if body:
                 self._last_byte_ns = time.perf_counter_ns()
                 self._first_byte_ns = self._first_byte_ns or self._last_byte_ns
-            self._complete = not message.get("more_body", False)
+            self._complete = not more
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Take note that the client is gone, unless it has the whole answer."""
         # Servers report a disconnect after a complete answer too: that is how they say that nothing more comes.
         if not self._complete and self._left_ns is None:
             self._left_ns = time.perf_counter_ns()
 
-    def finish(self, error: BaseException | None) -> None:
-        """End the request; after a client that left, once the streams that it wanted are closed."""
-        with guard:
-            self._activation.restore()
-            if self._left_ns is None or not self._own:
-                self._end(error)
-                return
-            returned_ns = time.time_ns()
-            loop = asyncio.get_running_loop()
-            ending = _Once(self._end)
-            timer = loop.call_later(LINGER_S, ending, error, returned_ns)
-            self._state.when_idle(lambda: _end_from_loop(loop, timer, lambda: ending(error)))
-
-    def _end(self, error: BaseException | None, end_time_ns: int | None = None) -> None:
+    def end(self, error: BaseException | None, end_time_ns: int | None = None) -> None:
+        if self._ended:
+            return
+        self._ended = True
         with guard:
             if route := self._framework_route():
                 self._span.update_name(f"{self._method()} {route}")
@@ -213,7 +235,7 @@ class _Exchange:
             if outcome == "error":
                 self._span.set_status(Status(StatusCode.ERROR))
                 self._span.set_attribute("error.type", error_type(error) if error else str(self._status))
-            if self._state.route:
+            if self._state.route or self._state.streamed:
                 self._state.finish(outcome)
             if self._own:
                 self._span.end(end_time_ns)
@@ -229,8 +251,9 @@ class _Exchange:
         return "rejected" if self._status >= 400 else "ok"
 
     def _framework_route(self) -> str | None:
-        """Return the template that Starlette or FastAPI matched, for paths that nobody marked."""
-        path = getattr(self._scope.get("route"), "path", None)
+        """Return the template that the framework matched, for paths that nobody marked."""
+        named = self._scope.get(ROUTE) or self._scope.get("path_template")  # ours, Litestar's
+        path = named or getattr(self._scope.get("route"), "path", None)  # Starlette's and FastAPI's
         return path if self._own and not self._state.route and isinstance(path, str) else None
 
     def _method(self) -> str:
@@ -245,6 +268,69 @@ class _Exchange:
         if self._status:
             attributes["http.response.status_code"] = self._status
         return attributes
+
+
+class _AsgiExchange(Exchange):
+    """An exchange whose messages pass through here."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, route: str | None, budgets: BudgetsMs) -> None:
+        super().__init__(scope, route, budgets)
+        self._receive = receive
+        self._send = send
+        self._activation = Activation(self.context)
+        #: The total, if it bites.
+        self.cap = async_cap_of(None, self._span)
+
+    @property
+    def begun(self) -> bool:
+        """Whether an answer has begun."""
+        return self._status > 0
+
+    async def receive(self) -> Message:
+        """Hand on what the client sends; a disconnect before the answer is complete means that it left."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.leave()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer and stamp its first and last byte."""
+        flowing = self._first_byte_ns and message.get("more_body")  # most parts of a stream: what each of them costs
+        if flowing and self._left_ns is None:
+            try:
+                await self._send(message)
+            except OSError:
+                self.leave()
+                raise
+            if message.get("body"):
+                self._last_byte_ns = time.perf_counter_ns()
+            return
+        if not self._own and message["type"] == "http.response.body" and not message.get("more_body", False):
+            # The span's owner, further out, may end it with the last message.
+            self.sent(message.get("body"), more=False)
+            self.end(None)
+        try:
+            await self._send(message)
+        except OSError:
+            self.leave()
+            raise
+        if message["type"] == "http.response.start":
+            self.answered(message["status"])
+        elif message["type"] == "http.response.body":
+            self.sent(message.get("body"), more=message.get("more_body", False))
+
+    def finish(self, error: BaseException | None) -> None:
+        """End the request; after a client that left, once the streams that it wanted are closed."""
+        with guard:
+            self._activation.restore()
+            if self._left_ns is None or not self._own:
+                self.end(error)
+                return
+            returned_ns = time.time_ns()
+            loop = asyncio.get_running_loop()
+            ending = _Once(self.end)
+            timer = loop.call_later(LINGER_S, ending, error, returned_ns)
+            self._state.when_idle(lambda: _end_from_loop(loop, timer, lambda: ending(error)))
 
 
 class _Once:

@@ -6,9 +6,9 @@ import inspect
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,6 +21,11 @@ from .vocabulary import MODEL_STAGES, OVER_ACTION, REMAINING_HEADER, STAGES, TOO
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: Says of a cap whether it has run out.
+RanOut = Callable[[], bool]
+#: The caps around this task or thread.
+_around: contextvars.ContextVar[tuple[RanOut, ...]] = contextvars.ContextVar("tailbudget-caps", default=())
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ class Cap:
         else:
             try:
                 async with asyncio.timeout(self.left_s) as timeout:
-                    return await work
+                    with _inside(timeout.expired):
+                        return await work
             except TimeoutError:
                 if not timeout.expired():
                     raise
@@ -72,11 +78,34 @@ class Cap:
             raise self.over()
         try:
             async with asyncio.timeout(self.left_s) as timeout:
-                yield
+                with _inside(timeout.expired):
+                    yield
         except TimeoutError:
             if timeout.expired():
                 raise self.over() from None
             raise
+
+
+@contextmanager
+def _inside(ran_out: RanOut) -> Iterator[None]:
+    before = _around.get()
+    _around.set((*before, ran_out))
+    try:
+        yield
+    finally:
+        _around.set(before)
+
+
+def caps_around() -> tuple[RanOut, ...]:
+    """Return the caps under which this runs."""
+    return _around.get()
+
+
+def cut_short(request: RequestState | None, caps: tuple[RanOut, ...]) -> bool:
+    """Say whether what ends now, having begun under these caps, was ended by a budget that bites."""
+    if any(ran_out() for ran_out in (*caps, *_around.get())):
+        return True
+    return request is not None and total_bites(request) and left_ms(request, "total") <= 0
 
 
 def limit_of(request: RequestState, name: str) -> float:
@@ -86,6 +115,11 @@ def limit_of(request: RequestState, name: str) -> float:
             return math.inf
         return convert(request.deadline_ns - request.started_ns, "ns", "ms")
     return request.budgets_ms.get(name, math.inf)
+
+
+def total_bites(request: RequestState) -> bool:
+    """Say whether somebody stops waiting when the total is spent: this service, or its caller."""
+    return request.hurried or policy_for(request.on_over, "total") != "record"
 
 
 def left_ms(request: RequestState, name: str) -> float:
@@ -133,6 +167,7 @@ def call_in_worker(cap: Cap, function: Callable[..., Any], *args: Any, **kwargs:
     if cap.left_s <= 0:
         return cap.answer()
     done: Future[Any] = Future()
+    given_up = threading.Event()
 
     def work() -> None:
         try:
@@ -141,12 +176,15 @@ def call_in_worker(cap: Cap, function: Callable[..., Any], *args: Any, **kwargs:
             done.set_exception(error)
 
     # A daemon, so that a function that never returns does not hold the process at its end.
-    threading.Thread(target=contextvars.copy_context().run, args=(work,), name="tailbudget-cap", daemon=True).start()
+    with _inside(given_up.is_set):
+        context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(work,), name="tailbudget-cap", daemon=True).start()
     try:
         return done.result(cap.left_s)
     except TimeoutError:
         if done.done():
             raise
+    given_up.set()
     return cap.answer()
 
 
@@ -187,8 +225,6 @@ def outgoing() -> Mapping[str, str]:
     It is relative, so that clocks need not agree. Empty where going over is only recorded.
     """
     request = current_request()
-    if request is None or request.deadline_ns is None:
-        return {}
-    if policy_for(request.on_over, "total") == "record" and not request.hurried:
+    if request is None or request.deadline_ns is None or not total_bites(request):
         return {}
     return {REMAINING_HEADER: str(int(remaining_ms()))}

@@ -24,16 +24,16 @@ class Reported:
 
     def take(self, message: Any) -> None:
         """Add what one chunk, or a whole answer, reports. Usage may come with every chunk: the largest count stays."""
-        self.response_id = self.response_id or _get(message, "id") or None
-        self.model = self.model or _get(message, "model") or None
-        for choice in _get(message, "choices") or ():
-            self.finish_reason = self.finish_reason or _get(choice, "finish_reason")
-        usage = _get(message, "usage")
+        self.response_id = self.response_id or field(message, "id") or None
+        self.model = self.model or field(message, "model") or None
+        for choice in field(message, "choices") or ():
+            self.finish_reason = self.finish_reason or field(choice, "finish_reason")
+        usage = field(message, "usage")
         if usage is not None:
-            self.input_tokens = _larger(self.input_tokens, _get(usage, "prompt_tokens"))
-            self.output_tokens = _larger(self.output_tokens, _get(usage, "completion_tokens"))
-            self.cached_tokens = _larger(
-                self.cached_tokens, _get(_get(usage, "prompt_tokens_details"), "cached_tokens")
+            self.input_tokens = larger(self.input_tokens, field(usage, "prompt_tokens"))
+            self.output_tokens = larger(self.output_tokens, field(usage, "completion_tokens"))
+            self.cached_tokens = larger(
+                self.cached_tokens, field(field(usage, "prompt_tokens_details"), "cached_tokens")
             )
 
 
@@ -70,20 +70,22 @@ def read_chat(chunk: Any) -> str | None:
 
 def _read_slowly(chunk: Any) -> str | None:
     hidden = False
-    for choice in _get(chunk, "choices") or ():
-        delta = _get(choice, "delta")
-        text = _get(delta, "content") or _get(delta, "refusal")
+    for choice in field(chunk, "choices") or ():
+        delta = field(choice, "delta")
+        text = field(delta, "content") or field(delta, "refusal")
         if text:
             return str(text)
-        hidden = hidden or any(_get(delta, name) for name in HIDDEN_TOKENS)
+        hidden = hidden or any(field(delta, name) for name in HIDDEN_TOKENS)
     return "" if hidden else None
 
 
-def _get(message: Any, name: str) -> Any:
+def field(message: Any, name: str) -> Any:
+    """Return a field of an SDK's object or of JSON, None where it is absent."""
     return message.get(name) if isinstance(message, dict) else getattr(message, name, None)
 
 
-def _larger(known: int | None, said: Any) -> int | None:
+def larger(known: int | None, said: Any) -> int | None:
+    """Return the larger of the counts; usage may come with every chunk."""
     if not isinstance(said, int):
         return known
     return said if known is None else max(known, said)

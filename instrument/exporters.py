@@ -19,10 +19,10 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import SpanProcessor
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from .errors import UserError
 from .guard import WINDOW_S
+from .losses import CountedQueue
 
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:4318"
 #: Requests are promised to be visible 5 s after their last span, of which the collector takes up to 4.
@@ -99,18 +99,17 @@ class Exports:
     def __init__(self, endpoint: str | None) -> None:
         self._endpoint = endpoint
         self._prompt: list[tuple[PromptSession, OTLPSpanExporter | OTLPMetricExporter | OTLPLogExporter]] = []
+        self._queues: list[CountedQueue] = []
         for name in LOGGERS:
             logging.getLogger(name).addFilter(_once_per_window)
 
     def span_processors(self) -> list[SpanProcessor]:
         """Return one batch processor an exporter."""
         delay_ms = None if "OTEL_BSP_SCHEDULE_DELAY" in os.environ else SPAN_DELAY_MS
-        return [
-            BatchSpanProcessor(
-                self._otlp(OTLPSpanExporter, "traces") if kind is None else kind(), schedule_delay_millis=delay_ms
-            )
-            for kind in _asked_for("traces")
-        ]
+        for kind in _asked_for("traces"):
+            exporter = self._otlp(OTLPSpanExporter, "traces") if kind is None else kind()
+            self._queues.append(CountedQueue(exporter, delay_ms=delay_ms))
+        return list(self._queues)
 
     def log_processors(self) -> list[LogRecordProcessor]:
         """Return one batch processor an exporter."""
@@ -133,6 +132,14 @@ class Exports:
             exporter = self._otlp(OTLPMetricExporter, "metrics", **_temporality()) if kind is None else kind()
             readers.append(PeriodicExportingMetricReader(exporter, export_interval_millis=interval_ms))
         return readers
+
+    def after_fork(self) -> None:
+        """Use connections of this process's own: the parent goes on with those that it opened."""
+        for queue in self._queues:
+            queue.after_fork()
+        for session, _ in self._prompt:
+            for prefix in ("http://", "https://"):
+                session.mount(prefix, requests.adapters.HTTPAdapter())
 
     def hurry(self) -> None:
         """Make whatever is sent from now on fail at once where no collector answers."""

@@ -4,15 +4,16 @@ import atexit
 import os
 import threading
 import uuid
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from opentelemetry import _logs, metrics, trace
 
-from . import metering, openai_sdk, providers
+from . import hooks, metering, propagation, providers
 from .errors import UserError
 from .guard import Guard
-from .running import Watch
+from .running import Watch, tell_all
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import LoggerProvider
@@ -23,26 +24,38 @@ if TYPE_CHECKING:
     from .exporters import Exports
 
 _lock = threading.Lock()
+_fork_seen = False
 _running: "_Running | None" = None
 #: Providers of ours that ended: a global one cannot be replaced in this process, but a later `init` may use another.
 _retired: list[object] = []
 
 
-def init(service: str | None = None, *, endpoint: str | None = None, prometheus: bool = False) -> None:
-    """Send this process's spans, metrics and running requests to a collector, and instrument the openai SDK.
+def init(
+    service: str | None = None,
+    *,
+    endpoint: str | None = None,
+    propagate_to: Sequence[str] | None = None,
+    instrument_libraries: bool = True,
+    prometheus: bool = False,
+) -> None:
+    """Send this process's spans, metrics and running requests to a collector, and hook the libraries that it uses.
 
     `service` names the service, else OTEL_SERVICE_NAME does. `endpoint` is the collector's base URL, else the
-    OTEL_EXPORTER_OTLP_* variables, else http://127.0.0.1:4318. The other OTEL_* variables hold too. A TracerProvider
-    that is already set is used as it is. With `prometheus` the metrics are in the default registry of prometheus-client
-    too, for a service that is scraped. A second call changes nothing. Raises UserError for a setting that cannot be.
+    OTEL_EXPORTER_OTLP_* variables, else http://127.0.0.1:4318. The other OTEL_* variables hold too. `propagate_to`
+    names the hosts that may see baggage and tenant (`*.example.internal`, `10.0.0.0/8`), else TAILBUDGET_PROPAGATE_TO
+    does, else it is loopback and private addresses; `traceparent` goes to every host. `instrument_libraries=False`
+    hooks nothing: then only what the code says itself is recorded. With `prometheus` the metrics are in the default
+    registry of prometheus-client too, for a service that is scraped. A TracerProvider that is already set is used as it
+    is. A second call changes nothing. Raises UserError for a setting that cannot be.
     """
     _check(service, endpoint)
+    propagation.use_hosts(None if propagate_to is None else tuple(propagate_to))
     global _running
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return
     with _lock, Guard("init"):
         if _running is None:
-            _running = _Running(service, endpoint, prometheus=prometheus)
+            _running = _Running(service, endpoint, instrument_libraries=instrument_libraries, prometheus=prometheus)
 
 
 @Guard("shutdown")
@@ -65,10 +78,28 @@ def _check(service: str | None, endpoint: str | None) -> None:
         raise UserError(f"endpoint is {endpoint!r}: expected the collector's base URL, such as 'http://127.0.0.1:4318'")
 
 
+def _watch_forks() -> None:
+    global _fork_seen
+    if not _fork_seen and hasattr(os, "register_at_fork"):
+        _fork_seen = True
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+@Guard("fork")
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    metering.after_fork()
+    if _running:
+        _running.after_fork()
+
+
 class _Running:
     """The providers that `init` made; None stands for one that was there before."""
 
-    def __init__(self, service: str | None, endpoint: str | None, *, prometheus: bool) -> None:
+    def __init__(
+        self, service: str | None, endpoint: str | None, *, instrument_libraries: bool, prometheus: bool
+    ) -> None:
         from .exporters import Exports  # the SDK is loaded by those who call `init`
 
         self._exports = Exports(endpoint)
@@ -78,15 +109,22 @@ class _Running:
         self._logger_provider = _logger_provider(self._exports, resource)
         providers.use(self._tracer_provider, self._meter_provider, self._logger_provider)
         metering.register()
-        openai_sdk.install()
+        if instrument_libraries:
+            hooks.install()
         self._watch = Watch()
         atexit.register(shutdown)
+        _watch_forks()
+
+    def after_fork(self) -> None:
+        """Go on in a forked worker; OpenTelemetry starts its threads there and names the instance anew by itself."""
+        self._exports.after_fork()
 
     def end(self) -> None:
         """Deliver the rest and close the providers."""
         atexit.unregister(shutdown)
-        openai_sdk.uninstall()
+        hooks.uninstall()
         self._watch.stop()
+        tell_all()
         self._exports.hurry()
         for provider in (self._tracer_provider, self._meter_provider, self._logger_provider):
             if provider:

@@ -3,6 +3,7 @@
 `slo.decode.*` says how fast tokens come while streams are decoding, `slo.requests.*` counts requests outside sampling.
 """
 
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from .vocabulary import (
     REQUESTS_ENDED,
     REQUESTS_OLDEST_AGE,
     REQUESTS_STARTED,
+    TELEMETRY_DROPPED,
     convert,
 )
 
@@ -105,6 +107,12 @@ class DecodeMeter:
         peak, self._peak = max(self._peak, now), now
         return peak
 
+    def after_fork(self) -> None:
+        """Watch no stream of the parent's."""
+        self._lock = threading.Lock()
+        self._watched.clear()
+        self._streams = self._peak = 0
+
     def _fold(self) -> None:
         while self._ended:
             stream = self._ended.popleft()
@@ -142,6 +150,11 @@ class RequestCounts:
                 ended = (route, "other", outcome)
             self.ended[ended] += 1
 
+    def after_fork(self) -> None:
+        """Count the requests of this process alone."""
+        self._lock = threading.RLock()
+        self.active.clear()
+
 
 _meters: dict[tuple[str, str, str, str], DecodeMeter] = {}
 request_counts = RequestCounts()
@@ -168,6 +181,14 @@ def register() -> None:
     _registered.add(meter)
     _register_decode(meter)
     _register_requests(meter)
+    _register_losses(meter)
+
+
+def after_fork() -> None:
+    """Forget what runs in the parent alone: its requests and streams end there."""
+    request_counts.after_fork()
+    for meter in _meters.values():
+        meter.after_fork()
 
 
 def _register_decode(meter: Meter) -> None:
@@ -213,6 +234,14 @@ def _register_requests(meter: Meter) -> None:
     meter.create_observable_counter(REQUESTS_ENDED, [ended], unit="{request}")
     meter.create_observable_gauge(REQUESTS_ACTIVE, [active], unit="{request}")
     meter.create_observable_gauge(REQUESTS_OLDEST_AGE, [oldest_age], unit="s")
+
+
+def _register_losses(meter: Meter) -> None:
+    def lost(_: CallbackOptions) -> Iterable[Observation]:
+        losses = sys.modules.get(f"{__package__}.losses")  # loaded by those alone who export
+        return [Observation(n, {"reason": reason}) for reason, n in losses.dropped.copy().items()] if losses else []
+
+    meter.create_observable_counter(TELEMETRY_DROPPED, [lost], unit="{span}")
 
 
 def _labels(route: str, tenant: str) -> Labels:

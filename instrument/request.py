@@ -55,6 +55,21 @@ class RequestState:
     is false for an HTTP request that is none of ours. Of requests inside of each other the outermost counts.
     """
 
+    #: Of the last model call that failed; a later call of another model is its fallback.
+    failed_model = ""
+    tool_rounds: int | None = None
+    last_beat_ns = 0
+    prompt_version = ""
+    retrieved_tokens = 0
+    outcome: Outcome | None = None
+    usable_ns: int | None = None
+    usable_source = ""
+    first_token_ns: int | None = None
+    final_ns: int | None = None
+    _lead_ns = 0
+    _open_streams = 0
+    _when_idle: Callable[[], None] | None = None
+
     def __init__(
         self,
         span: Span,
@@ -72,33 +87,30 @@ class RequestState:
         self.started_ns = started_ns
         self.route = route
         self.tenant = tenant
-        self.request_id = request_id
-        self.work: Work = Work(outer.work if outer else None)
-        self.budgets_ms: dict[str, float] = {}
-        self.on_over: Policies = outer.on_over if outer else "record"
-        self.tool_rounds: int | None = None
-        self.deadline_ns: int | None = outer.deadline_ns if outer else None
-        #: The caller said how long it waits.
-        self.hurried: bool = outer.hurried if outer else False
-        self.last_beat_ns = 0
-        self.prompt_version = ""
-        self.retrieved_tokens = 0
-        self.outcome: Outcome | None = None
-        self.usable_ns: int | None = None
-        self.usable_source = ""
-        self.first_token_ns: int | None = None
-        self.final_ns: int | None = None
-        self._lead_ns = 0
-        self._open_streams = 0
-        self._when_idle: Callable[[], None] | None = None
+        self.request_id = request_id or (f"{span.get_span_context().span_id:016x}" if self.marked else "")
+        self._begin_budgets(outer)
         self._lock = threading.RLock()
         self._key = request_counts.start(route, tenant) if marked and not inner else None
         if self._key:
             registry.enter(self)
 
+    def _begin_budgets(self, outer: "RequestState | None") -> None:
+        """Begin with no budgets but the deadline and the policies of the request around this one."""
+        self.work: Work = Work(outer.work if outer else None)
+        self.budgets_ms: dict[str, float] = {}
+        self.on_over: Policies = outer.on_over if outer else "record"
+        self.deadline_ns: int | None = outer.deadline_ns if outer else None
+        #: The caller said how long it waits.
+        self.hurried: bool = outer.hurried if outer else False
+
     def stage_now(self) -> Stage:
         """Return the stage in which the request is."""
         return self.work.stage_now()
+
+    @property
+    def streamed(self) -> bool:
+        """Whether a streamed call was seen."""
+        return self._lead_ns > 0
 
     def stream_opened(self, started_ns: int) -> None:
         """Take note of a streamed call; the latest to start speaks for the request: nobody reads a planner's words."""
@@ -205,7 +217,10 @@ def request_context(state: RequestState, parent: Context | None = None) -> Conte
 def request_attributes(
     route: str, *, tenant: str | None, request_id: str | None, context: Context | None = None
 ) -> dict[str, AttributeValue]:
-    """Return the attributes that mark a request; id and tenant fall back to the caller's baggage."""
+    """Return the attributes of a request, which an empty `route` does not mark.
+
+    Id and tenant fall back to the caller's baggage.
+    """
     said = {
         REQUEST: route,
         REQUEST_ID: request_id or baggage.get_baggage(REQUEST_ID, context),
@@ -285,12 +300,13 @@ class RequestScope:
         if error is not None:
             record_error(self._state.span, error)
         try:
-            self._state.finish(_outcome_of(error))
+            self._state.finish(outcome_of(error))
         finally:
             self._state.span.end()
 
 
-def _outcome_of(error: BaseException | None) -> Outcome | None:
+def outcome_of(error: BaseException | None) -> Outcome | None:
+    """Return the outcome of a request whose body ended so, None for one that was stopped."""
     if error is None:
         return "ok"
     if isinstance(error, TimeoutError):

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, ClassVar, ParamSpec, TypeVar, cast
 
 from opentelemetry import context as otel_context
+from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
@@ -43,6 +44,11 @@ class OpenStage:
             self._request = current_request()
             if self._request:
                 self._request.work.stage_began(stage)
+
+    @property
+    def context(self) -> Context:
+        """The context in which the stage's span is the current one."""
+        return self._inside
 
     def activate(self) -> Activation:
         """Make the stage's span current until the activation is restored."""

@@ -4,12 +4,14 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
 
 from . import call_metrics
+from .budget import OverBudgetError
+from .caps import RanOut, caps_around, cut_short
 from .chunks import ChunkReader, Reported, reader_for
 from .gaps import MAX_GAPS, Gaps
 from .guard import Guard
@@ -36,6 +38,11 @@ USABLE_CHUNKS = 20
 #: A full stop counts once something follows it, so that "3.14" and "e.g" do not; CJK marks and line ends at once.
 SENTENCE_END = re.compile("[.!?\u2026][\"'\u201d\u2019)\\]]*\\s|[\u3002\uff01\uff1f]|\\S\\s*\\n")
 
+#: Ends of a stream that nobody read to its end: a budget may be the reason.
+UNFINISHED: Final = ("closed", "abandoned", "cancelled")
+#: What our runtime calls a request that it ended at its deadline.
+DEADLINE_CODE: Final = "deadline"
+
 guard = Guard("stream")
 
 
@@ -51,8 +58,8 @@ class StreamRecord:
     """
 
     __slots__ = (
-        "_append", "_arrivals", "_consumer_ns", "_first_chunk_ns", "_first_token_ns", "_gaps", "_last_chunk",
-        "_last_ns", "_meter", "_others", "_read", "_reported", "_request", "_text", "_text_chunks", "_usable",
+        "_append", "_arrivals", "_caps", "_consumer_ns", "_first_chunk_ns", "_first_token_ns", "_gaps", "_last_chunk",
+        "_last_ns", "_meter", "_others", "_read", "_reported", "_request", "_take", "_text", "_text_chunks", "_usable",
         "asked_ns", "end_ns", "ended", "see", "span", "started_ns",
     )  # fmt: skip
 
@@ -64,6 +71,7 @@ class StreamRecord:
         request: RequestState | None = None,
         meter: DecodeMeter | None = None,
         text_of: ChunkReader | None = None,
+        take: Callable[[Reported, Any], None] = Reported.take,
     ) -> None:
         self.span = span
         self.started_ns = started_ns
@@ -72,9 +80,11 @@ class StreamRecord:
         self.ended = False
         self.see: Callable[[Any, int], None] = self._see_first
         self._request = request
+        self._caps = caps_around()
         self._meter = meter
         self._read = text_of or _read_unknown
         self._reported = Reported()
+        self._take = take
         self._gaps = Gaps()
         self._arrivals: list[int] = []
         self._append = self._arrivals.append
@@ -127,7 +137,7 @@ class StreamRecord:
             self._last_ns = arrived_ns
             if self._read(chunk) is None:
                 self._others += 1
-                self._reported.take(chunk)
+                self._take(self._reported, chunk)
                 return
             self._append(arrived_ns)
             self._last_chunk = chunk
@@ -180,10 +190,11 @@ class StreamRecord:
 
     def _finish(self, end: StreamEnd, error: BaseException | None) -> None:
         if self._last_chunk is not None:
-            self._reported.take(self._last_chunk)
+            self._take(self._reported, self._last_chunk)
             self._last_chunk = None
         if end in ("closed", "abandoned") and self._reported.finish_reason:
             end = "complete"
+        end = ended_by_budget(end, error, self._request, self._caps)
         if self._last_ns:  # the caller may have asked once more before the end came
             self._consumer_ns += max(self.asked_ns - self._last_ns, 0)
         self.ended = True
@@ -260,6 +271,14 @@ def reported_attributes(reported: Reported) -> dict[str, AttributeValue]:
     return {name: value for name, value in said.items() if value is not None}
 
 
+def ended_by_budget(
+    end: StreamEnd, error: BaseException | None, request: RequestState | None, caps: tuple[RanOut, ...]
+) -> StreamEnd:
+    """Return `deadline` where a budget that bites is why a call under these caps ended so, else `end`."""
+    timed_out = error is not None and "timeout" in type(error).__name__.lower()  # every HTTP client has its own class
+    return "deadline" if (end in UNFINISHED or timed_out) and cut_short(request, caps) else end
+
+
 def end_of(error: BaseException) -> StreamEnd:
     """Return how a stream ended that raised this when it was asked for a chunk."""
     if isinstance(error, (StopIteration, StopAsyncIteration)):
@@ -268,4 +287,7 @@ def end_of(error: BaseException) -> StreamEnd:
         return "closed"
     if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, SystemExit)):
         return "cancelled"
+    # Not by getattr: aiohttp's errors have a `code` that warns whoever reads it.
+    if isinstance(error, OverBudgetError) or vars(error).get("code") == DEADLINE_CODE:
+        return "deadline"
     return "error"

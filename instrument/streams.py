@@ -13,7 +13,7 @@ from .chunks import ChunkReader
 from .guard import Guard
 from .metering import decode_meter
 from .request import current_request
-from .stream_record import StreamRecord, end_of
+from .stream_record import UNFINISHED, StreamRecord, end_of
 from .vocabulary import StreamEnd
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class _Wrapped:
 
     def _fail(self, error: BaseException) -> None:
         end = end_of(error)
-        self._end(end, error if end == "error" else None)
+        self._end(end, None if end in ("complete", *UNFINISHED) else error)
 
     def close(self) -> Any:
         """End the record as closed and close the stream; answers what the stream's `close` answers."""
@@ -146,10 +146,14 @@ class AsyncStream(_Wrapped, Generic[T]):
         return await leave(kind, error, trace) if leave else await self.aclose()
 
 
-def wrap(chunks: Any, record: StreamRecord) -> Any:
-    """Return the wrapper that fits `chunks`, which is an iterator, an asynchronous one, or iterable as one."""
-    kind = AsyncStream if hasattr(chunks, "__anext__") or hasattr(chunks, "__aiter__") else Stream
-    return kind(chunks, record)
+def wrap(chunks: Any, record: StreamRecord, *, asynchronous: bool | None = None) -> Any:
+    """Return the wrapper that fits `chunks`, which is an iterator, an asynchronous one, or iterable as one.
+
+    Of a stream that is both, `asynchronous` says how it will be read.
+    """
+    if asynchronous is None:
+        asynchronous = hasattr(chunks, "__anext__") or hasattr(chunks, "__aiter__")
+    return (AsyncStream if asynchronous else Stream)(chunks, record)
 
 
 @overload

@@ -69,6 +69,26 @@ PROMPT_JSON_BYTES: Final = "slo.prompt.json_bytes"
 PROMPT_IMAGES: Final = "slo.prompt.images"
 PROMPT_IMAGE_BYTES: Final = "slo.prompt.image_bytes"
 PROMPT_SHARE_PREFIX: Final = "slo.prompt.share."
+ROLE: Final = "slo.role"
+FALLBACK: Final = "slo.fallback"
+HEDGED: Final = "slo.hedged"
+ROUTE_MODEL: Final = "slo.route.model"
+RATELIMIT_PREFIX: Final = "slo.ratelimit."
+
+# Of the HTTP requests of a call: `slo.net.` and a phase, in seconds, then what the connection was.
+NET_PREFIX: Final = "slo.net."
+NET_REUSED: Final = "slo.net.reused"
+NET_HTTP_VERSION: Final = "slo.net.http_version"
+NET_TLS_RESUMED: Final = "slo.net.tls_resumed"
+NET_ATTEMPTS: Final = "slo.net.attempts"
+NET_BACKOFF: Final = "slo.net.backoff"
+
+# Of a job: what it waited in its queue.
+QUEUE_WAIT: Final = "slo.queue.wait"
+
+# Of a retrieval, and of a call of a tool: a hash of its arguments.
+RETRIEVAL_DOCUMENTS: Final = "slo.retrieval.documents"
+TOOL_CALL_HASH: Final = "slo.tool.call_hash"
 
 # Of an engine's span (vLLM's vocabulary).
 ENGINE_SPAN: Final = "llm_request"
@@ -78,12 +98,21 @@ TIME_IN_DECODE: Final = "gen_ai.latency.time_in_model_decode"
 TIME_IN_INFERENCE: Final = "gen_ai.latency.time_in_model_inference"
 ENGINE_TIME_TO_FIRST_TOKEN: Final = "gen_ai.latency.time_to_first_token"
 E2E: Final = "gen_ai.latency.e2e"
+#: What its GPU did while it was served: the GPU's hw.id, lowest clock (MHz), NVML's event bits that were set at any
+#: time, mean utilisation (0 to 1), peak memory of the whole GPU (bytes), energy (J) by the tokens computed.
+GPU_ID: Final = "slo.gpu.id"
+GPU_SM_CLOCK_MIN: Final = "slo.gpu.sm_clock_min"
+GPU_THROTTLE: Final = "slo.gpu.throttle"
+GPU_UTIL: Final = "slo.gpu.util"
+GPU_MEMORY_PEAK: Final = "slo.gpu.memory_peak"
+GPU_ENERGY: Final = "slo.gpu.energy"
 
 # Metrics.
 DECODE_TOKENS: Final = "slo.decode.tokens"
 DECODE_CHUNKS: Final = "slo.decode.chunks"
 DECODE_ACTIVE_STREAM_TIME: Final = "slo.decode.active_stream_time"
 DECODE_STREAMS: Final = "slo.decode.streams"
+TELEMETRY_DROPPED: Final = "slo.telemetry.dropped"
 REQUESTS_STARTED: Final = "slo.requests.started"
 REQUESTS_ENDED: Final = "slo.requests.ended"
 REQUESTS_ACTIVE: Final = "slo.requests.active"
@@ -94,6 +123,10 @@ RATELIMIT_REMAINING: Final = "slo.ratelimit.remaining"
 # Of guards: each has its name in `slo.guard`.
 GUARD: Final = "slo.guard"
 BREAKER_STATE: Final = "slo.breaker.state"
+BRANCHES: Final = "slo.fan_out.branches"
+BRANCHES_FAILED: Final = "slo.fan_out.failed"
+BRANCHES_LATE: Final = "slo.fan_out.late"
+BRANCHES_PATCHED: Final = "slo.fan_out.patched"
 CACHE_HITS: Final = "slo.cache.hits"
 CACHE_MISSES: Final = "slo.cache.misses"
 CACHE_HIT: Final = "slo.cache.hit"
@@ -101,11 +134,9 @@ CACHE_AGE: Final = "slo.cache.age"
 HEDGE_SENT: Final = "slo.hedge.sent"
 HEDGE_WON: Final = "slo.hedge.won"
 HEDGE_WASTED_TOKENS: Final = "slo.hedge.wasted_tokens"
-HEDGED: Final = "slo.hedged"
 LIMIT_CURRENT: Final = "slo.limit.current"
 LIMIT_IN_FLIGHT: Final = "slo.limit.in_flight"
 QUEUE_DEPTH: Final = "slo.queue.depth"
-QUEUE_WAIT: Final = "slo.queue.wait"
 SHED: Final = "slo.shed"
 
 StreamEnd = Literal["complete", "closed", "abandoned", "cancelled", "error", "deadline"]
@@ -161,6 +192,7 @@ GPU_METRICS: Final[dict[str, str]] = {
     "hw.gpu.utilization": "util",
     "hw.gpu.memory.usage": "mem_used_bytes",
     "hw.gpu.memory.utilization": "mem_util",
+    "hw.gpu.memory.limit": "mem_limit_bytes",
     "slo.gpu.clock.sm": "sm_mhz",
     "slo.gpu.clock.mem": "mem_mhz",
     "hw.power": "power_w",

@@ -225,7 +225,17 @@ class ModelServer:
 
     def app(self) -> Starlette:
         """Return the ASGI app."""
-        return Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
+        return Starlette(
+            routes=[
+                Route("/v1/chat/completions", self._complete, methods=["POST"]),
+                Route("/stuck/v1/chat/completions", self._hang, methods=["POST"]),
+            ]
+        )
+
+    async def _hang(self, request: Request) -> Response:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        return Response()
 
     async def _complete(self, request: Request) -> Response:
         asked = await request.json()

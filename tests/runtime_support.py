@@ -19,9 +19,11 @@ import torch
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tailbudget.gpu_runtime.engine import Delta, Engine, Observer
+from tailbudget.gpu_runtime.engine import Engine
 from tailbudget.gpu_runtime.model import Llama
-from tailbudget.gpu_runtime.scheduler import Generation, SamplingParams
+from tailbudget.gpu_runtime.params import SamplingParams
+from tailbudget.gpu_runtime.reports import Delta, Observer
+from tailbudget.gpu_runtime.scheduler import Generation
 from tailbudget.gpu_runtime.settings import RuntimeSettings
 from tailbudget.gpu_runtime.tiny import write_tiny_model
 from tailbudget.gpu_runtime.tokenizer import TextTokenizer

@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from tailbudget.analytics.reader import DATABASE_NAME
+from tailbudget.collector.seal.views import BULK
 from tailbudget.instrument.vocabulary import STAGES
 
 SCHEMA = Path(__file__).resolve().parents[1] / "collector" / "land" / "schema.sql"
@@ -82,8 +83,12 @@ def seed(
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Iterable[Row]) -> None:
     batch = pa.Table.from_pylist(list(rows))
     connection.register("seed_batch", batch)
-    connection.execute(f"insert into {table} by name select * from seed_batch")
+    connection.execute(f"insert into {_stored(table)} by name select * from seed_batch")
     connection.unregister("seed_batch")
+
+
+def _stored(table: str) -> str:
+    return f"{table}_open" if table in BULK else table
 
 
 def _slowness(stage: str, since_s: float) -> float:

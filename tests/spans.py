@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from tailbudget.analytics.recognise import PROMOTED, span_select
 from tailbudget.collector.assemble import Assembler, TickReport
-from tailbudget.collector.receive.batches import EVENTS, spans_schema
+from tailbudget.collector.receive.batches import EVENTS, SPANS, spans_schema
 
 SCHEMA = Path(__file__).resolve().parents[1] / "collector" / "land" / "schema.sql"
 VIEWS = sorted(SCHEMA.with_name("views").glob("*.sql"))
@@ -94,6 +94,18 @@ def span_table(spans: Iterable[Span]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=spans_schema(PROMOTED))
 
 
+def present(table: pa.Table) -> pa.Table:
+    """Return the spans without the promoted columns that hold nothing, as the decoder gives them."""
+    return table.select(
+        [name for name in table.schema.names if name in SPANS.names or table[name].null_count < len(table)]
+    )
+
+
+def promoted(table: pa.Table) -> frozenset[str]:
+    """Return the promoted keys that have a column."""
+    return frozenset(table.schema.names) - frozenset(SPANS.names)
+
+
 def event_table(spans: Iterable[Span]) -> pa.Table:
     """Return what the decoder gives for their events."""
     rows = [
@@ -124,9 +136,10 @@ def database() -> duckdb.DuckDBPyConnection:
 def land(connection: duckdb.DuckDBPyConnection, spans: Iterable[Span], *, at: datetime | None = None) -> None:
     """Store the spans and mark their traces dirty, as the lander does."""
     spans = list(spans)
-    connection.register("batch_spans", span_table(spans))
-    connection.register("batch_events", event_table(spans))
-    connection.execute(f"insert into spans by name {span_select()}")
+    landing, events = present(span_table(spans)), event_table(spans)
+    connection.register("batch_spans", landing)
+    connection.register("batch_events", events)
+    connection.execute(f"insert into spans_open by name {span_select(promoted(landing), events=events.num_rows > 0)}")
     connection.execute(
         """insert into dirty
            select trace_id::uuid, $at, $at, bool_or(parent_span_id is null), min(start_ns), max(end_ns)

@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_pla
 
 from .local_api import local_api
 from .seed import Seeded, empty, seed
+from .seed_more import furnish
 from .support import free_port, wait_until
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -58,7 +59,9 @@ def _answers(url: str) -> bool:
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[duckdb.DuckDBPyConnection, Seeded]]:
     connection = empty(Path(tmp_path_factory.mktemp("data")))
-    yield connection, seed(connection, ended=datetime.now(UTC) - timedelta(seconds=5), minutes=13, gpu=True)
+    rows = seed(connection, ended=datetime.now(UTC) - timedelta(seconds=5), minutes=13)
+    furnish(connection, rows)
+    yield connection, rows
     connection.close()
 
 
@@ -117,8 +120,14 @@ class Visit:
         return pictures
 
 
+#: Each page's address, and its pictures.
+PATHS = {
+    "": 3, "latency": 4, "stages": 3, "violations": 1, "token-rate": 3, "gpu": 9, "trace": 1, "coverage": 1, "sql": 0,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("path", "n"), [("", 3), ("violations", 1), ("token-rate", 3), ("trace", 1)])
+@pytest.mark.parametrize(("path", "n"), list(PATHS.items()))
 def test_a_page_draws_its_pictures_and_asks_nobody_else(
     browser: Browser, address: str, path: str, n: int, size: str
 ) -> None:
@@ -129,7 +138,7 @@ def test_a_page_draws_its_pictures_and_asks_nobody_else(
     for place in range(n):
         box = pictures.nth(place).bounding_box()
         assert box is not None
-        assert box["height"] > 80
+        assert box["height"] > 50
         assert box["x"] + box["width"] <= SIZES[size][0], "wider than the screen"
     assert visit.page.locator('[data-testid="stException"]').count() == 0
     assert (visit.errors, visit.elsewhere) == ([], [])
@@ -187,15 +196,79 @@ def test_a_live_page_shows_a_new_request_by_itself_and_a_paused_one_does_not(
     live, paused = Visit(browser), Visit(browser)
     live.open(f"{address}/?range=1h")
     paused.open(f"{address}/?range=1h&live=false")
-    label = ".cards .label"
-    before = live.page.locator(label).first.inner_text()
-    assert paused.page.locator(label).first.inner_text() == before
+    label = live.page.get_by_text("p50 total · n")
+    stays = paused.page.get_by_text("p50 total · n")
+    before = label.inner_text()
+    assert stays.inner_text() == before
     database[0].cursor().execute(
         "insert into requests by name select * replace (request_id || '-again' as request_id, now() as started) "
         "from requests where not synthetic limit 25"
     )
-    wait_until(lambda: live.page.locator(label).first.inner_text() != before, what="the new requests")
-    assert paused.page.locator(label).first.inner_text() == before
+    wait_until(lambda: label.inner_text() != before, what="the new requests")
+    assert stays.inner_text() == before
     assert live.errors == []
     live.page.close()
     paused.page.close()
+
+
+def _drag(visit: Visit, picture: Locator, begin: tuple[float, float], end: tuple[float, float]) -> None:
+    """Drag over a picture, from and to shares of its width and height."""
+    picture.scroll_into_view_if_needed()
+    box = picture.bounding_box()
+    assert box is not None
+    points = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in (begin, end)]
+    visit.page.mouse.move(*points[0])
+    visit.page.mouse.down()
+    visit.page.mouse.move(*points[1], steps=8)
+    visit.page.mouse.up()
+
+
+def test_dragging_over_time_sets_the_range_of_all_pages(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/?live=false")
+    _drag(visit, visit.pictures(3).nth(0), (0.4, 0.5), (0.6, 0.6))
+    visit.page.wait_for_function("location.search.includes('between=')")
+    visit.done()
+    assert visit.page.get_by_label("From/to (UTC)").input_value().count("T") == 2
+    visit.page.get_by_role("link", name="Stages").click()
+    visit.page.wait_for_function("location.pathname == '/stages' && location.search.includes('between=')")
+    visit.pictures(3)
+    assert visit.errors == []
+    visit.page.close()
+
+
+def test_a_box_over_cells_lists_their_requests_and_pauses_the_live_page(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/latency")
+    before = visit.page.get_by_text("Who took").inner_text()
+    assert "over 4 s" in before
+    _drag(visit, visit.pictures(4).nth(0), (0.3, 0.45), (0.6, 0.6))
+    wait_until(lambda: visit.page.get_by_text("Who took").inner_text() != before, what="the requests of the box")
+    visit.done()
+    chosen = visit.page.get_by_text("Who took").inner_text()
+    visit.page.wait_for_timeout(6_000)  # longer than the rhythm of a live page
+    assert visit.page.get_by_text("Who took").inner_text() == chosen
+    assert visit.errors == []
+    visit.page.close()
+
+
+def test_the_wrong_corners_are_named_on_the_picture(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/gpu?live=false")
+    quadrant = visit.pictures(9).nth(0)
+    assert quadrant.get_by_text("idle GPU, deep queue: a scheduling fault").count() == 1
+    assert quadrant.get_by_text("busy GPU, empty queue: batching misconfigured?").count() == 1
+    assert quadrant.locator("g.mark-rect path").count() == 2
+    visit.page.close()
+
+
+def test_a_picture_gives_its_sql_and_its_rows(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/?live=false")
+    visit.pictures(3)
+    visit.page.get_by_role("button", name="SQL · CSV").first.click()
+    visit.page.get_by_text("quantile_cont").or_(visit.page.get_by_text("time_bucket")).first.wait_for()
+    with visit.page.expect_download() as download:
+        visit.page.get_by_role("button", name="Download the rows").click()
+    assert download.value.path().read_text().startswith('"t","t2","lo_ms"')
+    visit.page.close()

@@ -8,34 +8,46 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tailbudget.analytics import overview, stages, token_rate, traces, violations
+from tailbudget.analytics import coverage, gpu, latency, overview, stages, token_rate, traces, violations
+from tailbudget.analytics.drill import Finding
 from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.sag import SagSettings
-from tailbudget.analytics.window import Window
-from tailbudget.app.pages.parts import charts
+from tailbudget.analytics.window import Box, Window
+from tailbudget.app.pages.parts import charts, tables
 from tailbudget.instrument.vocabulary import STAGES
 
-from .seed import SCHEMA
+from .seed import SCHEMA, VIEWS
 from .test_questions_latency import WINDOW
 
 ROOT = Path(__file__).resolve().parents[1]
+BOX = Box(WINDOW.from_ts, WINDOW.to_ts, 1000.0, 5000.0)
 NAMES = sorted(path.name.removesuffix(".vl.json") for path in charts.FOLDER.glob("*.vl.json"))
 
 
 def _columns(window: Window) -> dict[str, set[str]]:
     connection = duckdb.connect()
     connection.execute(SCHEMA.read_text(encoding="utf-8"))
+    for views in VIEWS:
+        connection.execute(views.read_text(encoding="utf-8"))
     reader = ConnectionReader(connection)
-    tables = {
+    answers = {
         "heatmap": overview.latency_heatmap(reader, window, bucket_s=20),
         "stage_bullets": stages.stage_percentiles(reader, window),
         "blamed_stages": violations.violations_by_stage(reader, window),
         "violations_timeline": violations.violations_timeline(reader, window, bucket_s=20),
         "token_rate": token_rate.token_rate(reader, window, bucket_s=20, settings=SagSettings()),
         "gpu_clock": token_rate.gpu_clock(reader, window, bucket_s=20),
+        "latency_bands": latency.latency_bands(reader, window, bucket_s=20),
+        "box_stages": latency.box_stages(reader, window, box=BOX),
+        "findings": tables.findings([Finding("tenant", "acme", 9, 4, 0.4, 0.1, 3.0, 0.01, 0.02, found=True)]),
+        "coverage": coverage.coverage(reader),
+        "engine_series": gpu.engine_series(reader, window, bucket_s=20),
+        "queue_quadrant": gpu.queue_quadrant(reader, window, bucket_s=20),
+        "stage_shares": stages.stage_shares(reader, window, bucket_s=20),
+        "stage_waterfall": stages.stage_waterfall(reader, window),
         "waterfall": traces.request_spans(reader, "req-1", trace_id="4bf92f3577b34da6a3ce929d0e0e4736"),
     }
-    return {name: set(table.column_names) for name, table in tables.items()}
+    return {name: set(table.column_names) for name, table in answers.items()}
 
 
 def _values(node: object, key: str) -> Iterator[object]:
@@ -50,7 +62,7 @@ def _values(node: object, key: str) -> Iterator[object]:
 
 def test_every_chart_is_drawn_by_a_page_and_every_drawn_chart_is_a_file() -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "app" / "pages").glob("*.py"))
-    assert sorted(set(re.findall(r'charts\.draw\("(\w+)"', pages))) == NAMES
+    assert sorted(set(re.findall(r'charts\.draw\(\s*"(\w+)"', pages))) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,9 +102,18 @@ def _stage_scale(name: str) -> tuple[list[str], list[str]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_colours_stand_out_from_the_background(name: str) -> None:
     """A mark needs a contrast of 3 to 1 (WCAG 1.4.11); fills below are surfaces whose edge is drawn apart."""
-    surfaces = {"#0f1117", "#1c2c47", "#1f4468", "#2c3140"}
+    surfaces = {"#0f1117", "#1c2c47", "#1f4468", "#247a8a", "#2c3140"}
     colours = set(re.findall(r"#[0-9a-f]{6}", json.dumps(charts.spec(name)))) - surfaces
     assert [colour for colour in colours if _contrast(colour, "#0f1117") < 3] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_words_stand_out_from_the_background_in_both_themes(name: str) -> None:
+    """Text needs a contrast of 4.5 to 1 (WCAG 1.4.3)."""
+    for light, background in ((False, "#0f1117"), (True, "#ffffff")):
+        marks = [mark for mark in _values(charts.spec(name, light=light), "mark") if isinstance(mark, dict)]
+        colours = {mark["color"] for mark in marks if mark["type"] == "text" and "color" in mark}
+        assert [colour for colour in colours if _contrast(colour, background) < 4.5] == []
 
 
 def _contrast(one: str, other: str) -> float:

@@ -1,5 +1,6 @@
 """Each page says what its data says: on a seeded database, an empty one, and when no collector answers."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,17 +10,23 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from tailbudget.analytics import overview, stages, violations
+from tailbudget.analytics.window import Window
+from tailbudget.app.pages.parts import answers, controls
+
 from .local_api import local_api
 from .seed import Seeded, empty, seed
+from .seed_more import furnish
 from .support import free_port
 
-PAGES = ("overview", "violations", "token_rate", "trace")
+PAGES = ("overview", "latency", "stages", "gpu", "coverage", "violations", "token_rate", "trace")
 
 
 @pytest.fixture(scope="module")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Seeded]]:
     connection = empty(Path(tmp_path_factory.mktemp("data")))
     rows = seed(connection, ended=datetime.now(UTC) - timedelta(seconds=5), minutes=13)
+    furnish(connection, rows)
     with local_api(connection) as api:
         yield api, rows
     connection.close()
@@ -48,11 +55,15 @@ def _script(name: str) -> None:
     importlib.import_module(f"tailbudget.app.pages.{name}").page()
 
 
-def _run(monkeypatch: pytest.MonkeyPatch, api: str, name: str, **query: str) -> AppTest:
+def _run(
+    monkeypatch: pytest.MonkeyPatch, api: str, name: str, *, select: dict[str, Any] | None = None, **query: str
+) -> AppTest:
     monkeypatch.setenv("TAILBUDGET_API", api)
     app = AppTest.from_function(_script, args=(name,), default_timeout=30)
     for key, value in query.items():
         app.query_params[key] = value
+    for key, bounds in (select or {}).items():
+        app.session_state[key] = {"selection": {"brush": bounds}}
     app.run()
     assert not app.exception
     return app
@@ -68,7 +79,12 @@ def _charts(app: AppTest) -> int:
     return len(app.get("vega_lite_chart"))
 
 
-@pytest.mark.parametrize(("name", "charts"), [("overview", 3), ("violations", 1), ("token_rate", 2), ("trace", 1)])
+PICTURES = {
+    "overview": 3, "latency": 4, "stages": 3, "gpu": 9, "coverage": 1, "violations": 1, "token_rate": 3, "trace": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "charts"), PICTURES.items())
 def test_a_page_draws_its_pictures(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], name: str, charts: int
 ) -> None:
@@ -78,7 +94,7 @@ def test_a_page_draws_its_pictures(
 @pytest.mark.parametrize("name", PAGES)
 def test_an_empty_database_says_what_to_do_next(monkeypatch: pytest.MonkeyPatch, nothing: str, name: str) -> None:
     app = _run(monkeypatch, nothing, name)
-    hint = "tailbudget.init()" if name == "token_rate" else "your collector's OTLP port (4318 unless you moved it)"
+    hint = "tailbudget.init()" if name in ("token_rate", "gpu") else "your collector's OTLP port (4318 unless"
     assert hint in _text(app)
     assert _charts(app) == 0
 
@@ -141,9 +157,13 @@ def test_no_violation_is_said_with_n(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_token_rate_shows_the_detectors_settings_and_that_there_is_no_gpu(
-    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    text = _text(_run(monkeypatch, seeded[0], "token_rate"))
+    connection = empty(tmp_path)
+    seed(connection, ended=datetime.now(UTC))
+    with local_api(connection) as api:
+        text = _text(_run(monkeypatch, api, "token_rate"))
+    connection.close()
     assert "buckets of 1 stream-seconds; the expected rate is from the 240 s that ended 30 s before" in text
     assert "No GPU" in text
     assert "seen by the server" in text.split("seen by the client")[0]
@@ -185,3 +205,98 @@ def test_lag_is_shown_once_it_is_over_10_s(monkeypatch: pytest.MonkeyPatch, tmp_
             st.cache_data.clear()
             assert len(_run(monkeypatch, api, "overview").warning) == expected
     connection.close()
+
+
+def test_each_objective_has_a_card_with_what_is_left_of_its_budget(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    text = _text(_run(monkeypatch, seeded[0], "overview"))
+    assert "chat-total · p95 of total &lt; 4 s · n 41,200 in 30d" in text
+    assert "▲ overspent by 16 %, burns 21.4x · ▲ 2% in 1h" in text
+    assert "69 % of the budget left, burns 0.8x" in text
+    assert "n 38: too few to judge by" in text
+
+
+def test_requests_that_hang_are_listed_oldest_first(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    shown = _run(monkeypatch, seeded[0], "overview").dataframe[0].value
+    assert shown["stage"].tolist() == ["tools", "decode"]
+    assert shown["age_s"].iloc[0] > 47
+
+
+def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    rows = [row for row in seeded[1].rows["requests"] if not row["synthetic"]]
+    begin, end = seeded[1].started + timedelta(seconds=600), seeded[1].started + timedelta(seconds=700)
+    bounds = {"t": [begin.timestamp() * 1000, end.timestamp() * 1000], "lo_ms": [2000.0, 4000.0]}
+    app = _run(monkeypatch, seeded[0], "latency", select={"heatmapheld-latency": bounds})
+    inside = [
+        row for row in rows if begin.replace(microsecond=0) <= row["started"] < end and 2000 <= row["total_ms"] < 4000
+    ]
+    listed = app.dataframe[0].value
+    assert abs(len(listed) - len(inside)) <= 1  # the end is taken to the whole second
+    assert listed["total_ms"].between(2000, 4000).all()
+    assert listed["trace"].iloc[0].startswith("/trace?request=req-")
+    assert app.session_state["held"] is not None
+    assert controls.HOLDING in "heatmapheld-latency"
+
+
+def test_a_stretch_of_time_in_the_address_is_the_range(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    begin = seeded[1].started + timedelta(seconds=100)
+    text = f"{begin:%Y-%m-%dT%H:%M:%S}/{begin + timedelta(seconds=120):%Y-%m-%dT%H:%M:%S}"
+    from_ts = begin.replace(microsecond=0)
+    n = sum(
+        not row["synthetic"] and from_ts <= row["started"] < from_ts + timedelta(seconds=120)
+        for row in seeded[1].rows["requests"]
+    )
+    assert f"p95 total · n {n:,}" in _text(_run(monkeypatch, seeded[0], "overview", between=text))
+
+
+def test_each_picture_shows_its_sql_ready_to_run(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    window = Window(seeded[1].started, seeded[1].ended, "/chat")
+    for question in (overview.latency_summary, stages.stage_percentiles, violations.violations_by_stage):
+        found = answers.answer(question, window)
+        again = answers.typed(answers.asked(found))
+        assert again.to_pylist() == found.to_pylist()
+
+
+def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "stages", what_if="decode", at_most_decode="500")
+    changed = sum(not row["synthetic"] and row["decode_ms"] > 500 for row in seeded[1].rows["requests"])
+    assert f"With decode at 500 ms or less, {changed:,} of n" in _text(app)
+    assert "less than now" in _text(app)
+
+
+def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    text = _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
+    assert int(re.search(r"(\d+) in the two named corners", text)[1]) > 0  # type: ignore[index]
+    assert "preemptions in each bucket" in text
+
+
+def test_coverage_names_what_is_missing_with_its_line_and_what_was_not_stored(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    missing, arrived, unstored = (frame.value for frame in _run(monkeypatch, seeded[0], "coverage").dataframe)
+    assert "count of requests" in ", ".join(missing["what"])
+    assert "tailbudget." in missing["add"].iloc[0]
+    assert arrived["n"].tolist() == [4210]
+    assert unstored["reason"].tolist() == ["bad_id"]
+
+
+def test_sql_answers_what_is_typed_and_refuses_to_write(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "sql", sql="select count(*) as n from violations")
+    assert app.dataframe[0].value["n"].tolist() == [len(seeded[1].rows["violations"])]
+    assert "outermost span" in str(app.dataframe[1].value["comment"].tolist()) or app.dataframe[1].value.shape[0] > 30
+    app = _run(monkeypatch, seeded[0], "sql", sql="delete from violations")
+    assert len(app.error) == 1

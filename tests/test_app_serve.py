@@ -8,6 +8,7 @@ import sys
 import urllib.request
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from tailbudget.app import dashboard
 from tailbudget.instrument.errors import UserError
@@ -85,3 +86,36 @@ def test_nothing_is_reported_to_anybody_and_no_browser_is_opened() -> None:
     settings = dashboard.settings()
     assert settings["browser.gatherUsageStats"] is False
     assert settings["server.headless"] is True
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "dashboard.example"])
+def test_others_are_not_let_in_without_a_token_or_an_explicit_word(host: str) -> None:
+    assert not dashboard.is_loopback(host)
+    if host in ("0.0.0.0", "::"):
+        with pytest.raises(UserError, match=r"TAILBUDGET_TOKEN or --token-file.*--no-auth"):
+            dashboard.serve(api="http://127.0.0.1:9", host=host, port=free_port())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
+def test_this_machine_is_not_asked(host: str) -> None:
+    assert dashboard.is_loopback(host)
+
+
+def _gated() -> None:
+    import streamlit as st
+
+    from tailbudget.app.pages.parts import gate
+
+    if gate.passed():
+        st.write("inside")
+
+
+def test_the_pages_show_nothing_until_the_token_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAILBUDGET_APP_ASKS_FOR", "open-sesame")
+    app = AppTest.from_function(_gated).run()
+    assert [part.value for part in app.markdown] == []
+    app.text_input[0].input("open-sesam").run()
+    assert "not the token" in app.error[0].value
+    assert [part.value for part in app.markdown] == []
+    app.text_input[0].input("open-sesame").run()
+    assert [part.value for part in app.markdown] == ["inside"]

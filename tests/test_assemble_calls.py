@@ -166,6 +166,15 @@ def test_a_client_that_left_is_dropped_in_the_stage_it_left_in(engine: dict[str,
     assert row == {"outcome": "dropped", "left_in_stage": stage, "left_after_ms": 430.0}
 
 
+def test_an_exception_under_the_status_ok_left_the_stream_but_failed_no_call() -> None:
+    left = (("exception", 90.0, {"exception.type": "Exception"}),)
+    for told, outcome in (({}, "stopped"), ({"gen_ai.response.finish_reasons": ["stop"]}, "ok")):
+        trace = Trace()
+        attrs = {**CALL, "gen_ai.request.stream": True, **told}
+        trace.add("chat m", 0, 100, kind="CLIENT", status="OK", attrs=attrs, events=left)
+        assert call_of(trace)["outcome"] == outcome
+
+
 def test_where_nothing_says_who_left_few_chunks_mean_dropped_and_many_mean_left() -> None:
     for chunks, outcome in ((5, "dropped"), (40, "left")):
         trace = Trace()

@@ -1,9 +1,10 @@
-"""Real telemetry of thirteen sources lands as the calls that its clients made, and every other span as what it is."""
+"""Real telemetry of fifteen sources lands as the calls that its clients made, and every other span as what it is."""
 
 import gzip
 import json
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -13,13 +14,14 @@ from tailbudget.analytics.recognise import PROMOTED, span_select
 from tailbudget.collector.assemble import Assembler
 from tailbudget.collector.receive.decode import decode_traces
 
-from .spans import Row, database, rows
+from .spans import Row, database, promoted, rows
 from .support import CONFORMANCE
 
+CAPTURES = CONFORMANCE.with_name("captures")
 #: (source, file) of each captured body.
 CASES = [
     (path.parent.name, file)
-    for path in sorted(CONFORMANCE.glob("*/expected.json"))
+    for path in (*sorted(CONFORMANCE.glob("*/expected.json")), *sorted(CAPTURES.glob("*/expected.json")))
     for file in json.loads(path.read_text(encoding="utf-8"))
 ]
 #: Name in expected.json -> column of `calls`; where expected.json has no such name, the column is null.
@@ -60,9 +62,13 @@ CALLS = """
 """
 
 
+def folder(source: str) -> Path:
+    return (CAPTURES if (CAPTURES / source).is_dir() else CONFORMANCE) / source
+
+
 @cache
 def expected(source: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((CONFORMANCE / source / "expected.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((folder(source) / "expected.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -75,11 +81,11 @@ def clock_lag() -> dict[str, str]:
 def assembled(source: str, file: str) -> duckdb.DuckDBPyConnection:
     """Return a database with what one body holds."""
     connection = database()
-    body = (CONFORMANCE / source / file).read_bytes()
+    body = (folder(source) / file).read_bytes()
     batches = decode_traces(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body, promoted=PROMOTED)
     connection.register("batch_spans", batches.spans)
     connection.register("batch_events", batches.events)
-    connection.execute(f"insert into spans by name {span_select()}")
+    connection.execute(f"insert into spans_open by name {span_select(promoted(batches.spans))}")
     connection.execute("insert into dirty select distinct trace_id, now(), now(), true, null, null from spans")
     Assembler(connection).tick(datetime.now(UTC))
     return connection

@@ -39,7 +39,7 @@ Landing.land = land_on_a_full_disk
 
 
 def invalidate(connection: duckdb.DuckDBPyConnection) -> None:
-    """Let a checkpoint meet a full disk. Raises FatalException."""
+    """Let a checkpoint meet a full disk. Raises duckdb.Error."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
@@ -61,7 +61,7 @@ def test_an_invalidated_data_file_ends_landing_with_its_reason(tmp_path: Path) -
     assert lander.fault is None
     lander.start()
     wait_until(lambda: lander.fault is not None, what="the fault")
-    assert "checkpoint" in str(lander.fault)
+    assert "heckpoint" in str(lander.fault)
     assert not lander.close(within_s=1)
     connection.close()
 

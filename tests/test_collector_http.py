@@ -104,6 +104,17 @@ def test_spans_are_counted_on_the_wire_as_the_parser_counts_them(more: int) -> N
         check_items("traces", body, most=301 - more)
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_events_and_links_are_counted_on_the_wire(more: int) -> None:
+    request = trace_request(3, attributes={"letters": "Zj" * 500})
+    for span in request.resource_spans[0].scope_spans[0].spans:
+        for _ in range(40):
+            span.events.add()
+            span.links.add(trace_id=b"x" * 16)
+    with pytest.raises(TooManyItemsError, match="events and links") if more else nullcontext():
+        check_items("traces", request.SerializeToString(), most=240 - more)
+
+
 def test_points_of_all_kinds_are_counted_on_the_wire() -> None:
     request = ExportMetricsServiceRequest()
     metrics = request.resource_metrics.add().scope_metrics.add().metrics

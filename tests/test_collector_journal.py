@@ -108,6 +108,28 @@ def test_a_flipped_bit_loses_its_record_alone(written: Written, folder: Path, at
     assert [one.digest[-1] for one in recover(folder, landed=NOTHING).records] == left
 
 
+@pytest.mark.parametrize("bit", [0, 5, 7, 12, 17, 30, 31])
+def test_a_flipped_bit_in_a_length_loses_its_record_alone(written: Written, folder: Path, bit: int) -> None:
+    written.append(record(1), record(2, bytes(50)), record(3), record(4))
+    path = path_of(folder, 1)
+    content = bytearray(path.read_bytes())
+    content[len(MAGIC) + SIZE + 4 + bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    recovered = recover(folder, landed=NOTHING)
+    assert [one.digest[-1] for one in recovered.records] == [1, 3, 4]
+    assert recovered.damaged == 1
+
+
+def test_a_damaged_stretch_of_many_records_costs_these_alone(written: Written, folder: Path) -> None:
+    written.append(*(record(number, b"y" * 3000) for number in range(1, 7)))
+    path = path_of(folder, 1)
+    content = bytearray(path.read_bytes())
+    size = HEADER.size + 3000
+    content[len(MAGIC) + size + 20 : len(MAGIC) + 3 * size + 20] = bytes(2 * size)
+    path.write_bytes(content)
+    assert [one.digest[-1] for one in recover(folder, landed=NOTHING).records] == [1, 5, 6]
+
+
 def test_a_damaged_record_is_reported_and_its_segment_kept(
     written: Written, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

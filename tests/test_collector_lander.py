@@ -1,11 +1,13 @@
 """The lander lives on, whatever a body, a chore or the machine does to it."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -14,9 +16,10 @@ import pytest
 from tailbudget.analytics.recognise import PROMOTED
 from tailbudget.collector.counters import Counters
 from tailbudget.collector.journal.writer import Position
+from tailbudget.collector.land import lander as lander_module
 from tailbudget.collector.land.database import open_database
 from tailbudget.collector.land.lander import Chore, Entry, Lander
-from tailbudget.collector.land.landing import Landing
+from tailbudget.collector.land.landing import Body, Health, Landing
 from tailbudget.collector.receive.batches import SpanBatches
 from tailbudget.collector.receive.decode import BadBodyError, decode_traces
 
@@ -37,8 +40,9 @@ def batches(seed: int, spans: int = 2) -> SpanBatches:
 
 def unlandable(seed: int) -> SpanBatches:
     bad = batches(seed)
-    at = bad.spans.schema.get_field_index("attrs")
-    return replace(bad, spans=bad.spans.set_column(at, bad.spans.schema.field(at), pa.array(["{no json"] * 2)))
+    at = bad.spans.schema.get_field_index("end_ns")  # a duration that no BIGINT holds
+    spans = bad.spans.set_column(at, bad.spans.schema.field(at), pa.array([-(2**63)] * 2))
+    return replace(bad, spans=spans)
 
 
 def entry(number: int, found: SpanBatches | None) -> Entry:
@@ -116,6 +120,24 @@ def test_one_bad_body_of_many_is_found_in_few_transactions(connection: duckdb.Du
     assert transactions == 6
 
 
+def test_a_body_that_duckdb_itself_stumbles_over_is_dropped_after_a_few_tries(
+    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land = Landing.land
+
+    def stumble(self: Landing, bodies: Sequence[Body], **more: Any) -> Health:
+        if any(body.digest == (3).to_bytes(16, "big") for body in bodies):
+            raise duckdb.InternalException("INTERNAL Error")
+        return land(self, bodies, **more)
+
+    monkeypatch.setattr(Landing, "land", stumble)
+    monkeypatch.setattr(lander_module, "RETRY_S", 0.01)
+    counters = Counters()
+    with lander(connection, counters=counters, backlog=[entry(number, batches(number)) for number in range(6)]):
+        wait_until(lambda: stored(connection) == 10)
+    assert connection.execute("select n from ingest_health where reason = 'unlandable'").fetchall() == [(1,)]
+
+
 def test_entries_beyond_the_queue_are_read_back(connection: duckdb.DuckDBPyConnection) -> None:
     loaded: list[Entry] = []
 
@@ -172,6 +194,19 @@ def test_a_chore_that_left_work_goes_on_at_once(connection: duckdb.DuckDBPyConne
 
     with lander(connection, chores=[Chore("long", 3600.0, one)]):
         assert done.wait(10)
+
+
+def test_a_chore_takes_its_share_of_the_time_at_most(connection: duckdb.DuckDBPyConnection) -> None:
+    runs, began = [], time.monotonic()
+
+    def slow(_: datetime) -> None:
+        time.sleep(0.05)
+        runs.append(time.monotonic())
+
+    with lander(connection, chores=[Chore("slow", 0.01, slow, share=0.1)]):
+        wait_until(lambda: len(runs) >= 3)
+    # Half a second from one start to the next, however fast the machine is.
+    assert runs[2] - began >= 2 * 0.5
 
 
 def test_counts_without_bodies_are_stored_at_the_end(connection: duckdb.DuckDBPyConnection) -> None:

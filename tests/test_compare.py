@@ -25,9 +25,9 @@ FILL = """
 insert into requests by name
 select 'r' || n as request_id, uuid() as trace_id, n as span_id, t as started, 'shop' as service, version,
     outcome,
-    total_ms, total_ms as ttft_ms, 0 as network_ms, 0 as queue_ms, 0 as retrieval_ms, 0 as prompt_ms, 0 as prefill_ms,
-    total_ms as decode_ms, 0 as tools_ms, 0 as post_ms, 0 as other_ms, 1 as calls, 0 as tool_rounds, 100 as input_tokens,
-    cached_tokens, cost_usd, false as synthetic
+    total_ms, total_ms as ttft_ms, 0 as network_ms, 0 as queue_ms, 0 as retrieval_ms, 0 as prompt_ms,
+    0 as prefill_ms, total_ms as decode_ms, 0 as tools_ms, 0 as post_ms, 0 as other_ms, 1 as calls, 0 as tool_rounds,
+    100 as input_tokens, cached_tokens, cost_usd, false as synthetic
 from given
 """
 
@@ -109,7 +109,7 @@ def test_an_attribute_of_the_span_tells_the_sides_apart() -> None:
     connection = database()
     store(connection, start=later(0), slower=1.5)
     connection.execute(
-        """insert into spans by name
+        """insert into spans_open by name
            select trace_id, span_id, 'chat' as name, 'SERVER' as kind, started,
                0 as start_ns, 1 as end_ns, 1 as duration_ns,
                'OK' as status, 1 as resource_id, 'stage' as role, '' as rule,

@@ -44,7 +44,7 @@ def point(
 ) -> None:
     """Store one point of what `shop` says it ended."""
     connection.execute(
-        """insert into metrics by name
+        """insert into metrics_open by name
            select 'slo.requests.ended' as name, 'sum' as kind, $temporality as temporality, true as monotonic,
            $started as started, $t as t, $value as value, 1 as resource_id, '{}' as attrs""",
         {"temporality": "cumulative" if cumulative else "delta", "started": started, "t": t, "value": value},
@@ -164,7 +164,7 @@ def test_the_view_speaks_of_the_last_day_before_the_newest_span() -> None:
     connection = database()
     old, new = request(1, {}, CALL, service="old"), request(2, {}, CALL, service="new")
     land(connection, old.spans)
-    connection.execute("update spans set started = started - interval 25 hour")
+    connection.execute("update spans_open set started = started - interval 25 hour")
     land(connection, new.spans)
     assert [row["service"] for row in rows(connection, "from coverage")] == ["new"]
     assert one(connection, "select epoch_ns(last_span) as ns from coverage")["ns"] == EPOCH_NS + 10_000_000

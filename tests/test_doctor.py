@@ -14,6 +14,7 @@ from tailbudget.app.cli import run
 from tailbudget.app.doctor import REASONS
 from tailbudget.app.text import ago
 from tailbudget.collector.receive.batches import CONTENT_REASONS
+from tailbudget.collector.receive.decoder import DECODER
 
 from .collector_support import Collector, collector, trace_body, trace_request
 from .local_api import local_api
@@ -51,7 +52,7 @@ def test_json_says_what_the_collector_and_each_service_do(
     running: Collector, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found: dict[str, Any] = json.loads(told(running, capsys, "--json"))
-    assert (found["api"], found["decoder"], found["failures"]) == (address(running), "python", {})
+    assert (found["api"], found["decoder"], found["failures"]) == (address(running), DECODER, {})
     assert (found["queue_bodies"], found["journal_bytes"], found["assembly_lag_s"]) == (0, 0, 0)
     (shop,) = found["services"]
     assert (shop["service"], shop["calls"], shop["ttft_share"], shop["ended"]) == ("shop", 5, 0, None)
@@ -66,7 +67,7 @@ def test_people_read_a_table_the_lines_to_add_and_the_reasons(
     running: Collector, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = told(running, capsys)
-    assert f"collector  {address(running)} answers; decoder python" in text
+    assert f"collector  {address(running)} answers; decoder {DECODER}" in text
     row = next(line for line in text.splitlines() if line.startswith("shop "))
     assert " ago" in row or "just now" in row
     assert 'shop: ttft\n      tailbudget.init("shop")' in text

@@ -2,20 +2,29 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from tailbudget.analytics.recognise import PROMOTED
 from tailbudget.app.cli import run
+from tailbudget.collector.assemble import Assembler
 from tailbudget.collector.journal.record import Record
 from tailbudget.collector.journal.writer import Journal, Limits, Position
+from tailbudget.collector.land.database import open_database
 from tailbudget.collector.land.forgetting import Forget, forget
+from tailbudget.collector.land.landing import Body, Landing
 from tailbudget.collector.land.schema import create_or_check
+from tailbudget.collector.receive.batches import Batches
+from tailbudget.collector.receive.decode import decode_metrics, decode_traces
+from tailbudget.collector.seal.sealer import Sealer
 from tailbudget.instrument.errors import UserError
 
-from .collector_support import Collector, collector, send, trace_body, trace_request
+from .collector_support import Collector, collector, gauge, metrics_body, send, trace_body, trace_request
 from .support import wait_until
 
 MARK = "Zq7-remember-me-not"
@@ -38,7 +47,7 @@ def plain(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         connection.execute("set force_compression = 'uncompressed'")
         create_or_check(connection, name="t")
         connection.execute(
-            f"""insert into spans by name
+            f"""insert into spans_open by name
             select md5((i // 5)::varchar)::uuid as trace_id, i as span_id, 'x' as name, 'SERVER' as kind,
                    make_timestamptz(i) as started, i as start_ns, i + 1 as end_ns, 1 as duration_ns, 'UNSET' as status,
                    1 as resource_id, 'container' as role, 'other' as rule, '{MARK}-' || (i // 5) % 500 || '-' as tenant,
@@ -53,7 +62,7 @@ def plain(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             from spans where span_id % 5 = 0"""
         )
         connection.execute(
-            """insert into metrics by name
+            """insert into metrics_open by name
             select 'slo.requests.ended' as name, 'sum' as kind, started as t, 1 as resource_id,
                    json_object('slo.tenant', tenant) as attrs from requests"""
         )
@@ -71,7 +80,7 @@ def test_tenants_leave_no_byte_in_the_data_file(plain: duckdb.DuckDBPyConnection
         tenant = f"{MARK}-{number}-"
         assert marked(tmp_path, tenant)
         before = counts(plain)
-        found = forget(plain, Forget(tenant=tenant))
+        found = forget(plain, Forget(tenant=tenant), data=tmp_path)
         assert (found.traces, found.rows) == (100, {"metrics": 100, "requests": 100, "spans": 500})
         assert counts(plain) == (before[0] - 500, before[1] - 100, before[2] - 100)
         assert marked(tmp_path, tenant) == set()
@@ -85,17 +94,17 @@ def test_tenants_leave_no_byte_in_the_data_file(plain: duckdb.DuckDBPyConnection
 
 
 def test_a_plain_delete_would_leave_them(plain: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
-    for table in ("spans", "requests"):
+    for table in ("spans_open", "requests"):
         plain.execute(f"delete from {table} where tenant = '{MARK}-7-'")
     plain.execute("checkpoint")
     assert marked(tmp_path, f"{MARK}-7-")
 
 
-def test_one_request_goes_with_its_trace_alone(plain: duckdb.DuckDBPyConnection) -> None:
+def test_one_request_goes_with_its_trace_alone(plain: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     before = counts(plain)
-    assert forget(plain, Forget(request="1000")).rows == {"requests": 1, "spans": 5}
+    assert forget(plain, Forget(request="1000"), data=tmp_path).rows == {"requests": 1, "spans": 5}
     assert counts(plain) == (before[0] - 5, before[1] - 1, before[2])
-    assert forget(plain, Forget(request="1000")).traces == 0
+    assert forget(plain, Forget(request="1000"), data=tmp_path).traces == 0
 
 
 @pytest.mark.parametrize("fields", [{}, {"tenant": ""}, {"tenant": "a", "request": "b"}])
@@ -184,3 +193,43 @@ def test_only_who_bears_the_token_may_let_forget(tmp_path: Path) -> None:
         assert send(running.api_port, "POST", "/v1/forget", b'{"tenants": "x"}', bearer)[0] == 400
         status, _, answer = send(running.api_port, "POST", "/v1/forget", body, bearer)
         assert (status, json.loads(answer)) == (200, {"traces": 0, "rows": {}})
+
+
+def test_sealed_files_forget_too_what_they_hold_of_a_tenant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    hour_ago_ns = time.time_ns() - 3 * 3600 * 10**9
+    point = gauge("slo.requests.active", 1.0, {"slo.tenant": MARK}, t_ns=hour_ago_ns)
+    with open_database(data) as connection:
+        batches: list[Batches] = [decode_metrics(metrics_body(point))]
+        for seed, tenant in enumerate((MARK, "other")):
+            body = tenant_request(tenant, seed=seed, start_ns=hour_ago_ns)
+            batches.append(decode_traces(body, promoted=PROMOTED))
+        landed = [Body(digest=bytes([number]) * 16, batches=batch) for number, batch in enumerate(batches)]
+        Landing(connection).land(landed)
+        while Assembler(connection).tick(datetime.now(UTC) + timedelta(hours=1)).unfinished:
+            pass
+        sealer = Sealer(connection, data, seal_after=timedelta(0))
+        while sealer.tick(datetime.now(UTC)):
+            pass
+        assert connection.execute("select count(*) from sealed_files").fetchall()[0][0] == 2
+        assert connection.execute("select count(*) from spans_open").fetchall() == [(0,)]
+    assert tenants(data) == {MARK, "other"}
+    assert run(["forget", "--tenant", MARK, "--data", str(data)]) == 0
+    assert "3 of spans" in capsys.readouterr().out
+    assert tenants(data) == {"other"}
+    assert marked(data) == set()
+
+
+def tenant_request(tenant: str, *, seed: int, start_ns: int) -> bytes:
+    attributes = {"slo.tenant": tenant, "slo.request": "chat"}
+    return trace_request(3, seed=seed, start_ns=start_ns, attributes=attributes).SerializeToString()
+
+
+def tenants(data: Path) -> set[str]:
+    """Return the tenants of the stored spans and points, sealed files included, which are compressed."""
+    found = [str(path) for path in (data / "sealed").rglob("*.parquet")]
+    assert found
+    query = "select to_json(x)::varchar from read_parquet($1) x"
+    with duckdb.connect() as connection:
+        texts = [text for path in found for (text,) in connection.execute(query, [path]).fetchall()]
+    return {tenant for tenant in (MARK, "other") if any(tenant in text for text in texts)}

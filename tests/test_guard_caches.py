@@ -1,7 +1,10 @@
 """Caches answer what was asked before, say how old the answer is, and white space does not bust them."""
 
+import asyncio
 import math
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
@@ -79,6 +82,73 @@ def test_a_call_that_fails_leaves_nothing(name: str) -> None:
     with pytest.raises(KeyError):
         cache.answer_sync(fails, "why?")
     assert cache.get("why?") is None
+
+
+async def test_those_who_ask_the_same_at_once_cost_one_call(recorded: Recorded, name: str) -> None:
+    calls: list[int] = []
+    cache: OutputCache[str] = OutputCache(name)
+
+    async def call() -> str:
+        calls.append(1)
+        await asyncio.sleep(0.05)
+        return "answer"
+
+    answers = await asyncio.gather(*(cache.answer(call, "why?") for _ in range(20)), cache.answer(call, "how?"))
+    assert set(answers) == {"answer"}
+    assert len(calls) == 2
+    assert (figure(recorded, "slo.cache.hits", name), figure(recorded, "slo.cache.misses", name)) == (19, 2)
+
+
+async def test_whoever_waits_calls_when_the_first_is_cancelled_and_shares_an_error(name: str) -> None:
+    cache: OutputCache[str] = OutputCache(name)
+    calls: list[int] = []
+
+    async def call() -> str:
+        calls.append(1)
+        await asyncio.sleep(0.1)
+        if len(calls) > 2:
+            raise ValueError("down")
+        return "answer"
+
+    first = asyncio.create_task(cache.answer(call, "why?"))
+    rest = [asyncio.create_task(cache.answer(call, "why?")) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    rest.pop().cancel()
+    first.cancel()
+    assert await asyncio.gather(*rest) == ["answer"] * 4
+    assert len(calls) == 2
+    failed = await asyncio.gather(*(cache.answer(call, "how?") for _ in range(3)), return_exceptions=True)
+    assert [str(error) for error in failed] == ["down"] * 3
+    assert len(calls) == 3
+
+
+async def test_a_call_that_asks_its_own_cache_does_not_wait_for_itself(name: str) -> None:
+    cache: OutputCache[str] = OutputCache(name)
+
+    async def inner() -> str:
+        return "inner"
+
+    async def outer() -> str:
+        return await cache.answer(inner, "why?") + " and outer"
+
+    async with asyncio.timeout(20):
+        assert await cache.answer(outer, "why?") == "inner and outer"
+    assert cache.answer_sync(lambda: cache.answer_sync(lambda: "a", "sync?") + "b", "sync?") == "ab"
+
+
+def test_threads_that_ask_the_same_at_once_cost_one_call(name: str) -> None:
+    cache: OutputCache[str] = OutputCache(name)
+    calls: list[int] = []
+
+    def call() -> str:
+        calls.append(1)
+        time.sleep(0.1)
+        return "answer"
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: cache.answer_sync(call, "why?"), range(8)))
+    assert answers == ["answer"] * 8
+    assert len(calls) == 1
 
 
 async def test_a_batch_asks_for_new_texts_only_once_each_and_in_order(recorded: Recorded, name: str) -> None:

@@ -26,7 +26,7 @@ from tailbudget.guards import (
     fan_out,
     fan_out_sync,
 )
-from tailbudget.instrument import openai_sdk
+from tailbudget.instrument import hooks
 from tailbudget.instrument.attempts import Attempt
 from tests.instrument_support import ModelServer, Recorded, recording, serve
 from tests.support import wait_until
@@ -186,12 +186,12 @@ def test_the_losers_tokens_are_counted_and_both_calls_are_marked(recorded: Recor
             await asyncio.sleep(0.05)  # the loser's stream is closed in the loop's next turns
             return winner
 
-    openai_sdk.install()
+    hooks.install()
     try:
         with serve(model.app()) as url:
             assert asyncio.run(both(url)) == 2
     finally:
-        openai_sdk.uninstall()
+        hooks.uninstall()
     calls = [span.attributes or {} for span in recorded.spans if span.name == "chat m"]
     assert [call["slo.hedged"] for call in calls] == [True, True]
     (lost,) = [call for call in calls if call["slo.stream.end"] == "cancelled"]
@@ -353,6 +353,7 @@ async def test_littles_law_gives_the_wait_and_refuses_what_would_come_too_late(n
     for _ in range(11):
         async with queue:
             clock.now_s += 2.0
+        clock.now_s += 600  # idle: no reason to expect a longer wait
     async with queue:
         assert queue.expected_wait_s() == pytest.approx(2.0)
         waiting = [asyncio.ensure_future(queue.__aenter__()) for _ in range(2)]
@@ -394,6 +395,22 @@ async def test_nobody_waits_longer_than_allowed_behind_one_that_hangs(name: str)
     async with queue:
         assert queue._inside == 1
     assert queue._inside == 0
+
+
+def test_a_waiter_whose_loop_is_gone_is_passed_over(name: str) -> None:
+    queue = BoundedQueue(name, at_once=1)
+    queue.__enter__()
+
+    async def wait_a_little() -> None:
+        waiting = asyncio.ensure_future(queue.__aenter__())
+        await asyncio.sleep(0)
+        queue._waiting.append(queue._waiting[0])  # one that its loop could not take out when it ended
+        waiting.cancel()
+
+    asyncio.run(wait_a_little())
+    assert queue.depth == 1
+    queue.__exit__(None, None, None)
+    assert queue.depth == queue._inside == 0
 
 
 def test_threads_wait_too_and_never_more_are_inside_than_allowed(name: str) -> None:
@@ -474,6 +491,7 @@ def test_a_queue_presses(name: str) -> None:
 
 async def test_what_comes_in_time_is_used_and_the_rest_is_patched_in_later(recorded: Recorded) -> None:
     patched: list[tuple[str, Any]] = []
+    came = asyncio.Event()
 
     async def fails() -> str:
         raise KeyError("broken")
@@ -490,14 +508,19 @@ async def test_what_comes_in_time_is_used_and_the_rest_is_patched_in_later(recor
         result = await fan_out(
             {"fast": fast, "slow": slow, "broken": fails},
             timeouts_ms={"slow": 20, "*": 5_000},
-            on_late=lambda branch, value: patched.append((branch, value)),
+            on_late=lambda branch, value: (patched.append((branch, value)), came.set()),
+            name="sources",
         )
     assert result.values == {"fast": "docs"}
     assert not result.complete
     assert isinstance(result.missing["slow"], TimeoutError)
     assert isinstance(result.missing["broken"], KeyError)
-    await asyncio.sleep(0.12)
+    async with asyncio.timeout(20):
+        await came.wait()
     assert patched == [("slow", "late docs")]
+    said = {metric: figure(recorded, f"slo.fan_out.{metric}", "sources") for metric in ("branches", "late", "patched")}
+    assert said == {"branches": 3, "late": 1, "patched": 1}
+    assert figure(recorded, "slo.fan_out.failed", "sources") == 1
 
 
 async def test_a_late_branch_without_a_patch_is_cancelled_and_budgets_shorten_timeouts() -> None:

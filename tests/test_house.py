@@ -1,6 +1,8 @@
 """The layout holds: links resolve, imports run down the floors, files stay small, every part is in the wheel."""
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,6 +13,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 #: A part may import parts of a lower floor, and analytics' vocabulary comes from instrument.
 FLOORS = {"instrument": 1, "gpu_runtime": 2, "analytics": 2, "collector": 3, "app": 4}
+COMPILER = shutil.which("cc") or shutil.which("gcc")
+EXTENSION = "tailbudget/collector/receive/_otlp.abi3.so"
+DECODE = """
+from tailbudget.collector.receive import _otlp, decoder
+from tailbudget.collector.receive.privacy import DROP
+print(decoder.DECODER, decoder.decode_body("traces", b"", content=DROP).rows, _otlp.__file__)
+"""
 SOURCES = sorted(path for part in FLOORS for path in (ROOT / part).rglob("*.py"))
 
 
@@ -56,15 +65,47 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
-@pytest.mark.filterwarnings("default")
-def test_a_wheel_built_from_the_sdist_holds_every_file_of_every_part(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a wheel that was built from the sdist."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     done = subprocess.run(build, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    (packed,) = folder.glob("*.whl")
+    zipfile.ZipFile(packed).extractall(folder / "unpacked")
+    return folder / "unpacked"
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_wheel_built_from_the_sdist_holds_every_file_of_every_part(wheel: Path) -> None:
+    files = (path.relative_to(wheel) for path in wheel.rglob("*") if path.is_file())
+    packed = {str(path) for path in files if not path.parts[0].endswith(".dist-info")}
+    tracked = {f"tailbudget/{name}" for name in _tracked() if not name.endswith((".c", ".h"))}
+    built = {EXTENSION} if COMPILER else set()
     own = {f"tailbudget/{name}" for name in ("__init__.py", "guards.py", "py.typed", "testing.py")}
-    assert packed == own | {f"tailbudget/{name}" for name in _tracked()}
+    assert packed == own | tracked | built
+
+
+@pytest.mark.skipif(not COMPILER, reason="the extension needs a C compiler")
+def test_the_decoder_of_that_wheel_decodes(wheel: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(wheel), "TAILBUDGET_REQUIRE_NATIVE": "1"}
+    done = subprocess.run([sys.executable, "-c", DECODE], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["native", "0", str(wheel / EXTENSION)]), done.stderr
+
+
+def test_a_missing_extension_costs_speed_alone_unless_it_is_required(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['tailbudget.collector.receive._otlp'] = None\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
+    environment = os.environ | {"PYTHONPATH": path}
+    environment.pop("TAILBUDGET_REQUIRE_NATIVE", None)
+    program = [sys.executable, "-c", "from tailbudget.collector.receive import decoder; print(decoder.DECODER)"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "python\n", done.stderr
+    environment["TAILBUDGET_REQUIRE_NATIVE"] = "1"
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert "_otlp" in done.stderr
+    assert done.returncode == 1
 
 
 def _tracked() -> set[str]:

@@ -19,7 +19,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from tailbudget import ASGIMiddleware, UserError, annotate, usable
-from tailbudget.instrument import openai_sdk
+from tailbudget.instrument import hooks
 from tests.instrument_support import ModelServer, Recorded, recording, serve
 from tests.support import wait_until
 
@@ -202,7 +202,7 @@ def test_a_budget_that_cannot_be_is_refused_at_start(budgets: Any) -> None:
 
 @contextmanager
 def chat_service(model_url: str, answer: Callable[[openai.AsyncOpenAI], AsyncIterator[str]]) -> Iterator[str]:
-    openai_sdk.install()
+    hooks.install(only=("openai", "httpx"))
     client = openai.AsyncOpenAI(base_url=f"{model_url}/v1", api_key="none", max_retries=0)
 
     async def endpoint(_: Request) -> Response:
@@ -218,7 +218,7 @@ def chat_service(model_url: str, answer: Callable[[openai.AsyncOpenAI], AsyncIte
         with serve(ASGIMiddleware(service, budgets_ms={"/chat": {"total": 4000}})) as url:
             yield url
     finally:
-        openai_sdk.uninstall()
+        hooks.uninstall()
 
 
 async def ask(client: openai.AsyncOpenAI) -> AsyncIterator[str]:

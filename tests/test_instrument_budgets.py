@@ -1,23 +1,26 @@
 """Budgets in code: what is left, stages that are cut short, rounds of tools, and a deadline that travels."""
 
 import asyncio
+import json
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import openai
 import pytest
-from openai import OpenAI
+from openai import AsyncOpenAI, OpenAI
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import tailbudget
 from tailbudget import Budget, OverBudgetError, UserError, check, deadline_s, remaining_ms, request, stage, within
-from tailbudget.instrument import openai_sdk
+from tailbudget.instrument import hooks
 from tailbudget.instrument.guard import Guard
 from tests.instrument_support import ModelServer, Recorded, recording, serve
 
@@ -262,7 +265,7 @@ def ask(url: str) -> None:
 
 
 def test_the_deadline_travels_with_a_model_call_where_it_bites(recorded: Recorded) -> None:
-    openai_sdk.install()
+    hooks.install()
     model = ModelServer(["one."])
     try:
         with serve(model.app()) as url:
@@ -270,11 +273,134 @@ def test_the_deadline_travels_with_a_model_call_where_it_bites(recorded: Recorde
                 with request("chat", budgets_ms=Budget(total_ms=60_000, on_over=on_over)):
                     ask(url)
     finally:
-        openai_sdk.uninstall()
+        hooks.uninstall()
     recording_only, biting = (headers.get("x-slo-remaining-ms") for headers in model.headers)
     assert recording_only is None
     assert biting is not None
     assert 30_000 < int(biting) <= 60_000
+
+
+@contextmanager
+def a_slow_model() -> Iterator[str]:
+    hooks.install()
+    try:
+        with serve(ModelServer(["word "] * 500, delay_s=0.02).app()) as url:
+            yield f"{url}/v1"
+    finally:
+        hooks.uninstall()
+
+
+async def read_all(url: str, *, stream: bool = True, timeout_s: float = 60.0) -> None:
+    async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=timeout_s) as client:
+        answer: Any = await client.chat.completions.create(model="m", messages=[], stream=stream)
+        async for _ in answer:
+            pass
+
+
+async def under_a_total(url: str) -> None:
+    async with request("chat", budgets_ms=Budget(total_ms=300, on_over="raise")):
+        await read_all(url)
+
+
+async def under_a_stage(url: str) -> None:
+    with request("chat", budgets_ms=Budget(decode_ms=300, on_over={"decode": "raise"})):
+        await stage("decode")(read_all)(url)
+
+
+async def before_the_answer(url: str) -> None:
+    async with request("chat", budgets_ms=Budget(total_ms=300, on_over="raise")):
+        await read_all(url.replace("/v1", "/stuck/v1"), stream=False)
+
+
+async def by_a_check_in_the_loop(url: str) -> None:
+    client = OpenAI(base_url=url, api_key="none")
+    with client, request("chat", budgets_ms=Budget(total_ms=300)):
+        answer = client.chat.completions.create(model="m", messages=[], stream=True)
+        with answer:
+            for _ in answer:
+                check()
+
+
+async def by_the_clients_own_timeout(url: str) -> None:
+    with request("chat", budgets_ms=Budget(total_ms=100, on_over="raise")):
+        try:
+            await read_all(url.replace("/v1", "/stuck/v1"), timeout_s=remaining_ms() / 1e3)
+        except openai.APITimeoutError:
+            check()
+
+
+@pytest.mark.parametrize(
+    "ask_it",
+    [under_a_total, under_a_stage, before_the_answer, by_a_check_in_the_loop, by_the_clients_own_timeout],
+    ids=lambda ask_it: ask_it.__name__,
+)
+async def test_a_call_that_a_budget_ended_says_deadline(recorded: Recorded, ask_it: Any) -> None:
+    with a_slow_model() as url, pytest.raises(OverBudgetError):
+        await ask_it(url)
+    assert recorded.attributes("chat m")["slo.stream.end"] == "deadline"
+    assert recorded.attributes("chat")["slo.outcome"] == "timeout"
+
+
+async def test_a_call_that_somebody_else_ended_does_not(recorded: Recorded) -> None:
+    with a_slow_model() as url, pytest.raises(TimeoutError):
+        async with request("chat", budgets_ms=Budget(total_ms=60_000, on_over="raise")), asyncio.timeout(0.3):
+            await read_all(url)
+    assert recorded.attributes("chat m")["slo.stream.end"] == "cancelled"
+
+
+@pytest.mark.parametrize(("code", "end"), [("deadline", "deadline"), ("overloaded", "error"), (None, "error")])
+def test_a_stream_on_the_wire_whose_last_word_is_an_error_says_which(recorded: Recorded, code: str, end: str) -> None:
+    event = f"data: {json.dumps({'error': {'message': 'no more', 'code': code}})}\n\n"
+
+    async def complete(_: Request) -> Response:
+        return Response('data: {"choices": [{"delta": {"content": "a"}}]}\n\n' + event, media_type="text/event-stream")
+
+    hooks.install()
+    try:
+        with serve(Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"])])) as url:
+            asked = {"model": "m", "stream": True}
+            with httpx.stream("POST", f"{url}/v1/chat/completions", json=asked) as answer:
+                answer.read()
+    finally:
+        hooks.uninstall()
+    assert recorded.attributes("chat m")["slo.stream.end"] == end
+
+
+async def hang(_: Request) -> Response:
+    await slow()
+    return Response()
+
+
+async def begin_and_hang(_: Request) -> Response:
+    async def words() -> AsyncIterator[str]:
+        yield "one "
+        yield await slow()
+
+    return StreamingResponse(words())
+
+
+@pytest.mark.parametrize(
+    ("path", "bites", "expected"),
+    [
+        ("/hang", True, ("504 the budget of this request is spent\n", "timeout")),
+        ("/begin", True, ("RemoteProtocolError", "timeout")),
+        ("/begin", False, ("ReadTimeout", "dropped")),
+    ],
+)
+async def test_the_total_of_a_middleware_cancels_the_handler_where_it_bites(
+    recorded: Recorded, path: str, bites: bool, expected: tuple[str, str]
+) -> None:
+    budget = Budget(total_ms=300, on_over="raise" if bites else "record")
+    inner = Starlette(routes=[Route("/hang", hang), Route("/begin", begin_and_hang)])
+    app = tailbudget.ASGIMiddleware(inner, budgets_ms={"/hang": budget, "/begin": budget})
+    with serve(app) as url:
+        async with httpx.AsyncClient(timeout=10.0 if bites else 0.8) as client:
+            try:
+                answer = await client.get(url + path)
+                told = f"{answer.status_code} {answer.text}"
+            except httpx.TransportError as error:
+                told = type(error).__name__
+        assert (told, recorded.attributes(path)["slo.outcome"]) == expected
 
 
 @pytest.mark.parametrize(("sent", "most_ms"), [("800", 800.0), ("soon", 5_000.0), ("99999999", 5_000.0)])

@@ -10,7 +10,7 @@ import pytest
 from openai import OpenAI
 
 import tailbudget
-from tailbudget.instrument import openai_sdk
+from tailbudget.instrument import hooks
 from tailbudget.instrument.guard import Guard
 from tailbudget.instrument.hygiene import hygiene
 from tests.instrument_support import ModelServer, Recorded, recording, serve
@@ -109,7 +109,7 @@ def test_a_given_tokenizer_counts() -> None:
 
 
 def test_a_call_of_the_sdk_carries_the_counts_and_none_of_the_words(recorded: Recorded) -> None:
-    openai_sdk.install()
+    hooks.install()
     passage = "secret-passage " * 8
     messages: Any = [{"role": "system", "content": "secret-system"}, {"role": "user", "content": passage + "why?"}]
     try:
@@ -121,7 +121,7 @@ def test_a_call_of_the_sdk_carries_the_counts_and_none_of_the_words(recorded: Re
             tailbudget.describe_prompt(version="v12", retrieved=[passage])
             client.chat.completions.create(model="m", messages=messages, tools=[TOOL], max_tokens=9)  # type: ignore[list-item]
     finally:
-        openai_sdk.uninstall()
+        hooks.uninstall()
     attributes = recorded.attributes("chat m")
     assert attributes["slo.prompt.version"] == "v12"
     assert attributes["slo.prompt.share.retrieved"] == 30 / attributes["slo.prompt.tokens"]

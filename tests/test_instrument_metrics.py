@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from prometheus_client.parser import text_string_to_metric_families
 
 from tailbudget import request, stream
-from tailbudget.instrument import call_metrics, openai_sdk, providers
+from tailbudget.instrument import call_metrics, hooks, providers
 from tailbudget.instrument.loop_lag import watch_loop
 from tailbudget.instrument.prometheus import ScrapedReader
 from tests.instrument_support import ModelServer, Recorded, recording, serve, sink
@@ -34,7 +34,7 @@ def recorded() -> Iterator[Recorded]:
 
 @pytest.fixture
 def client() -> Iterator[OpenAI]:
-    openai_sdk.install()
+    hooks.install()
     try:
         with (
             serve(ModelServer(WORDS, delay_s=0.02).app()) as url,
@@ -42,7 +42,7 @@ def client() -> Iterator[OpenAI]:
         ):
             yield sdk
     finally:
-        openai_sdk.uninstall()
+        hooks.uninstall()
 
 
 def ask(client: OpenAI, model: str = "m", **more: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tailbudget import request
-from tailbudget.instrument import openai_sdk
+from tailbudget.instrument import hooks
+from tailbudget.instrument.calls import provider_of
+from tailbudget.instrument.hooks.patching import CALL_SUPPRESSED, HTTP_SUPPRESSED
 from tailbudget.instrument.hygiene import hygiene
 from tests.instrument_support import ModelServer, Recorded, recording, serve
 from tests.support import wait_until
@@ -24,11 +27,11 @@ ASK: Any = {"model": "tiny", "messages": [{"role": "user", "content": "secret-pr
 @pytest.fixture
 def recorded() -> Iterator[Recorded]:
     with recording() as recorded:
-        openai_sdk.install()
+        hooks.install(only=("openai", "httpx"))
         try:
             yield recorded
         finally:
-            openai_sdk.uninstall()
+            hooks.uninstall()
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,9 @@ def test_a_plain_call_is_a_client_span(
     assert answer.choices[0].message.content == "Hello you. Bye"
     span = recorded.named("chat tiny")
     attributes = recorded.attributes("chat tiny")
+    phases = {name for name in attributes if name.startswith("slo.net.") and isinstance(attributes[name], float)}
+    assert phases == {f"slo.net.{name}" for name in ("pool_wait", "dns", "connect", "send", "wait_headers")}
+    assert all(0 <= attributes.pop(name) < 5 for name in phases)
     port = int(server[1].split(":")[2].split("/")[0])
     assert span.kind == SpanKind.CLIENT
     assert attributes == {
@@ -73,6 +79,9 @@ def test_a_plain_call_is_a_client_span(
         "server.address": "127.0.0.1",
         "server.port": port,
         **hygiene(ASK["messages"]),
+        "slo.net.attempts": 1,
+        "slo.net.http_version": "1.1",
+        "slo.net.reused": False,
     }
     assert server[0].headers[-1]["traceparent"] == traceparent_of(span)
 
@@ -160,22 +169,42 @@ async def test_a_call_that_is_cancelled_is_no_error(recorded: Recorded, streamed
     assert recorded.named("chat tiny").status.status_code == StatusCode.UNSET
 
 
-def test_raw_and_streaming_responses_work_as_ever(recorded: Recorded, client: openai.OpenAI) -> None:
-    assert client.chat.completions.with_raw_response.create(**ASK).parse().id == "answer-1"
+def test_raw_and_streaming_responses_work_as_ever_and_are_measured(recorded: Recorded, client: openai.OpenAI) -> None:
+    raw = client.chat.completions.with_raw_response.create(**ASK)
+    assert (raw.http_response.status_code, raw.parse().id) == (200, "answer-1")
+    streamed = client.chat.completions.with_raw_response.create(**ASK, stream=True).parse()
+    assert len(list(streamed)) == 7
     with client.chat.completions.with_streaming_response.create(**ASK) as response:
         assert response.parse().id == "answer-1"
+    with client.chat.completions.with_streaming_response.create(**ASK, stream=True) as response:
+        assert b"Hello" in b"".join(response.iter_bytes())
     with client.chat.completions.stream(**ASK) as events:
         assert events.get_final_completion().choices[0].message.content == "Hello you. Bye"
     gc.collect()
-    assert [span.name for span in recorded.spans] == ["chat tiny"]
+    assert [span.name for span in recorded.spans] == ["chat tiny"] * 5
+    said = [dict(span.attributes or {}) for span in recorded.spans]
+    assert [found.get("gen_ai.response.id") for found in said] == ["answer-1"] * 5
+    assert [found.get("slo.stream.end") for found in said] == [None, "complete", None, "complete", "complete"]
 
 
-@pytest.mark.parametrize("key", openai_sdk.SUPPRESSED_BY)
+async def test_raw_and_streaming_responses_are_measured_asynchronously(
+    recorded: Recorded, server: tuple[ModelServer, str]
+) -> None:
+    async with openai.AsyncOpenAI(base_url=server[1], api_key="none") as client:
+        assert (await client.chat.completions.with_raw_response.create(**ASK)).parse().id == "answer-1"
+        async with client.chat.completions.with_streaming_response.create(**ASK) as response:
+            assert (await response.parse()).id == "answer-1"
+        async with client.chat.completions.with_streaming_response.create(**ASK) as response:
+            pass
+    assert [span.name for span in recorded.spans] == ["chat tiny"] * 3
+
+
+@pytest.mark.parametrize("key", CALL_SUPPRESSED)
 def test_who_wants_no_span_gets_none(recorded: Recorded, client: openai.OpenAI, key: str) -> None:
     token = otel_context.attach(otel_context.set_value(key, value=True))
     client.chat.completions.create(**ASK)
     otel_context.detach(token)
-    assert not recorded.spans
+    assert [span.name for span in recorded.spans] == ([] if key in HTTP_SUPPRESSED else ["POST"])
 
 
 def test_a_header_of_the_callers_own_stays(
@@ -187,14 +216,14 @@ def test_a_header_of_the_callers_own_stays(
 
 
 def test_uninstalling_puts_the_sdk_back() -> None:
-    from openai.resources.chat.completions import AsyncCompletions, Completions
+    from openai._base_client import AsyncAPIClient, SyncAPIClient
 
-    before = (Completions.create, AsyncCompletions.create)
-    openai_sdk.install()
-    openai_sdk.install()
-    assert before != (Completions.create, AsyncCompletions.create)
-    openai_sdk.uninstall()
-    assert (Completions.create, AsyncCompletions.create) == before
+    before = (SyncAPIClient.request, AsyncAPIClient.request)
+    hooks.install(only=("openai",))
+    hooks.install(only=("openai",))
+    assert before != (SyncAPIClient.request, AsyncAPIClient.request)
+    hooks.uninstall()
+    assert (SyncAPIClient.request, AsyncAPIClient.request) == before
 
 
 @pytest.mark.parametrize(
@@ -202,21 +231,20 @@ def test_uninstalling_puts_the_sdk_back() -> None:
     [("api.openai.com", "openai"), ("x.openai.azure.com", "azure.ai.openai"), ("127.0.0.1", "openai")],
 )
 def test_the_provider_is_known_by_its_host(host: str, provider: str) -> None:
-    assert openai_sdk.provider_of(host) == provider
+    assert provider_of(host) == provider
 
 
 def test_an_sdk_imported_after_init_is_wrapped() -> None:
     code = (
         "import sys, tailbudget; tailbudget.init('late'); before = list(sys.meta_path)\n"
         "assert 'openai' not in sys.modules\n"
-        "from openai.resources.chat.completions import Completions, AsyncCompletions\n"
-        "assert len(sys.meta_path) == len(before) - 1\n"
-        "assert 'openai_sdk' in Completions.create.__code__.co_filename\n"
-        "assert 'openai_sdk' in AsyncCompletions.create.__code__.co_filename\n"
-        "import openai.resources.chat.completions as m; assert type(m.__loader__).__name__ == 'SourceFileLoader'\n"
+        "import openai; from openai._base_client import SyncAPIClient, AsyncAPIClient\n"
+        "assert 'stainless' in SyncAPIClient.request.__code__.co_filename\n"
+        "assert 'stainless' in AsyncAPIClient.request.__code__.co_filename\n"
+        "import openai._base_client as m; assert type(m.__loader__).__name__ == 'SourceFileLoader'\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, capture_output=True, text=True,
-        env={"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"},
+        env={**os.environ, "OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

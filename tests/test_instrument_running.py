@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from tailbudget import request, stage
-from tailbudget.instrument import openai_sdk, providers, running
+from tailbudget.instrument import hooks, providers, running
 from tailbudget.instrument.request import RequestScope, current_request
 from tailbudget.instrument.running import MAX_WATCHED, Registry, beat, registry
 from tests.instrument_support import ModelServer, Recorded, Sink, recording, serve, sink
@@ -113,12 +113,12 @@ def test_the_stage_of_a_model_call_is_prefill_and_from_its_first_token_on_decode
         await client.close()
         return stages
 
-    openai_sdk.install()
+    hooks.install()
     try:
         with serve(ModelServer(["one ", "two."], delay_s=0.05).app()) as url:
             assert asyncio.run(ask(url)) == ["other", "prefill", "decode"]
     finally:
-        openai_sdk.uninstall()
+        hooks.uninstall()
 
 
 def test_the_registry_is_bounded_and_counts_those_without_a_place(recorded: Recorded) -> None:
@@ -203,6 +203,26 @@ def test_a_hang_is_visible_while_it_hangs_and_a_killed_worker_falls_silent(
     assert "hang" not in collector.span_names()
     resource = collector.logs[0].resource_logs[0].resource
     assert "worker" in [a.value.string_value for a in resource.attributes if a.key == "service.name"]
+
+
+ENDING = """
+import sys, threading
+import tailbudget
+tailbudget.init("worker", endpoint=sys.argv[1])
+begun = threading.Event()
+def work():
+    with tailbudget.request("unfinished", request_id="r-9"):
+        begun.set()
+        threading.Event().wait()
+threading.Thread(target=work, daemon=True).start()
+begun.wait()
+"""
+
+
+def test_a_process_that_ends_tells_of_the_requests_that_it_leaves_however_young(collector: Sink) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", ENDING, collector.url], check=True, timeout=60)
+    (record,) = collector.log_records()
+    assert {a.key: a.value.string_value for a in record.attributes}["slo.request.id"] == "r-9"
 
 
 def test_a_forked_child_does_not_tell_of_its_parents_requests(recorded: Recorded) -> None:

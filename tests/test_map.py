@@ -20,7 +20,7 @@ def seen(traces: Iterable[Trace], *, before: Iterable[Trace] = ()) -> duckdb.Duc
     for trace in before:
         land(connection, trace.spans)
     Assembler(connection).tick(later(60))
-    for table in ("spans", "requests", "calls", "stages", "stage_spans"):
+    for table in ("spans_open", "requests", "calls", "stages", "stage_spans"):
         connection.execute(f"update {table} set started = started - interval 3 day")
     for trace in traces:
         land(connection, trace.spans)

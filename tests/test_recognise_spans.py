@@ -1,10 +1,15 @@
 """A span of any known dialect lands with its role, its stage and its canonical columns."""
 
+import gzip
+
+import pyarrow as pa
 import pytest
 
 from tailbudget.analytics.recognise import PROMOTED, rules, span_select
+from tailbudget.collector.receive.decode import decode_traces
 
-from .spans import Row, Span, database, event_table, land, one, rows, span_table
+from .spans import Row, Span, database, event_table, land, one, promoted, rows, span_table
+from .support import CONFORMANCE
 
 HTTP = {"http.request.method": "POST"}
 MODEL = {"gen_ai.request.model": "m"}
@@ -68,6 +73,12 @@ def landed(name: str = "x", *, kind: str = "INTERNAL", scope: str = "s", **more:
         ("x", "INTERNAL", {"genkit:type": "action", "genkit:metadata:subtype": "model"}, "call", None),
         ("x", "INTERNAL", {"genkit:type": "flow"}, "container", None),
         ("x", "INTERNAL", {"langsmith.span.kind": "llm"}, "call", None),
+        ("x", "INTERNAL", {"langsmith.span.kind": "prompt", "gen_ai.operation.name": "chat"}, "stage", "prompt"),
+        ("x", "CLIENT", {"gen_ai.operation.name": "chat.completions"}, "call", None),
+        ("x", "CLIENT", {"gen_ai.operation.name": "acompletion", **MODEL}, "call", None),
+        ("x", "INTERNAL", {"gen_ai.operation.name": "guardrail"}, "stage", "prompt"),
+        ("x", "CLIENT", {"mcp.method.name": "tools/call"}, "stage", "tools"),
+        ("x", "CLIENT", {"mcp.method.name": "tools/list"}, "container", None),
         ("x", "INTERNAL", {"langsmith.span.kind": "chain", **MODEL}, "container", None),
         ("x", "INTERNAL", {}, "container", None),
     ],
@@ -87,6 +98,32 @@ def test_tokens_model_and_provider_come_from_the_first_alias_that_is_there() -> 
     assert (row["model"], row["provider"]) == ("m-2026", "openai")
     assert landed(attrs={"llm.invocation_parameters": '{"model": "inner"}'})["model"] == "inner"
     assert landed(attrs={"llm.invocation_parameters": "{not json"})["model"] is None
+
+
+@pytest.mark.parametrize(
+    ("attrs", "column", "value"),
+    [
+        ({"gen_ai.response.finish_reasons": ["stop", "length"]}, "finish_reason", "stop"),
+        ({"gen_ai.response.finish_reasons": "('tool_calls',)"}, "finish_reason", "tool_calls"),
+        ({"gen_ai.response.finish_reasons": "stop, length"}, "finish_reason", "stop"),
+        ({"ai.response.finishReason": "tool-calls"}, "finish_reason", "tool-calls"),
+        ({"langfuse.observation.metadata.finish_reason": '"stop"'}, "finish_reason", "stop"),
+        ({"gen_ai.usage.input_token_details": "{'audio': 1, 'cache_read': 32}"}, "cached_tokens", 32),
+        ({"gen_ai.usage.input_token_details": '{"cache_read": 32}'}, "cached_tokens", 32),
+        ({"langfuse.observation.usage_details": '{"prompt_tokens": 57, "completion_tokens": 24}'}, "input_tokens", 57),
+        ({"llm.invocation_parameters": '{"max_completion_tokens": 99}'}, "max_tokens", 99),
+        ({"langfuse.observation.model.parameters": '{"max_tokens": "Infinity"}'}, "max_tokens", None),
+        ({"langsmith.request.streaming": True}, "stream", True),
+        ({"gen_ai.system": "langchain", "langsmith.metadata.ls_provider": "openai"}, "provider", "openai"),
+        ({"ai.stream.msToFirstChunk": 80}, "ttfc_ns", 80_000_000),
+    ],
+)
+def test_dialects_say_the_same_in_their_own_words(attrs: dict[str, object], column: str, value: object) -> None:
+    assert landed(attrs=attrs)[column] == value
+
+
+def test_an_exception_that_was_recorded_after_the_end_makes_no_span_longer() -> None:
+    assert landed(events=(("exception", 5000, {"exception.type": "X"}),))["last_event_ns"] is None
 
 
 def test_budgets_are_milliseconds_by_name_and_null_without_any() -> None:
@@ -171,6 +208,26 @@ def test_the_select_yields_the_columns_of_the_table_in_its_order() -> None:
         name: [row["column_name"] for row in rows(connection, f"describe {name}")] for name in ("spans", "selected")
     }
     assert columns["selected"] == columns["spans"]
+
+
+@pytest.mark.parametrize("source", sorted(path.name for path in CONFORMANCE.iterdir() if path.is_dir()))
+def test_leaving_out_what_a_batch_cannot_have_changes_nothing(source: str) -> None:
+    for file in sorted((CONFORMANCE / source).glob("0*.pb")):
+        if file.name.endswith(".metrics.pb"):
+            continue
+        body = file.read_bytes()
+        batches = decode_traces(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body, promoted=PROMOTED)
+        connection = database()
+        connection.register("batch_spans", pa.concat_tables([batches.spans, span_table([])], promote_options="default"))
+        connection.register("batch_events", batches.events)
+        short = span_select(promoted(batches.spans), events=batches.events.num_rows > 0)
+        for name, sql in (("whole", span_select()), ("short", short)):
+            connection.execute(f"create table {name} as select * replace (budgets::varchar as budgets) from spans")
+            connection.execute(
+                f"insert into {name} by name select * replace (budgets::varchar as budgets) from ({sql})"
+            )
+        assert rows(connection, "from whole order by all") == rows(connection, "from short order by all")
+        assert one(connection, "select count(*) as n from short")["n"] == batches.spans.num_rows > 0
 
 
 def test_promoted_keys_are_attributes_named_once() -> None:

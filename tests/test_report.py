@@ -52,7 +52,7 @@ def test_a_time_without_requests_says_so(api: str, capsys: pytest.CaptureFixture
 
 def test_a_data_folder_without_a_collector_answers_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with empty(tmp_path) as connection:
-        connection.execute("insert into meta values (1, 0, 0)")
+        connection.execute("insert into meta values (1, 0, 0, null)")
         seed(connection, ended=datetime.now(UTC), minutes=2)
     assert run(["report", "--data", str(tmp_path), "--by", "route"]) == 0
     assert "total_ms of requests by route" in capsys.readouterr().out

@@ -8,7 +8,8 @@ import httpx
 import openai
 import pytest
 
-from tailbudget.gpu_runtime.scheduler import Generation, SamplingParams
+from tailbudget.gpu_runtime.params import SamplingParams
+from tailbudget.gpu_runtime.scheduler import Generation
 from tests.runtime_support import Receiver, engine, receiver, server
 from tests.support import wait_until
 

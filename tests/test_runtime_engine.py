@@ -120,6 +120,14 @@ def test_a_full_queue_refuses() -> None:
             generation.cancelled = True
 
 
+def test_a_request_beyond_the_context_is_refused_and_a_small_cache_makes_it_smaller() -> None:
+    with engine(max_running=2, kv_pages=4) as bench:
+        assert bench.engine.context == 64
+        with pytest.raises(ValueError, match="more than 64 tokens"):
+            bench.submit([5] * 10, max_tokens=55)
+        bench.finish(bench.submit([5] * 10, max_tokens=54))
+
+
 def test_stopping_ends_what_runs_and_refuses_what_comes() -> None:
     with engine(max_running=1, step_delay_ms=1000) as bench:
         running, waiting = bench.submit("The river", max_tokens=400), bench.submit("June")

@@ -39,12 +39,12 @@ def _one_thread() -> Iterator[None]:
 
 def _greedy(prompt: list[int], tokens: int) -> str:
     model, tokenizer = _loaded()
-    cache_ = model.cache(slots=1, context=256)
-    logits = model.forward([Segment(0, 0, prompt)], cache_, [0])
+    cache_ = model.cache(pages=16, size=16)
+    logits = model.forward([Segment(range(16), 0, prompt, 1)], cache_)
     output: list[int] = []
     while len(output) < tokens and int(logits.argmax()) not in tokenizer.end_ids:
         output.append(int(logits.argmax()))
-        logits = model.forward([Segment(0, len(prompt) + len(output) - 1, output[-1:])], cache_, [0])
+        logits = model.forward([Segment(range(16), len(prompt) + len(output) - 1, output[-1:], 1)], cache_)
     return tokenizer.decode(output)
 
 
@@ -62,11 +62,11 @@ def _perplexity(*, rows: int) -> float:
     """Return the perplexity of TEXT, computed `rows` tokens at a time: one row takes the 4-bit kernels."""
     model, tokenizer = _loaded()
     tokens = tokenizer.encode(TEXT)
-    cache_ = model.cache(slots=1, context=256)
+    cache_ = model.cache(pages=16, size=16)
     losses = []
     for at in range(len(tokens) - 1):
         start = max(0, at + 1 - rows)
-        logits = model.forward([Segment(0, start, tokens[start : at + 1])], cache_, [0])
+        logits = model.forward([Segment(range(16), start, tokens[start : at + 1], 1)], cache_)
         losses.append(-logits[0].log_softmax(-1)[tokens[at + 1]])
     return float(torch.stack(losses).mean().exp())
 

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
-from tailbudget.gpu_runtime.scheduler import Generation, SamplingParams, Scheduler, Work
+from tailbudget.gpu_runtime.kv import Pages
+from tailbudget.gpu_runtime.params import SamplingParams
+from tailbudget.gpu_runtime.scheduler import Generation, Scheduler, Work
 
 
 def _generation(name: str, prompt_tokens: int) -> Generation:
-    return Generation(name, [0] * prompt_tokens, SamplingParams(max_tokens=100), arrived_ns=0)
+    return Generation(name, list(range(prompt_tokens)), SamplingParams(max_tokens=100), arrived_ns=0)
 
 
 def _step(scheduler: Scheduler) -> list[tuple[str, int, bool]]:
@@ -22,7 +24,7 @@ def _step(scheduler: Scheduler) -> list[tuple[str, int, bool]]:
 
 
 def test_a_long_prompt_is_computed_in_chunks_while_others_decode() -> None:
-    scheduler = Scheduler(slots=2, prefill_chunk=4)
+    scheduler = Scheduler(Pages(100), slots=2, prefill_chunk=4)
     scheduler.add(_generation("short", 3))
     scheduler.add(_generation("long", 10))
     assert _step(scheduler) == [("short", 3, True), ("long", 1, False)]
@@ -33,7 +35,7 @@ def test_a_long_prompt_is_computed_in_chunks_while_others_decode() -> None:
 
 
 def test_requests_are_admitted_in_order_of_arrival_as_slots_come_free() -> None:
-    scheduler = Scheduler(slots=1, prefill_chunk=100)
+    scheduler = Scheduler(Pages(100), slots=1, prefill_chunk=100)
     first, second, third = (_generation(name, 2) for name in ("first", "second", "third"))
     for generation in (first, second, third):
         scheduler.add(generation)
@@ -43,18 +45,19 @@ def test_requests_are_admitted_in_order_of_arrival_as_slots_come_free() -> None:
     assert list(scheduler.waiting) == [third]
 
 
-def test_a_removed_request_frees_its_slot_and_its_positions() -> None:
-    scheduler = Scheduler(slots=1, prefill_chunk=100)
+def test_a_removed_request_lets_go_of_its_pages() -> None:
+    pages = Pages(50, size=4)
+    scheduler = Scheduler(pages, slots=1, prefill_chunk=100)
     generation = _generation("only", 5)
     scheduler.add(generation)
     _step(scheduler)
-    assert scheduler.used_positions == 5
+    assert pages.held == 2
     scheduler.remove(generation)
-    assert (scheduler.used_positions, scheduler.running, generation.slot) == (0, [], None)
+    assert (pages.held, scheduler.running, generation.pages) == (0, [], [])
 
 
 def test_a_cancelled_request_is_found_wherever_it_is() -> None:
-    scheduler = Scheduler(slots=1, prefill_chunk=100)
+    scheduler = Scheduler(Pages(100), slots=1, prefill_chunk=100)
     running, waiting = _generation("running", 2), _generation("waiting", 2)
     for generation in (running, waiting):
         scheduler.add(generation)

@@ -16,6 +16,7 @@ from tailbudget.gpu_runtime import RuntimeSettings, serve
 from tailbudget.gpu_runtime.host import Runtime
 from tailbudget.gpu_runtime.server import application
 from tailbudget.instrument.errors import UserError
+from tailbudget.instrument.vocabulary import ENGINE_METRICS
 from tests.runtime_support import RUN, Receiver, receiver, server, tiny_path
 from tests.support import free_port, wait_until
 
@@ -85,6 +86,74 @@ def test_completions_take_text_and_token_ids(client: openai.OpenAI) -> None:
     assert "".join(chunk.choices[0].text for chunk in chunks)
 
 
+def test_a_prompt_that_was_seen_is_reported_as_cached(client: openai.OpenAI, otlp: Receiver) -> None:
+    prompt = [11 + index for index in range(40)]
+    answers = [client.completions.create(model="tiny", prompt=prompt, max_tokens=2) for _ in range(2)]
+    assert [answer.usage.prompt_tokens_details.cached_tokens for answer in answers if answer.usage] == [0, 32]  # type: ignore[union-attr]
+    attributes = _span(otlp, answers[1].id)
+    assert attributes["gen_ai.usage.cache_read.input_tokens"].int_value == 32
+    assert attributes["slo.preemptions"].int_value == 0
+
+
+def test_log_probabilities_of_a_chat_belong_to_its_text(client: openai.OpenAI) -> None:
+    asked = {**ASK, "max_tokens": 9, "logprobs": True, "top_logprobs": 3}
+    whole = client.chat.completions.create(**asked)
+    assert whole.choices[0].logprobs is not None
+    entries = whole.choices[0].logprobs.content
+    assert entries is not None
+    assert len(entries) == 9
+    assert bytes(byte for entry in entries for byte in entry.bytes or []).decode() == whole.choices[0].message.content
+    assert all(entry.logprob == entry.top_logprobs[0].logprob <= 0 for entry in entries)
+    assert all(len(entry.top_logprobs) == 3 for entry in entries)
+    parts = [chunk.choices[0].logprobs for chunk in client.chat.completions.create(**asked, stream=True)]
+    assert [entry for part in parts if part for entry in part.content or []] == entries
+
+
+def test_log_probabilities_of_a_completion(client: openai.OpenAI) -> None:
+    answer = client.completions.create(model="tiny", prompt="The river", temperature=0, max_tokens=5, logprobs=2)
+    found = answer.choices[0].logprobs
+    assert found is not None
+    assert found.tokens is not None
+    assert "".join(found.tokens) == answer.choices[0].text
+    assert found.text_offset == [len("".join(found.tokens[:index])) for index in range(5)]
+    assert found.top_logprobs is not None
+    assert all(len(each) == 2 for each in found.top_logprobs)
+
+
+def test_sampling_settings_reach_the_sampler(client: openai.OpenAI) -> None:
+    greedy = client.chat.completions.create(**ASK, max_tokens=8)
+    narrow = client.chat.completions.create(**{**ASK, "temperature": 2}, max_tokens=8, extra_body={"top_k": 1})
+    assert narrow.choices[0].message.content == greedy.choices[0].message.content
+    forced = client.completions.create(model="tiny", prompt="The", max_tokens=3, logit_bias={"40": 100}, logprobs=0)
+    assert forced.choices[0].logprobs is not None
+    assert len(set(forced.choices[0].logprobs.tokens or [])) == 1
+    varied = client.completions.create(
+        model="tiny", prompt="The", max_tokens=3, logit_bias={"40": 100}, frequency_penalty=2, presence_penalty=2,
+        logprobs=0, extra_body={"repetition_penalty": 10},
+    )  # fmt: skip
+    assert varied.choices[0].logprobs is not None
+    assert len(set(varied.choices[0].logprobs.tokens or [])) > 1
+
+
+TOOL: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+
+
+def test_tools_and_their_results_go_through_the_models_template(client: openai.OpenAI) -> None:
+    plain = client.chat.completions.create(**ASK, max_tokens=2)
+    named = client.chat.completions.create(**ASK, max_tokens=2, tools=[TOOL])
+    unused = client.chat.completions.create(**ASK, max_tokens=2, tools=[TOOL], tool_choice="none")
+    counts = [answer.usage.prompt_tokens for answer in (plain, named, unused) if answer.usage]
+    assert counts[0] == counts[2] < counts[1]
+    call: Any = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bonn"}'}}
+    history: Any = [
+        *ASK["messages"],
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
+    ]
+    answer = client.chat.completions.create(model="tiny", messages=history, max_tokens=2, tools=[TOOL])
+    assert answer.choices[0].message.content is not None
+
+
 def test_the_models_are_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
 
@@ -102,6 +171,18 @@ def test_the_models_are_listed(client: openai.OpenAI) -> None:
         ({"stop": ["a"] * 5}, 400, "up to four"),
         ({"max_tokens": 0}, 400, "an integer from 1 on"),
         ({"temperature": -1e-300}, 400, "temperature is -1e-300"),
+        ({"extra_body": {"temprature": 1}}, 400, "'temprature' is no parameter of this path"),
+        ({"extra_body": {"prompt": "x"}}, 400, "'prompt' is no parameter of this path"),
+        ({"top_logprobs": 2}, 400, "it needs logprobs true"),
+        ({"logprobs": True, "top_logprobs": 21}, 400, "an integer from 0 to 20"),
+        ({"logit_bias": {"9999": 1}}, 400, "token ids from 0 to 511"),
+        ({"presence_penalty": 2.5}, 400, "presence_penalty is 2.5"),
+        ({"extra_body": {"min_p": -1}}, 400, "min_p is -1"),
+        ({"stream_options": {"include_usage": True}}, 400, "it is for streams only"),
+        ({"tools": [{"type": "function"}]}, 400, "tools is"),
+        ({"tools": [], "tool_choice": "required"}, 400, "does not force a model"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"id": "c"}]}]}, 400, "tool_calls is not understood"),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format"),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(
@@ -205,11 +286,61 @@ def test_spans_and_live_counters_reach_the_collector(client: openai.OpenAI, otlp
     assert (labels["model"], labels["side"]) == ("tiny", "server")
 
 
-def test_prometheus_figures_are_there(url: str, client: openai.OpenAI) -> None:
+#: What the Grafana dashboard of vLLM's own examples asks for.
+OF_A_VLLM_DASHBOARD = {
+    "vllm:e2e_request_latency_seconds_bucket",
+    "vllm:prompt_tokens_total",
+    "vllm:generation_tokens_total",
+    "vllm:inter_token_latency_seconds_bucket",
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:time_to_first_token_seconds_bucket",
+    "vllm:kv_cache_usage_perc",
+    "vllm:request_prompt_tokens_bucket",
+    "vllm:request_generation_tokens_bucket",
+    "vllm:request_success_total",
+    "vllm:request_queue_time_seconds_sum",
+    "vllm:request_prefill_time_seconds_sum",
+    "vllm:request_decode_time_seconds_sum",
+    "vllm:prefix_cache_queries_total",
+    "vllm:prefix_cache_hits_total",
+    "vllm:num_preemptions_total",
+}
+
+
+def test_prometheus_figures_are_there_under_our_name_and_under_vllms(url: str, client: openai.OpenAI) -> None:
     client.chat.completions.create(**ASK, max_tokens=2)
     text = httpx.get(f"{url}/metrics").text
     for name in ("num_requests_running", "generation_tokens_total", "time_to_first_token_seconds_count"):
         assert f'tailbudget:{name}{{model_name="tiny"}}' in text
+    renamed = httpx.get(f"{url}/metrics", params={"as": "vllm"}).text
+    found = {line.partition("{")[0] for line in renamed.splitlines()}
+    assert found >= OF_A_VLLM_DASHBOARD
+
+
+def test_the_engine_sends_what_the_table_engine_holds_once_a_second(client: openai.OpenAI, otlp: Receiver) -> None:
+    before = len(otlp.points)
+
+    def sent() -> dict[str, list[float]]:
+        values: dict[str, list[float]] = {}
+        for name, _, point in otlp.points[before:]:
+            values.setdefault(name, []).append(point.as_double or point.as_int)
+        return values
+
+    wait_until(lambda: sent().get("slo.engine.generation_tokens", [1])[-1] == 0, what="what others asked being sent")
+    before = len(otlp.points)
+    client.completions.create(model="tiny", prompt=list(range(100, 150)), max_tokens=30)
+    wait_until(lambda: sum(sent().get("slo.engine.generation_tokens", [])) == 30, timeout_s=20)
+    values = sent()
+    assert sum(values["slo.engine.prompt_tokens"]) == 50
+    assert sum(values["slo.engine.prefix_queries"]) == 50
+    assert max(values["slo.engine.step_time"]) > 0
+    assert 1 <= max(values["slo.engine.batch_tokens"]) <= 50
+    missing = set(ENGINE_METRICS) - values.keys() - {"slo.engine.up"}
+    assert not missing
+    # Points of one instant and one engine are one row.
+    labels = {tuple(sorted(each.items())) for name, each, _ in otlp.points[before:] if name in ENGINE_METRICS}
+    assert [dict(each)["model"] for each in labels] == ["tiny"]
 
 
 @pytest.mark.parametrize("body", [{"step_delay_ms": -1}, {"step_delay_ms": "fast"}, {}, {"other": 1}])

@@ -10,9 +10,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import CollectorRegistry
 
-from tailbudget.gpu_runtime.scheduler import End, Generation, SamplingParams
+from tailbudget.gpu_runtime.params import SamplingParams
+from tailbudget.gpu_runtime.scheduler import End, Generation
 from tailbudget.gpu_runtime.telemetry import Telemetry
 from tailbudget.instrument import providers
+from tailbudget.instrument.gaps import decode_gaps
 from tests.runtime_support import engine
 from tests.support import wait_until
 
@@ -94,6 +96,19 @@ def test_a_span_says_what_was_asked_and_what_came(spans: InMemorySpanExporter) -
     assert expected.items() <= attributes.items()
     assert "slo.stream.end" not in attributes
     assert 0 < float(str(attributes["slo.kv.usage"])) < 1
+
+
+def test_the_times_between_tokens_travel_on_the_span(spans: InMemorySpanExporter) -> None:
+    with engine(_telemetry(), step_delay_ms=15) as bench:
+        generation = bench.submit("The river", max_tokens=6)
+        bench.finish(generation)
+    attributes = dict(spans.get_finished_spans()[0].attributes or {})
+    gaps, rest = decode_gaps(bytes(attributes["slo.stream.gaps"]))  # type: ignore[arg-type]
+    assert attributes["slo.stream.chunks"] == 6
+    assert (len(gaps), rest) == (5, [])
+    assert all(gap_us >= 15_000 for gap_us in gaps)
+    (decode_s,) = _seconds(spans.get_finished_spans()[0], "time_in_model_decode")
+    assert sum(gaps) / 1e6 == pytest.approx(decode_s, abs=1e-5)
 
 
 def test_a_span_hangs_under_the_callers(spans: InMemorySpanExporter) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailbudget.gpu_runtime.answer import Answer
-from tailbudget.gpu_runtime.scheduler import SamplingParams
+from tailbudget.gpu_runtime.params import SamplingParams
 from tailbudget.gpu_runtime.tokenizer import ChatTemplateError, TextTokenizer
 from tailbudget.gpu_runtime.weights import ModelFile
 from tests.runtime_support import tiny_model, tiny_path

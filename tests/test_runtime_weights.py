@@ -38,13 +38,16 @@ def test_float32_uses_no_rounded_twin(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chunks", [[40], [16, 16, 8], [1] * 40])
-def test_a_prompt_gives_the_same_logits_in_any_chunks(tmp_path: Path, chunks: list[int]) -> None:
+@pytest.mark.parametrize("pages", [[2, 3, 4], [5, 0, 3]], ids=["side by side", "apart"])
+def test_a_prompt_gives_the_same_logits_in_any_chunks_and_pages(
+    tmp_path: Path, chunks: list[int], pages: list[int]
+) -> None:
     model = Llama(ModelFile(write_tiny_model(tmp_path / "tiny.gguf")), dtype=torch.float32)
     tokens = [(7 * index) % 500 + 3 for index in range(40)]
-    whole = model.forward([Segment(0, 0, tokens)], model.cache(slots=1, context=64), [0])
-    cache, start = model.cache(slots=2, context=64), 0
+    whole = model.forward([Segment([0, 1, 2, 3], 0, tokens, 1)], model.cache(pages=4, size=16))
+    cache, start = model.cache(pages=6, size=16), 0
     for count in chunks:
-        logits = model.forward([Segment(1, start, tokens[start : start + count])], cache, [0])
+        logits = model.forward([Segment(pages, start, tokens[start : start + count], 1)], cache)
         start += count
     torch.testing.assert_close(logits, whole, rtol=1e-4, atol=1e-4)
 

@@ -155,3 +155,47 @@ def test_what_the_gpu_did_meanwhile_is_the_cause(now: dict[str, float], cause: s
     )
     update_sag_alerts(connection, now=T0 + timedelta(seconds=330), settings=DEMO)
     assert one(connection, "select summary from alerts")["summary"].endswith(f"cause: {cause}")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "consumer_ms", "ending"),
+    [(4, 0, None), (2, 600, "cause: slow reader"), (2, 0, "cause: provider or engine pacing")],
+)
+def test_what_the_calls_of_a_client_show_is_the_cause_or_that_there_is_no_sag(
+    tokens: int, consumer_ms: int, ending: str | None
+) -> None:
+    """2 tokens a chunk before; then chunks come at half the rate, with as many tokens or with twice as many."""
+    connection = database()
+    client = "smollm2|tailbudget|127.0.0.1:8000|client|chunk"
+    store(connection, [{**given, "series": client} for given in demo_bins()[:32]])
+    connection.execute(
+        """insert into calls by name
+           select uuid() as trace_id, n as span_id, $t0::timestamptz + to_seconds(10 * n) as started,
+               'smollm2' as model, 'ok' as outcome, 1000 as total_ms, 1000 as decode_ms, 'first_token' as split,
+               [n] as spans,
+               '127.0.0.1:8000' as server_address, 20 as chunks,
+               20 * if(n < 27, 2, $tokens) as output_tokens, if(n < 27, 0, $consumer_ms) as consumer_ms
+           from range(32) as numbered (n)""",
+        {"t0": T0, "tokens": tokens, "consumer_ms": consumer_ms},
+    )
+    update_sag_alerts(connection, now=T0 + timedelta(seconds=330), settings=DEMO)
+    summaries = [alert["summary"] for alert in rows(connection, "select summary from alerts")]
+    assert len(summaries) == (0 if ending is None else 1)
+    assert all(summary.endswith(str(ending)) for summary in summaries)
+
+
+@pytest.mark.parametrize(("instance", "cause"), [("127.0.0.1:8000", "preemption"), ("10.0.0.9:8000", "pacing")])
+def test_an_engine_that_preempts_meanwhile_is_the_cause(instance: str, cause: str) -> None:
+    """Another engine of the model that preempts is none, while this one tells of itself."""
+    connection = database()
+    store(connection, demo_bins()[:32])
+    for name in {"127.0.0.1:8000", instance}:
+        connection.execute(
+            """insert into engine by name
+               select $t0::timestamptz + to_seconds(n) as t, $name as instance, 'smollm2' as model, true as up,
+                   if(n >= 270 and $preempts, 2, 0) as preemptions
+               from range(320) as numbered (n)""",
+            {"t0": T0, "name": name, "preempts": name == instance},
+        )
+    update_sag_alerts(connection, now=T0 + timedelta(seconds=330), settings=DEMO)
+    assert one(connection, "select summary from alerts")["summary"].endswith(cause)

@@ -173,3 +173,36 @@ def test_settings_that_make_no_sense_are_refused_with_what_was_expected(text: st
 def test_bins_are_named_not_injected() -> None:
     with pytest.raises(UserError, match="expected the name of a table"):
         sag(ConnectionReader(duckdb.connect()), "decode_rate; drop table alerts")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_end_of_a_sag_raises_no_second_alarm(seed: int) -> None:
+    def sagging(n: int, streams: float) -> float:
+        return steady(n, streams) * (1.6 if 500 <= n < 740 else 1)
+
+    (alarm,) = judged(bins_of(seed, 1500, streams=lambda n: 4, token_s=sagging), SagSettings())
+    assert 5000 < alarm["opened"] <= 5150
+    assert 7400 < alarm["closed"] <= 7600
+
+
+def test_what_stays_slow_becomes_the_usual_within_three_hours() -> None:
+    (alarm,) = judged(bins_of(7, 1900, streams=lambda n: 8 + 4 * np.sin(n / 30), token_s=latched), SagSettings())
+    assert 5400 + 3600 < alarm["closed"] < 5400 + 3 * 3600
+
+
+def test_what_is_counted_and_how_often_does_not_matter() -> None:
+    bins = bins_of(3, 600, streams=lambda n: 8 + 4 * np.sin(n / 30), token_s=latched)
+    chunks = [{**given, "tokens": given["tokens"] / 4} for given in bins]  # type: ignore[operator]
+    (first,), (second,) = judged(bins, SagSettings()), judged(chunks, SagSettings())
+    assert (first["opened"], first["cause"]) == (second["opened"], second["cause"])
+    assert first["slowdown"] == pytest.approx(second["slowdown"])
+
+
+def test_a_large_sag_does_not_hide_a_smaller_one_that_follows() -> None:
+    def sagging(n: int, streams: float) -> float:
+        return steady(n, streams) * (1.8 if 500 <= n < 680 else 1.3 if 740 <= n < 830 else 1)
+
+    large, small = judged(bins_of(2, 900, streams=lambda n: 4, token_s=sagging), SagSettings())
+    assert 5000 < large["opened"] < 5150
+    assert large["closed"] < 7000
+    assert 7400 < small["opened"] < 7700

@@ -11,7 +11,12 @@ select
     instance,
     value,
     threshold,
-    summary
+    summary,
+    scope,
+    owner,
+    runbook,
+    acknowledged,
+    acknowledged_by
 from alerts
 where opened < $to_ts::timestamptz
     and (closed is null or closed >= $from_ts::timestamptz)

@@ -8,6 +8,6 @@ select
 from ingest_health
 where minute >= $from_ts::timestamptz
     and minute < $to_ts::timestamptz
-    and reason <> 'accepted'
+    and reason not in ('accepted', 'expired', 'max_disk')  -- what was stored, and what retention ended later
 group by service, signal, reason
 order by n desc, service nulls last, signal, reason

@@ -1,6 +1,7 @@
 """The command that runs a collector: each option is named after the setting that it sets."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +10,9 @@ import click
 from ..options import (
     content_option,
     data_option,
+    disk_option,
     host_option,
+    keep_option,
     key_option,
     log_to_stderr,
     option,
@@ -67,6 +70,11 @@ SLO: Final = Path("slo.yaml")
 @key_option
 @user_option
 @sag_option
+@keep_option("seal-after", "1h", "How long after its end an hour of spans goes to Parquet.")
+@keep_option("keep-spans", "7d", "How long spans, metrics and logs are kept.")
+@keep_option("keep-requests", "35d", "How long requests, calls, stages and violations are kept.")
+@keep_option("keep-rollups", "400d", "How long roll-ups and alerts are kept.")
+@disk_option
 @option(
     "--slo",
     multiple=True,
@@ -86,6 +94,10 @@ def collector(
     sag: str,
     prices: Path | None,
     slo: tuple[Path, ...],
+    keep_spans: timedelta,
+    keep_requests: timedelta,
+    keep_rollups: timedelta,
+    max_disk: int,
     **settings: Any,
 ) -> None:
     """Receive OTLP, land it in DuckDB, assemble requests, answer queries.
@@ -96,6 +108,7 @@ def collector(
     from tailbudget.collector import serve
     from tailbudget.collector.assemble.prices import read_prices
     from tailbudget.collector.receive.privacy import read_key
+    from tailbudget.collector.seal.retention import Keep
     from tailbudget.collector.settings import CollectorSettings
     from tailbudget.collector.token import read_token
 
@@ -105,7 +118,9 @@ def collector(
     key = read_key(key_file, data=data) if key_file else None
     paid = read_prices(prices) if prices else ()
     objectives = slo or ((SLO,) if SLO.exists() else ())
-    serve(CollectorSettings(token=token, key=key, sag=SagSettings.parse(sag), prices=paid, slo=objectives, **settings))
+    keep = Keep(spans=keep_spans, requests=keep_requests, rollups=keep_rollups, max_disk_bytes=max_disk)
+    detector = SagSettings.parse(sag)
+    serve(CollectorSettings(token=token, key=key, sag=detector, prices=paid, slo=objectives, keep=keep, **settings))
 
 
 COMMANDS = (collector,)

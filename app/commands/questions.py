@@ -5,7 +5,16 @@ from pathlib import Path
 
 import click
 
-from ..options import api_option, folder_option, json_option, option, since_option, some_api_option
+from ..options import (
+    Sources,
+    api_option,
+    folder_option,
+    json_option,
+    one_folder_option,
+    option,
+    since_option,
+    some_api_option,
+)
 
 
 @click.command()
@@ -15,7 +24,7 @@ from ..options import api_option, folder_option, json_option, option, since_opti
 @option("--table", "form", flag_value="table", default="table", help="A table for people.")
 @some_api_option
 @folder_option
-def sql(*, query: str, form: str, api: str | None, data: Path | None) -> None:
+def sql(*, query: str, form: str, api: str | None, data: Sources) -> None:
     """Ask the running collector, or a data folder, one SQL question.
 
     Example: tailbudget sql "select route, quantile_cont(total_ms, 0.95), count(*) from requests group by all"
@@ -54,7 +63,7 @@ def doctor(*, api: str, since: timedelta, as_json: bool) -> None:
 @some_api_option
 @folder_option
 def report(
-    *, since: timedelta, by: str, measure: str, route: str | None, as_json: bool, api: str | None, data: Path | None
+    *, since: timedelta, by: str, measure: str, route: str | None, as_json: bool, api: str | None, data: Sources
 ) -> None:
     """Show percentiles of the requests so far back, by stage and by segment, each with its number.
 
@@ -72,4 +81,18 @@ def report(
     click.echo(reports.to_json(found) if as_json else reports.report(found), nl=False)
 
 
-COMMANDS = (sql, doctor, report)
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+@some_api_option
+@one_folder_option
+def snapshot(*, out: Path, api: str | None, data: Path | None) -> None:
+    """Copy everything that is stored to one file that any duckdb shell opens.
+
+    Example: tailbudget snapshot incident.duckdb
+    """
+    from ..snapshot import snapshot as take
+
+    click.echo(f"{out}: {take(out, api=api, data=data):,} bytes")
+
+
+COMMANDS = (sql, doctor, report, snapshot)

@@ -94,4 +94,28 @@ def compare(*, by: str, a: str, b: str, since: timedelta, as_json: bool, api: st
     click.echo(forms.to_json(found) if as_json else forms.report(found), nl=False)
 
 
-COMMANDS = (sag, blame, compare)
+@click.command()
+@since_option("1h")
+@option("--set", "settings", multiple=True, metavar="RULE.SETTING=NUMBER", help="Another threshold; repeatable.")
+@json_option
+@some_api_option
+@folder_option
+def diagnose(*, since: timedelta, settings: tuple[str, ...], as_json: bool, api: str | None, data: Path | None) -> None:
+    """List what is wrong, by the rules of docs/diagnoses.md, and the setting or call that would mend it.
+
+    Example: tailbudget diagnose --since 1h --set queue_deep.most_waiting=50
+    """
+    from tailbudget.analytics.diagnoses import findings
+    from tailbudget.analytics.window import Window
+
+    from .. import diagnose as forms
+    from ..reading import open_reader
+
+    now = datetime.now(UTC)
+    wanted = forms.parse_settings(settings)
+    with open_reader(api=api, data=data) as reader:
+        found = findings(reader, Window(now - since, now), settings=wanted)
+    click.echo(forms.to_json(found) if as_json else forms.report(found), nl=False)
+
+
+COMMANDS = (sag, blame, compare, diagnose)

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from . import overview, token_rate, trace, violations
-from .parts import controls
+from . import coverage, gpu, latency, overview, sql, stages, token_rate, trace, violations
+from .parts import controls, gate
 
 
 def run() -> None:
@@ -12,11 +12,17 @@ def run() -> None:
     page = st.navigation(
         [
             st.Page(overview.page, title="Overview", default=True),
+            st.Page(latency.page, title="Latency", url_path="latency"),
+            st.Page(stages.page, title="Stages", url_path="stages"),
             st.Page(violations.page, title="Violations", url_path="violations"),
             st.Page(token_rate.page, title="Token rate", url_path="token-rate"),
+            st.Page(gpu.page, title="GPU runtime", url_path="gpu"),
             st.Page(trace.page, title="Trace", url_path="trace"),
+            st.Page(coverage.page, title="Coverage", url_path="coverage"),
+            st.Page(sql.page, title="SQL", url_path="sql"),
         ],
         position="top",
     )
-    controls.show(page.title)
-    page.run()
+    if gate.passed():
+        controls.show(page.title)
+        page.run()

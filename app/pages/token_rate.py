@@ -19,7 +19,7 @@ def _body() -> None:
     rates = answer(token_rate.token_rate, window, bucket_s=chosen.bucket_s, settings=settings)
     if not rates.num_rows:
         st.info(
-            f"No token was decoded in the last {chosen.words}: the rate comes from the `slo.decode` metrics, which a "
+            f"No token was decoded in {chosen.words}: the rate comes from the `slo.decode` metrics, which a "
             "service sends once it calls `tailbudget.init()` and streams an answer."
         )
     else:
@@ -27,12 +27,11 @@ def _body() -> None:
             f"Bars: decode rate, all tokens over all stream-seconds · dashed: expected · to {words.clock(window.to_ts)}"
         )
     for one in series.split(rates):
-        st.markdown(one.heading)
-        charts.draw("token_rate", one.rows)
+        charts.draw("token_rate", one.rows, one.heading, key=str(one.rows["series"][0]))
     st.caption(series.detector(settings))
     clocks = answer(token_rate.gpu_clock, window, bucket_s=chosen.bucket_s)
     for one in series.split_by(clocks, "gpu"):
-        st.markdown(f"**GPU clock** · {words.plain(str(one['gpu'][0]))} · n {sum(one['n'].to_pylist()):,} samples")
-        charts.draw("gpu_clock", one)
+        title = f"**GPU clock** · {words.plain(str(one['gpu'][0]))} · n {sum(one['n'].to_pylist()):,} samples"
+        charts.draw("gpu_clock", one, title, key=str(one["gpu"][0]))
     if not clocks.num_rows:
         st.caption("No GPU: no sample in this range, so there is no clock to show beside the rate.")

@@ -27,8 +27,8 @@ def _body() -> None:
     stages = answer(traces.request_stages, request_id, trace_id=trace_id)
     cards.request(request, stages.to_pylist())
     spans = answer(traces.request_spans, request_id, trace_id=trace_id)
-    st.caption(f"Spans by their start · n {spans.num_rows} · grey: the room of the stage's budget, white: its end")
-    charts.draw("waterfall", spans)
+    title = f"Spans by their start · n {spans.num_rows} · grey: the room of the stage's budget, tick: its end"
+    charts.draw("waterfall", spans, title)
     left, right = st.columns([2, 3], gap="medium")
     with left:
         st.caption(f"Stages on the critical path, which add up to {words.duration(request['total_ms'])}")

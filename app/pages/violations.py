@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 import pyarrow as pa
 import streamlit as st
@@ -27,15 +26,16 @@ def _body() -> None:
     blamed = answer(violations.violations_by_stage, window).to_pylist()
     total = sum(row["n"] for row in blamed)
     if not total:
-        st.success(f"No request over a budget in the last {chosen.words} (n {n:,}).")
+        st.success(f"No request over a budget in {chosen.words} (n {n:,}).")
         return
     worst = blamed[0]
     st.markdown(
         f"**{words.share(total, n)}** of requests over a budget ({total:,} of n {n:,}); {_blame(worst)} "
         f"{worst['n']:,} of them, {words.duration(worst['over_p50_ms'])} over at the median."
     )
-    st.caption(f"Violations by time and blamed stage · n {total:,} · to {words.clock(window.to_ts)}")
-    charts.draw("violations_timeline", answer(violations.violations_timeline, window, bucket_s=chosen.bucket_s))
+    title = f"Violations by time and blamed stage · n {total:,} · drag to look into a stretch of time"
+    timeline = answer(violations.violations_timeline, window, bucket_s=chosen.bucket_s)
+    charts.draw("violations_timeline", timeline, title, brush="time", on_brush=controls.drag("violations_timeline"))
     shown = answer(violations.violations, window)
     st.caption(f"The newest {shown.num_rows:,} of {total:,}, times in UTC · a request's id opens its trace")
     tables.violations(_linked(shown))
@@ -46,6 +46,4 @@ def _blame(worst: Mapping[str, Any]) -> str:
 
 
 def _linked(shown: pa.Table) -> pa.Table:
-    rows = shown.to_pylist()
-    links = [f"/trace?request={quote(str(row['request_id']), safe='')}" for row in rows]
-    return shown.append_column("trace", [links]).append_column("why", [[words.fault(row) for row in rows]])
+    return tables.linked(shown).append_column("why", [[words.fault(row) for row in shown.to_pylist()]])

@@ -90,7 +90,7 @@ def make(parts: Parts, *, family: Family, seed: int) -> Series:
 
 def plan(parts: Parts, rng: np.random.Generator, family: Family) -> Plan:
     """Draw arrivals, lengths, a sag or none, and what looks like a sag but is none."""
-    drift = 1 + rng.uniform(0, 0.08) * np.sin(
+    drift = 1 + rng.uniform(0, 0.15) * np.sin(
         2 * np.pi * (np.arange(SECONDS) / rng.uniform(6, 24) / 3600 + rng.random())
     )
     sag, slow, share = _sag(rng, family) if rng.random() < SAGGING else (None, np.ones(SECONDS), 0.0)
@@ -136,9 +136,9 @@ def plan(parts: Parts, rng: np.random.Generator, family: Family) -> Plan:
 def _sag(rng: np.random.Generator, family: Family) -> tuple[Sag, Floats, float]:
     """Return a sag, its factor on the time per token each second, and the share of requests that it hits."""
     start = rng.uniform(4500, SECONDS - 2700)
-    end = min(start + rng.uniform(600, 2400), SECONDS - 60.0)
+    end = min(start + rng.uniform(480, 2400), SECONDS - 60.0)
     kind = str(rng.choice(KINDS[family][0], p=KINDS[family][1]))
-    depth = rng.choice([0.2, 0.2, 0.3, 0.3, 0.4, 0.5, 0.6])
+    depth = rng.choice([0.15, 0.2, 0.2, 0.25, 0.3, 0.4, 0.5])
     share = 1.0
     if kind == "partial":
         depth, share = rng.uniform(0.35, 0.6), rng.uniform(0.3, 0.6)
@@ -206,7 +206,7 @@ def _engine(parts: Parts, rng: np.random.Generator, planned: Plan) -> tuple[Floa
     """Return tokens and stream-seconds a bin of one engine: all streams share its step, which grows with the batch."""
     engine = parts.engines[rng.integers(len(parts.engines))]
     steps = np.interp(np.arange(MAX_BATCH + 1), engine.batch, engine.step_s)
-    jitter = _wander(rng, rng.uniform(0.005, 0.03), 0.8)
+    jitter = _wander(rng, rng.uniform(0.005, 0.05), 0.98)
     prefill_s = rng.uniform(0.005, 0.04)  # of the engine's time that a new request takes from the others
     tokens, active_s = np.zeros(BINS), np.zeros(BINS)
     left: list[float] = []

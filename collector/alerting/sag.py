@@ -10,7 +10,7 @@ from typing import Any, Final
 import duckdb
 
 from tailbudget.analytics.reader import ConnectionReader
-from tailbudget.analytics.sag import SagSettings, alarms, likely_cause, scopes
+from tailbudget.analytics.sag import REPACKED, SagSettings, alarms, likely_cause, scopes
 
 #: A bin is judged this long after its end: senders export every 5 s, landing takes less than one more. What comes later
 #: changes a bin's tokens and stream-seconds alike, so its rate hardly moves.
@@ -58,6 +58,8 @@ def update_sag_alerts(
     for series, alarm in slow.items():
         alarm["scope"] = together.get(series)
         alarm["cause"] = likely_cause(reader, series, opened=alarm["opened"], settings=settings) or alarm["cause"]
+        if alarm["cause"] == REPACKED:
+            continue
         changes.append(_open(connection, alarm, open_now.get(series), settings=settings))
     return [change for change in changes if change is not None]
 

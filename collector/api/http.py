@@ -1,4 +1,4 @@
-"""The read API as a raw ASGI application: POST /v1/sql, /metrics, /healthz, /readyz."""
+"""The read API as a raw ASGI application: POST /v1/sql, /v1/snapshot, /metrics, /healthz, /readyz."""
 
 import asyncio
 import json
@@ -18,6 +18,7 @@ from tailbudget.instrument.errors import UserError
 from ..asgi import (
     JSON,
     TEXT,
+    App,
     BodyTooLargeError,
     ClientGoneError,
     Receive,
@@ -33,6 +34,7 @@ from ..land.forgetting import Forget, Forgotten
 from ..token import bears
 from .guard import RefusedSqlError
 from .queries import LONGEST_S, MAX_BYTES, MAX_ROWS, TIMEOUT_S, BusyError, Queries, Query, TimedOutError
+from .snapshots import PATH as SNAPSHOT
 from .spool import AnswerTooLargeError, Spool
 
 log: Final = logging.getLogger(__name__)
@@ -87,6 +89,7 @@ class ApiApp:
         token: str | None = None,
         erase: Callable[[Forget], "Future[Forgotten]"] | None = None,
         fault: Callable[[], str | None] = lambda: None,
+        snapshot: App | None = None,
         deeds: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]] = {},
     ) -> None:
         self._queries = queries
@@ -103,6 +106,7 @@ class ApiApp:
             **{path: ("POST", partial(self._deed, deed)) for path, deed in deeds.items()},
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
+            **({SNAPSHOT: ("POST", snapshot)} if snapshot else {}),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

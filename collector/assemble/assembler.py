@@ -127,8 +127,7 @@ class Assembler:
         if self._members() > SPANS:
             unfinished = bool(self._statements.run("trim", spans=SPANS))
             self._members()
-        if self._statements.run("partner", now=now):
-            self._members()
+        self._complete(now)
         return unfinished
 
     def _store(self, now: datetime, needed: dict[str, int]) -> None:
@@ -142,6 +141,16 @@ class Assembler:
         self._statements.run("done", now=now)
         if after["rejudge"]:
             self._statements.run("rejudge", now=now)
+
+    def _complete(self, now: datetime) -> None:
+        """Add the traces that share a call with these, and what of all of them lies in sealed files."""
+        if self._statements.run("partner", now=now):
+            self._members()
+        sealed = self._statements.row("sealed")
+        if sealed["traces"]:
+            known = self._statements.row("extent")
+            from_us, to_us = min(known["from_us"], sealed["from_us"]), max(known["to_us"], sealed["to_us"])
+            self._statements.run("member_sealed", from_us=from_us, to_us=to_us)
 
     def _members(self) -> int:
         from_us, to_us = self._statements.row("extent").values()

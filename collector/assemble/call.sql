@@ -62,7 +62,9 @@ select
         when mine.status_code >= 500 or mine.status_code in (408, 429) then 'error'
         when mine.status_code >= 400 then 'rejected'
         when mine.stream_end = 'error' then 'error'
-        when mine.status = 'ERROR' or mine.error is not null
+        when mine.status = 'OK' and mine.error is not null and mine.stream and mine.finish_reason is null and mine.output_tokens is null
+        then 'stopped'  -- what it was left with is told, but called no error
+        when mine.status = 'ERROR' or mine.status <> 'OK' and mine.error is not null
         then if(gave_up(mine.error) or gave_up(mine.status_message), 'stopped', 'error')
         when placed.role = 'call' and mine.ttft_ns is not null and mine.finish_reason is null and mine.output_tokens is null
             and mine.stream_end is null then if(placed.parent_failed, 'error', 'stopped')

@@ -9,7 +9,7 @@ where (trace_id, span_id) in (
 delete from live
 where outcome is null and heard <= $now::timestamptz - interval 15 second and (trace_id, span_id) in (
     select (trace_id, span_id)
-    from spans
+    from spans_open
     where started >= (
         select min(started) - interval 1 second from live where outcome is null and heard <= $now::timestamptz - interval 15 second
     )

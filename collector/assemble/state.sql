@@ -6,8 +6,8 @@ create temp table if not exists trace_state as
 select
     trace_id, min(start_ns) as first_ns, max(end_ns) as last_ns, bool_or(parent_span_id is null) as root_seen,
     max(least(started, now())) as seen
-from spans
-where started >= (select max(started) - interval 15 minute from spans where started <= now())
+from spans_open
+where started >= (select max(started) - interval 15 minute from spans_open where started <= now())
 group by trace_id;
 create temp table if not exists abroad as
 select spans.trace_id, any_value(call.response_id) as response_id, max(least(spans.started, now())) as seen
@@ -16,7 +16,7 @@ from (
     from calls
     where response_id is not null and started >= (select max(started) - interval 10 minute from calls where started <= now())
 ) as call
-join spans on spans.span_id = call.span_id and spans.trace_id <> call.trace_id
+join spans_open as spans on spans.span_id = call.span_id and spans.trace_id <> call.trace_id
 where spans.started >= (select max(started) - interval 20 minute from calls where started <= now())
 group by spans.trace_id;
 create temp table if not exists served as

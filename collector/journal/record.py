@@ -4,7 +4,7 @@ A record is a header of 38 bytes (crc32, payload length, signal, encoding, diges
 nanoseconds, attributes taken out, all little-endian) and the payload: the request body as sent, or without its content
 where it had any, so that no content reaches the disk.
 The checksum covers all that follows it, so a record that was half written or damaged is known. One that is damaged is
-skipped by its length; what no whole record follows is cut.
+skipped, and what no whole record follows is cut.
 """
 
 import struct
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, get_args
+
+import numpy as np
 
 from ..unpack import gunzip
 
@@ -71,16 +73,43 @@ def segments(folder: Path) -> list[int]:
 
 
 def scan(path: Path, *, offset: int = 0) -> Iterator[Found]:
-    """Yield the whole records from `offset` on, skipping damaged ones; ends at one that reaches beyond the file."""
+    """Yield the whole records from `offset` on, skipping damaged ones; ends where no further one begins.
+
+    Where a record is damaged the next one begins at its end, or, since its length may be what was damaged, at the first
+    byte behind its start at which a header and a payload agree with their checksum.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = max(offset, len(MAGIC))
-        while (end := _end(file, start)) is not None and end <= size:
+        start: int | None = max(offset, len(MAGIC))
+        while start is not None:
             file.seek(start)
             record = _read(file.read(HEADER.size), file.read)
-            if record is not None:
+            if record is None:
+                start = _next_whole(file, start, size)
+            else:
+                end = start + HEADER.size + len(record.payload)
                 yield Found(start, end, record.digest, record.arrived_ns)
-            start = end
+                start = end
+
+
+def _next_whole(file: BinaryIO, start: int, size: int) -> int | None:
+    """Return where the first whole record behind `start` begins; None when there is none."""
+    if (end := _end(file, start)) is not None and end < size and _whole_at(file, end):
+        return end
+    file.seek(start + 1)
+    rest = np.frombuffer(file.read(), np.uint8)
+    places = len(rest) - HEADER.size + 1
+    if places <= 0:
+        return None
+    lengths = sum(rest[at : at + places].astype(np.int64) << 8 * (at - 4) for at in range(4, 8))
+    likely = (rest[8 : 8 + places] < len(SIGNALS)) & (rest[9 : 9 + places] < len(ENCODINGS))
+    likely &= lengths <= len(rest) - HEADER.size - np.arange(places)
+    return next((start + 1 + int(at) for at in np.flatnonzero(likely) if _whole_at(file, start + 1 + int(at))), None)
+
+
+def _whole_at(file: BinaryIO, start: int) -> bool:
+    file.seek(start)
+    return _read(file.read(HEADER.size), file.read) is not None
 
 
 def read(path: Path, *, start: int) -> Record:

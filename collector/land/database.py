@@ -2,26 +2,32 @@
 
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Final
 
 import duckdb
 
-from tailbudget.analytics.reader import DATABASE_NAME
+from tailbudget.analytics.reader import DATABASE_NAME, find_sealed
 from tailbudget.instrument.errors import UserError
 
+from ..seal.views import SEALED, quoted, unlist_missing
 from .schema import create_or_check
 
+#: Below the data folder: copies on their way to whoever asked for them.
+SNAPSHOTS: Final = "snapshots"
 #: Written in a format that the newest packaged duckdb shell (1.5.6) reads; by default only 2.0 could.
 STORAGE_VERSION: Final = "v1.5.0"
 #: 64 MB keeps the worst commit at 0.27 s.
 WAL_AUTOCHECKPOINT: Final = "64MB"
+#: A transaction of this many rows is written as row groups, past the write-ahead log: 2.7 us a span, not 4.7.
+ROW_GROUP_ROWS: Final = 32_768
+#: In the error of every statement after a checkpoint that failed; DuckDB raises no FatalException for an attached file.
+INVALIDATED: Final = "has been invalidated"
 #: A start with less would end at the first transaction.
 START_BYTES: Final = 4_000_000
 #: What a query may spill: by default 90 % of what is free, so that one large sort would stop acknowledgements.
 TEMP_LIMIT: Final = "1GB"
-#: In this order: what follows the lock is refused.
-SETTINGS: Final = ("set timezone = 'UTC'", "set enable_external_access = false", "set lock_configuration = true")
 
 
 def open_database(
@@ -44,23 +50,65 @@ def open_database(
         "python_enable_replacements": "false",
     }
     try:
-        connection = duckdb.connect(str(path), config=settings)
+        connection = _connect(path, settings)
     except duckdb.Error as error:
         raise UserError(_reason(path, error)) from error
     try:
-        create_or_check(connection, name=str(path))
-        for statement in (
-            "set timezone = 'UTC'",
-            "set enable_external_access = false",
-            "set lock_configuration = true",
-        ):
-            connection.execute(statement)
+        _prepare(connection, data, name=str(path))
     except duckdb.Error as error:
         connection.close()
         raise UserError(_reason(path, error)) from error
     except UserError:
         connection.close()
         raise
+    return connection
+
+
+def is_lost(error: Exception) -> bool:
+    """Return whether the error says that no statement can run before the data file is opened anew."""
+    return isinstance(error, duckdb.FatalException) or INVALIDATED in str(error)
+
+
+def _prepare(connection: duckdb.DuckDBPyConnection, data: Path, *, name: str) -> None:
+    find_sealed(connection, [data])
+    unlist_missing(connection, data)
+    create_or_check(connection, name=name)
+    for statement in (  # in this order: what follows the lock is refused
+        "set timezone = 'UTC'",
+        f"set allowed_directories = [{', '.join(quoted(folder) for folder in _allowed(data))}]",
+        "set enable_external_access = false",
+        "set lock_configuration = true",
+    ):
+        connection.execute(statement)
+
+
+def _allowed(data: Path) -> list[str]:
+    """Return where SQL of ours reads and writes files: the views name sealed ones by their path below `data`."""
+    return [f"{SEALED}/", *(f"{data.resolve() / name}/" for name in (SEALED, SNAPSHOTS))]
+
+
+def _connect(path: Path, settings: dict[str, str | bool | int | float | list[str]]) -> duckdb.DuckDBPyConnection:
+    """Open the file with row groups of a size that only ATTACH takes.
+
+    A cursor begins in the catalog that its connection was opened with, by name: so that is opened empty, and the file
+    put in its place.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        connection = duckdb.connect(str(Path(folder) / DATABASE_NAME), config=settings)
+        try:
+            (name,) = connection.execute("select current_database()").fetchall()[0]
+            for statement in (
+                "attach ':memory:' as aside",
+                "use aside",
+                f"detach {name}",
+                f"attach {quoted(str(path))} as {name} (row_group_size {ROW_GROUP_ROWS})",
+                f"use {name}",
+                "detach aside",
+            ):
+                connection.execute(statement)
+        except duckdb.Error:
+            connection.close()
+            raise
     return connection
 
 

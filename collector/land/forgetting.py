@@ -4,6 +4,7 @@ DuckDB marks deleted rows and leaves their bytes: in row groups that hold other 
 the row groups that held one are written anew, and what is free then is filled once.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,8 @@ from typing import Final
 import duckdb
 
 from tailbudget.instrument.errors import UserError
+
+from ..seal.forget import forget_sealed
 
 SQL: Final = Path(__file__).parent / "sql"
 #: Tables with a key, or about no one: their rows hold ids and times alone, and go with the trace.
@@ -36,30 +39,31 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """How many traces, and rows of them a table, are gone."""
+    """How many traces, and rows of them a table or view, are gone."""
 
     traces: int
     rows: dict[str, int]
 
 
-def forget(connection: duckdb.DuckDBPyConnection, what: Forget) -> Forgotten:
-    """Delete the traces of the tenant or request with all that was made of them, also from the bytes of the file.
+def forget(connection: duckdb.DuckDBPyConnection, what: Forget, *, data: Path) -> Forgotten:
+    """Delete the traces of the tenant or request with all that was made of them, also from the bytes of the files.
 
-    To be called while no other transaction runs. Raises duckdb.Error: calling it again goes on where it ended.
+    To be called while no other transaction runs and nothing is being sealed. Raises duckdb.Error and OSError: calling
+    it again goes on where it ended.
     """
     named = {"tenant": what.tenant, "request": what.request}
     connection.execute(_sql("forget_traces"), named)
     ((traces,),) = connection.execute("select count(*) from forgotten").fetchall()
     connection.execute("create or replace temp table forgotten_tenant as select $1 as tenant", [what.tenant])
-    rows = {}
-    for table, condition in _conditions(connection):
-        if n := _forget_rows(connection, table, condition):
-            rows[table] = n
+    conditions = dict(_conditions(connection))
+    rows = Counter(forget_sealed(connection, data, conditions))  # first: who is forgotten stands in the tables
+    for table, condition in conditions.items():
+        rows[table.removesuffix("_open")] += _forget_rows(connection, table, condition)
     for name in ("forgotten", "forgotten_tenant"):
         connection.execute(f"drop table {name}")
     connection.execute("checkpoint")
     _fill_free_blocks(connection)
-    return Forgotten(int(traces), rows)
+    return Forgotten(int(traces), {table: n for table, n in sorted(rows.items()) if n})
 
 
 def _conditions(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:

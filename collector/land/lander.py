@@ -14,12 +14,14 @@ import duckdb
 from ..counters import Counters
 from ..journal.writer import Position
 from ..receive.batches import Batches
+from .database import ROW_GROUP_ROWS, is_lost
 from .landing import Body, Landing
 
 log: Final = logging.getLogger(__name__)
 
-#: A transaction at this many rows, or this long after its first body.
-MAX_ROWS: Final = 65_536
+#: A transaction at this many rows, more than a row group so that they are written past the write-ahead log, or this
+#: long after its first body.
+MAX_ROWS: Final = ROW_GROUP_ROWS * 3 // 2
 EVERY_S: Final = 0.2
 #: A landing costs 30-40 ms however small: it waits ten times as long as the last one took, but no longer than this.
 AT_MOST_EVERY_S: Final = 1.0
@@ -28,6 +30,8 @@ RETRY_S: Final = 1.0
 COUNTS_EVERY_S: Final = 5.0
 #: A chore that takes over 10 % of its period runs this seldom: requests are promised within 5 s of their last span.
 SLOW_CHORE_EVERY_S: Final = 4.0
+#: DuckDB's own faults are tried again so often: they may come from short memory, or from a body.
+INTERNAL_TRIES: Final = 5
 #: What is wrong with the machine rather than with a body: the same bodies are tried again.
 ENVIRONMENT: Final = (
     duckdb.IOException,
@@ -36,6 +40,10 @@ ENVIRONMENT: Final = (
     duckdb.InternalException,
     OSError,
 )
+
+
+class LostFileError(Exception):
+    """No statement can run before the data file is opened anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +65,11 @@ class Entry:
     def decoded_bytes(self) -> int:
         """Memory that its batches hold."""
         return 0 if self.batches is None else self.batches.nbytes
+
+    @property
+    def decoded_rows(self) -> int:
+        """Rows of its batches."""
+        return 0 if self.batches is None else self.batches.rows
 
 
 @dataclass(slots=True)
@@ -99,10 +112,12 @@ class Lander:
         self._lock = threading.Condition()
         self._queue: deque[Entry] = deque(backlog)
         self._decoded_bytes = 0
+        self._decoded_rows = 0
         self._close_by_s: float | None = None  # monotonic
         self._fault: str | None = None
         self._finished = False
         self._pause_s = EVERY_S  # before the next transaction: more bodies come meanwhile, and it costs the same
+        self._internal = 0  # faults of DuckDB's own since the last transaction that landed
         self._groups: list[int] = []  # numbers of bodies in the next transactions, last first, after one that failed
         self._thread = threading.Thread(target=self._run, name="lander")
         counters.queue.set_function(lambda: len(self._queue))
@@ -121,6 +136,11 @@ class Lander:
         return self._fault
 
     @property
+    def _enough(self) -> bool:
+        """Whether a transaction's worth waits: to wait for more would keep senders waiting for room."""
+        return self._decoded_rows >= MAX_ROWS or self.full
+
+    @property
     def full(self) -> bool:
         """Whether what waits holds as much memory as it may: batches of further entries are let go."""
         return self._decoded_bytes > self._queue_bytes
@@ -136,8 +156,9 @@ class Lander:
             if self.full:
                 entry = replace(entry, batches=None)
             self._decoded_bytes += entry.decoded_bytes
+            self._decoded_rows += entry.decoded_rows
             self._queue.append(entry)
-            if len(self._queue) == 1:
+            if len(self._queue) == 1 or self._enough:
                 self._lock.notify()
 
     def close(self, *, within_s: float) -> bool:
@@ -155,7 +176,7 @@ class Lander:
         try:
             self._land_until_closed()
             self._finished = True
-        except duckdb.FatalException as error:  # no statement can run before the file is opened anew
+        except LostFileError as error:
             self._fault = f"the data file cannot be used any more ({_line(error)})"
             log.error("landing has ended: %s", self._fault)
 
@@ -165,7 +186,7 @@ class Lander:
                 if not self._queue and self._close_by_s is None:
                     self._lock.wait(self._idle_s())
                 elif self._pause_s:
-                    self._lock.wait_for(lambda: self._close_by_s is not None, timeout=self._pause_s)
+                    self._lock.wait_for(lambda: self._close_by_s is not None or self._enough, timeout=self._pause_s)
                 waiting, closing = bool(self._queue), self._close_by_s
             if closing is not None and (not waiting or time.monotonic() > closing):
                 self._store_counts()
@@ -197,21 +218,25 @@ class Lander:
         started = time.monotonic()
         try:
             counted = self._landing.land(bodies, position=entries[-1].end, health=unstored)
-        except duckdb.FatalException:
-            raise
         except ENVIRONMENT as error:
+            _raise_if_lost(error)
             self._counters.give_back(unstored)
             self._failed(error)
+            self._internal += isinstance(error, duckdb.InternalException)
             if isinstance(error, duckdb.OutOfMemoryException) and len(entries) > 1:
                 self._isolate(entries, error)  # smaller transactions need less
+            elif self._internal >= INTERNAL_TRIES:
+                self._isolate(entries, error)
             else:
                 self._pause_s = RETRY_S
             return
         except Exception as error:  # noqa: BLE001 - whatever one body does to it, the thread lives on
+            _raise_if_lost(error)
             self._counters.give_back(unstored)
             self._failed(error)
             self._isolate(entries, error)
             return
+        self._internal = 0
         took_s = time.monotonic() - started
         self._counters.work_s.labels("landing").observe(took_s)
         self._counters.stored(counted)
@@ -225,9 +250,8 @@ class Lander:
             return
         try:
             self._counters.stored(self._landing.land([], health=unstored))
-        except duckdb.FatalException:
-            raise
         except Exception as error:  # noqa: BLE001 - as in _land_some
+            _raise_if_lost(error)
             self._counters.give_back(unstored)
             self._failed(error)
 
@@ -275,6 +299,7 @@ class Lander:
             for entry in entries:
                 self._queue.popleft()
                 self._decoded_bytes -= entry.decoded_bytes
+                self._decoded_rows -= entry.decoded_rows
         if self._groups:
             self._groups.pop()
         self._landed(entries[-1].end, sum(entry.nbytes for entry in entries))
@@ -292,14 +317,19 @@ class Lander:
             try:
                 with self._counters.work_s.labels(chore.name).time():
                     unfinished = chore.run(datetime.now(UTC)) is True
-            except duckdb.FatalException:
-                raise
-            except Exception:
+            except Exception as error:
+                _raise_if_lost(error)
                 log.exception("%s failed; landing goes on", chore.name)
                 self._counters.failures.labels(chore.name).inc()
             took_s = time.monotonic() - started
             pause_s = chore.every_s if took_s <= chore.every_s / 10 else max(SLOW_CHORE_EVERY_S, chore.every_s)
             chore.due_s = started if unfinished else started + max(pause_s, took_s / chore.share)
+
+
+def _raise_if_lost(error: Exception) -> None:
+    """Raise LostFileError when the error says that the data file cannot be used any more."""
+    if is_lost(error):
+        raise LostFileError(str(error)) from error
 
 
 def _line(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -18,9 +18,10 @@ from tailbudget.analytics.recognise import span_select
 from tailbudget.instrument.vocabulary import ENGINE_METRICS, GPU_METRICS
 
 from ..journal.writer import Position
-from ..receive.batches import Batches, LogBatches, MetricBatches, SpanBatches
+from ..receive.batches import SPANS, Batches, LogBatches, MetricBatches, SpanBatches
 from .rates import NAMES, DecodeRates, Last
 from .seen import Keys, RecentKeys
+from .transaction import transaction
 
 SQL: Final = Path(__file__).parent / "sql"
 #: A span is inserted once within this time, whatever body brings it; later repeats are left to assembly.
@@ -59,7 +60,8 @@ class Landing:
         self._spans = RecentKeys(keep_s=SPANS_KEPT_S, limit=SPANS_KEPT)
         self._rates = DecodeRates(self._last_stored)
         since = datetime.now(UTC) - timedelta(seconds=SPANS_KEPT_S)
-        self._spans.add(connection.execute(landing_sql("recent_span_keys"), {"since": since}).fetchnumpy()["key"])
+        for name in ("sealed_span_keys", "recent_span_keys"):
+            self._spans.add(connection.execute(landing_sql(name), {"since": since}).fetchnumpy()["key"])
         resources = connection.execute("select resource_id from resources").fetchnumpy()["resource_id"]
         self._resources: set[int] = set(resources.tolist())
 
@@ -81,7 +83,7 @@ class Landing:
         traces = [(body, body.batches) for body in bodies if isinstance(body.batches, SpanBatches)]
         metrics = [body.batches for body in bodies if isinstance(body.batches, MetricBatches)]
         logs = [body.batches for body in bodies if isinstance(body.batches, LogBatches)]
-        with self._transaction():
+        with transaction(self._connection):
             kept, keys = self._unseen([batches for _, batches in traces])
             self._land_resources([body.batches for body in bodies])
             if kept:
@@ -103,17 +105,6 @@ class Landing:
         self._rates.keep()
         self._resources.update(_ids(bodies))
         return counted
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("begin")
-        try:
-            yield
-            self._connection.execute("commit")
-        except BaseException:
-            with suppress(duckdb.Error):  # a commit that failed has ended the transaction
-                self._connection.execute("rollback")
-            raise
 
     @contextmanager
     def _batch(self, **tables: pa.Table) -> Iterator[None]:
@@ -149,12 +140,12 @@ class Landing:
             self._connection.execute(landing_sql("resources"))
 
     def _land_spans(self, batches: Sequence[SpanBatches], arrived: dict[str, datetime]) -> None:
-        tables = {
-            name: pa.concat_tables(getattr(part, name) for part in batches) for name in ("spans", "events", "links")
-        }
+        tables = {name: _joined([getattr(part, name) for part in batches]) for name in ("spans", "events", "links")}
+        keys = frozenset(tables["spans"].schema.names[len(SPANS) :])
         with self._batch(**tables):
             if tables["spans"].num_rows:
-                self._connection.execute(f"insert into spans by name {span_select()}")
+                events = tables["events"].num_rows > 0
+                self._connection.execute(f"insert into spans_open by name {span_select(keys, events=events)}")
                 self._connection.execute(landing_sql("dirty"), arrived)
                 self._connection.execute(landing_sql("lag"), arrived)
             for name in ("events", "links"):
@@ -197,7 +188,20 @@ class Landing:
 
     def _last_stored(self, counter: tuple[str, int, str]) -> Last | None:
         rows = self._connection.execute(landing_sql("last_point"), counter).fetchall()
+        if not rows:
+            rows = self._connection.execute(landing_sql("last_sealed_point"), counter).fetchall()
         return Last(*rows[0]) if rows else None
+
+
+def _joined(parts: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of all parts in one chunk, `attrs` known to be JSON.
+
+    DuckDB takes 1.8 us for a span of one chunk of 65,536, 3.3 us for one of 128 chunks.
+    """
+    whole = pa.concat_tables(parts, promote_options="default").combine_chunks()
+    at = whole.schema.get_field_index("attrs")
+    chunks = [pa.ExtensionArray.from_storage(pa.json_(), chunk) for chunk in whole["attrs"].chunks]
+    return whole.set_column(at, pa.field("attrs", pa.json_()), pa.chunked_array(chunks, pa.json_()))
 
 
 def _without(batches: SpanBatches, gone: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> SpanBatches:

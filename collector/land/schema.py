@@ -1,6 +1,7 @@
 """Creates the tables of `schema.sql` and the views of `views/`, whose comments become `comment on`."""
 
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -9,10 +10,20 @@ import duckdb
 
 from tailbudget.instrument.errors import UserError
 
+from ..seal.views import create_views, quoted, rename_bulk
+
 SCHEMA: Final = Path(__file__).with_name("schema.sql")
 VIEWS: Final = tuple(sorted(SCHEMA.with_name("views").glob("*.sql")))
 #: Raised by every change of schema.sql: tables and columns are added, never renamed.
 VERSION: Final = 3
+
+UPGRADED: Final = "update meta set schema_version = $1, collector_id = coalesce(collector_id, $2)"
+#: The time by which links are sealed, of those that landed before they had it.
+LINKS_STARTED: Final = """
+    update span_links_open as link set started = span.started
+    from spans_open as span
+    where link.started is null and link.trace_id = span.trace_id and link.span_id = span.span_id
+"""
 
 _STATEMENT: Final = re.compile(
     r"((?:^--[^\n]*\n)+)(create (?:or replace )?(table|macro|view) (\w+).*?;)[ \t]*$", re.MULTILINE | re.DOTALL
@@ -38,11 +49,14 @@ def create_or_check(connection: duckdb.DuckDBPyConnection, *, name: str) -> None
     if new:
         for statement in statements(SCHEMA):
             connection.execute(statement)
-        connection.execute("insert into meta values ($1, 0, 0)", [VERSION])
+        connection.execute("insert into meta values ($1, 0, 0, $2)", [VERSION, secrets.token_hex(4)])
     elif version < VERSION:
+        rename_bulk(connection)
         for statement in _missing(connection):
             connection.execute(statement)
-        connection.execute("update meta set schema_version = $1", [VERSION])
+        connection.execute(UPGRADED, [VERSION, secrets.token_hex(4)])
+        connection.execute(LINKS_STARTED)
+    create_views(connection)
     for file in VIEWS:
         for statement in statements(file):
             connection.execute(statement)
@@ -80,11 +94,7 @@ def statements(file: Path) -> Iterator[str]:
         yield statement
         if kind in _COLUMN:
             text = " ".join(line.removeprefix("--").strip() for line in comment.splitlines())
-            yield f"comment on {kind} {name} is {_quoted(text)}"
-            columns = statement if kind == "table" else statement[statement.rindex("\nselect") :]
+            yield f"comment on {kind} {name} is {quoted(text)}"
+            columns = statement if kind == "table" else statement[max(statement.rfind("\nselect"), 0) :]
             for column, meaning in _COLUMN[kind].findall(columns):
-                yield f"comment on column {name}.{column} is {_quoted(meaning)}"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+                yield f"comment on column {name}.{column} is {quoted(meaning)}"

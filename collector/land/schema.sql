@@ -1,8 +1,10 @@
 -- The tables of the data file. The comment above a table and behind a column becomes its `comment on` in the database.
 -- Durations in `*_ms` are DOUBLE milliseconds, in `*_ns` BIGINT nanoseconds; instants are TIMESTAMPTZ.
+-- What lands goes into `*_open`; hours that are over go from there to Parquet files, and the view without the suffix has
+-- both, with the comments of its table.
 
 -- One row a received span, at most one a (trace_id, span_id).
-create table spans (
+create table spans_open (
     trace_id UUID not null,            -- the 32 hex digits cast to UUID
     span_id UBIGINT not null,          -- big-endian value of the 8 bytes
     parent_span_id UBIGINT,            -- null at a root
@@ -70,7 +72,7 @@ create table spans (
 );
 
 -- One row an event of a span.
-create table span_events (
+create table span_events_open (
     trace_id UUID not null,            -- of its span
     span_id UBIGINT not null,          -- of its span
     name VARCHAR not null,             -- as sent
@@ -80,12 +82,13 @@ create table span_events (
 );
 
 -- One row a link of a span.
-create table span_links (
+create table span_links_open (
     trace_id UUID not null,            -- of its span
     span_id UBIGINT not null,          -- of its span
     linked_trace_id UUID not null,     -- where it points
     linked_span_id UBIGINT not null,   -- where it points
-    attrs JSON not null                -- attributes that the content rule keeps
+    attrs JSON not null,               -- attributes that the content rule keeps
+    started TIMESTAMPTZ                -- start of its span
 );
 
 -- One row a resource: the process that sent spans, metrics or logs.
@@ -99,7 +102,7 @@ create table resources (
 );
 
 -- One row a received metric point.
-create table metrics (
+create table metrics_open (
     name VARCHAR not null,             -- metric name
     kind VARCHAR not null,             -- gauge, sum, histogram, exponential_histogram or summary
     unit VARCHAR,                      -- as sent
@@ -126,7 +129,7 @@ create table metrics (
 );
 
 -- One row a received log record.
-create table logs (
+create table logs_open (
     trace_id UUID,                     -- of the span in which it was written, null when outside of any
     span_id UBIGINT,                   -- of the span in which it was written
     t TIMESTAMPTZ not null,            -- when it happened, else when it was observed, else when it arrived
@@ -435,7 +438,7 @@ create table gpu (
     gpu VARCHAR not null,              -- hw.id
     util DOUBLE,                       -- share of time busy, 0 to 1
     mem_used_bytes BIGINT,             -- memory in use
-    mem_util DOUBLE,                   -- share of time the memory was busy, 0 to 1
+    mem_util DOUBLE,                   -- share of the memory in use, 0 to 1
     sm_mhz DOUBLE,                     -- clock of the multiprocessors
     mem_mhz DOUBLE,                    -- clock of the memory
     power_w DOUBLE,                    -- power drawn
@@ -443,7 +446,9 @@ create table gpu (
     energy_j DOUBLE,                   -- counter since the driver was loaded
     temp_c DOUBLE,                     -- temperature
     throttle BIGINT,                   -- NVML clock event bits
-    up BOOLEAN not null                -- false when the GPU did not answer
+    up BOOLEAN not null,               -- false when the GPU did not answer
+    mem_limit_bytes BIGINT,            -- memory there is, once a second
+    missing VARCHAR                    -- counters that it does not tell, each with NVML's reason, once a second; else null
 );
 
 -- One row a sample of one inference engine and model: pushed by our runtime, or scraped from its /metrics.
@@ -499,8 +504,41 @@ create table bodies (
 create table meta (
     schema_version INTEGER not null,   -- raised by every change of this file
     journal_segment BIGINT not null,   -- the segment that was landed last
-    journal_offset BIGINT not null     -- bytes of it that are landed
+    journal_offset BIGINT not null,    -- bytes of it that are landed
+    collector_id VARCHAR               -- 8 hex digits drawn once: stands in the name of every sealed file
 );
+
+-- One row a Parquet file that holds rows of a view such as spans; a file that is not listed does not count.
+create table sealed_files (
+    file VARCHAR not null,             -- path below the data folder
+    view VARCHAR not null,             -- the view that reads it: spans, span_events, span_links, metrics or logs
+    first TIMESTAMPTZ not null,        -- time of its oldest row
+    last TIMESTAMPTZ not null,         -- time of its newest row
+    n BIGINT not null,                 -- rows
+    bytes BIGINT not null,             -- size of the file
+    columns VARCHAR[] not null,        -- its columns: a file of an older version may have fewer
+    sealed TIMESTAMPTZ not null        -- when it was written
+);
+
+-- One row a received span; a repeat that came more than an hour later is one more until its hour is sealed.
+create or replace view spans as
+from spans_open;
+
+-- One row an event of a span.
+create or replace view span_events as
+from span_events_open;
+
+-- One row a link of a span.
+create or replace view span_links as
+from span_links_open;
+
+-- One row a received metric point.
+create or replace view metrics as
+from metrics_open;
+
+-- One row a received log record.
+create or replace view logs as
+from logs_open;
 
 -- The spans of one trace, children below their parent in order of their start: from trace('4bf92f3577b34da6...').
 create macro trace(id) as table

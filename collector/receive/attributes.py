@@ -25,7 +25,8 @@ ResourceRow = tuple[int, str | None, str | None, str | None, str | None, str]
 TENANT: Final = vocabulary.TENANT
 #: Where SDKs put a log event's name before the record had a field for it.
 EVENT_NAME: Final = "event.name"
-RESOURCE_COLUMNS: Final = ("service.name", "service.instance.id", "service.version", "cloud.region")
+SERVICE_NAME: Final = "service.name"
+RESOURCE_COLUMNS: Final = ("service.instance.id", "service.version", "cloud.region")
 
 
 class Attributes:
@@ -42,12 +43,13 @@ class Attributes:
 
     def resource(self, resource: Resource) -> int:
         """Remember the resource and return its id, the 64-bit blake2b of its canonical JSON."""
+        names = [pair.value for pair in resource.attributes if pair.key == SERVICE_NAME]
+        self.service = column_text(plain(names[-1])) if names else None  # before its content is counted
         attrs = self.take(resource.attributes)
         text = orjson.dumps(attrs, option=orjson.OPT_SORT_KEYS)
         resource_id = int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
-        service, instance, version, region = (column_text(attrs.get(key)) for key in RESOURCE_COLUMNS)
-        self.service = service
-        self.resources[resource_id] = (resource_id, service, instance, version, region, text.decode())
+        instance, version, region = (column_text(attrs.get(key)) for key in RESOURCE_COLUMNS)
+        self.resources[resource_id] = (resource_id, self.service, instance, version, region, text.decode())
         return resource_id
 
     def take(self, pairs: Any) -> dict[str, Json]:
@@ -141,7 +143,7 @@ class Attributes:
 
 
 class Promoted:
-    """One text column a promoted key, null where a span lacks it."""
+    """One text column a promoted key that any span has, null where a span lacks it."""
 
     def __init__(self, keys: Sequence[str], *, rows: int) -> None:
         self._keys = frozenset(keys)
@@ -151,12 +153,15 @@ class Promoted:
     def write(self, attrs: dict[str, Json], *, row: int) -> None:
         """Put the promoted keys of one span into row `row`."""
         for key in attrs.keys() & self._keys:
+            value = attrs[key]
+            text = value if type(value) is str else column_text(value)
+            if text is None:
+                continue
             column = self._columns.get(key)
             if column is None:
                 column = self._columns[key] = [None] * self._rows
-            value = attrs[key]
-            column[row] = value if type(value) is str else column_text(value)
+            column[row] = text
 
     def arrow(self, *, rows: int) -> dict[str, pa.Array]:
-        """Return the first `rows` rows of the columns that hold anything."""
-        return {key: pa.array(column[:rows], pa.string()) for key, column in self._columns.items()}
+        """Return the first `rows` rows of the columns that hold anything, by key."""
+        return {key: pa.array(self._columns[key][:rows], pa.string()) for key in sorted(self._columns)}

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
 import pyarrow as pa
 
-#: The promoted keys follow as one nullable string column each, named like the key.
+#: The promoted keys that any span of the body has follow as one nullable string column each, named like the key.
 SPANS: Final = pa.schema(
     [
         pa.field("trace_id", pa.string(), nullable=False),  # 32 lower-case hex digits
@@ -110,9 +110,9 @@ CONTENT_REASONS: Final = {
 Health = Counter[tuple[str | None, str]]
 
 
-@cache
+@lru_cache(maxsize=256)
 def spans_schema(promoted: tuple[str, ...]) -> pa.Schema:
-    """Return SPANS with one string column a promoted key."""
+    """Return SPANS with one string column for each of these keys."""
     return pa.schema([*SPANS, *(pa.field(key, pa.string()) for key in promoted)])
 
 

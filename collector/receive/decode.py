@@ -1,7 +1,7 @@
-"""OTLP protobuf bodies to Arrow batches, in Python over protobuf's upb classes."""
+"""OTLP protobuf bodies to Arrow batches, in Python over protobuf's upb classes: the reference for the decoder in C."""
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -18,7 +18,6 @@ from .batches import (
     LogBatches,
     MetricBatches,
     SpanBatches,
-    spans_schema,
     table,
 )
 from .logs import LogReader
@@ -27,8 +26,6 @@ from .privacy import DROP, Content
 from .spans import SpanReader
 
 M = TypeVar("M", bound=Message)
-#: The name of this decoder, as `/metrics` and `tailbudget doctor` tell it.
-DECODER: Final = "python"
 
 
 class BadBodyError(Exception):
@@ -36,7 +33,7 @@ class BadBodyError(Exception):
 
 
 def decode_traces(body: bytes, *, promoted: Sequence[str] = (), content: Content = DROP) -> SpanBatches:
-    """Return the spans of an ExportTraceServiceRequest, with one more column a promoted key.
+    """Return the spans of an ExportTraceServiceRequest, with one more column a promoted key that any has.
 
     Spans without a valid id are left out and counted in `rejected`; a span that the body repeats is taken once.
     Raises BadBodyError.
@@ -47,7 +44,7 @@ def decode_traces(body: bytes, *, promoted: Sequence[str] = (), content: Content
     for resource_spans in message.resource_spans:
         reader.read(resource_spans)
     return SpanBatches(
-        spans=reader.spans(spans_schema(tuple(promoted))),
+        spans=reader.spans(),
         events=table(reader.events, EVENTS),
         links=table(reader.links, LINKS),
         resources=table(attributes.resources.values(), RESOURCES),

@@ -11,7 +11,6 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from tailbudget.analytics.recognise import PROMOTED
 from tailbudget.instrument.vocabulary import convert
 
 from ..counters import Counters
@@ -21,7 +20,8 @@ from ..land.lander import Entry, Lander
 from ..land.seen import Keys, RecentKeys
 from .batches import Batches, content_dropped
 from .census import check_items
-from .decode import BadBodyError, decode_logs, decode_metrics, decode_traces
+from .decode import BadBodyError
+from .decoder import decode_body
 from .privacy import Content
 
 log: Final = logging.getLogger(__name__)
@@ -49,9 +49,7 @@ def decode(signal: Signal, body: bytes, *, content: Content) -> Batches:
     A body that cannot be decoded now never can: a sender that was told to try again would do so for ever.
     """
     try:
-        if signal == "traces":
-            return decode_traces(body, promoted=PROMOTED, content=content)
-        return (decode_metrics if signal == "metrics" else decode_logs)(body, content=content)
+        return decode_body(signal, body, content=content)
     except (BadBodyError, MemoryError):
         raise
     except Exception as error:

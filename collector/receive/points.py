@@ -28,6 +28,7 @@ class PointReader:
             scope = scope_metrics.scope
             scope_attrs = self._attributes.take(scope.attributes)
             for metric in scope_metrics.metrics:
+                self._attributes.take(metric.metadata)
                 self._take(metric, (resource_id, scope.name or None), scope_attrs)
 
     def _take(self, metric: Metric, origin: tuple[int, str | None], scope_attrs: dict[str, Json]) -> None:
@@ -41,13 +42,16 @@ class PointReader:
         description = metric.description or None
         rejected = 0
         for point in data.data_points:
-            if kind == "histogram" and not _has_its_buckets(point):
+            attrs = scope_attrs | self._attributes.take(point.attributes)
+            exemplars = self._exemplars(point)
+            if kind == "histogram" and not _has_its_buckets(
+                point
+            ):  # without its content by now, as the journal wants it
                 rejected += 1
                 continue
             times = (_ns(point.start_time_unix_nano), min(point.time_unix_nano, MAX_NS))
-            attrs = json_text(scope_attrs | self._attributes.take(point.attributes))
-            aside = (point.flags or None, self._exemplars(point), description)
-            self.points.append((*head, *times, *_VALUES[kind](point), *aside, *origin, attrs))
+            aside = (point.flags or None, exemplars, description)
+            self.points.append((*head, *times, *_VALUES[kind](point), *aside, *origin, json_text(attrs)))
         self._attributes.count("accepted", len(data.data_points) - rejected)
         if rejected:
             self.rejected += rejected

@@ -7,7 +7,7 @@ import pyarrow as pa
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from .attributes import Attributes, Promoted
-from .batches import SPANS
+from .batches import SPANS, spans_schema
 from .values import Json, json_text
 
 KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
@@ -50,12 +50,23 @@ class SpanReader:
                 if not _valid(*key):
                     self.rejected += 1
                     attributes.count("bad_id")
+                    self._scrub(span)
                 elif key in self._ids:
                     attributes.count("duplicate")
+                    self._scrub(span)
                 else:
                     self._ids.add(key)
                     attributes.count("accepted")
                     self._take(span, origin, scope_attrs)
+
+    def _scrub(self, span: Span) -> None:
+        """Take the content out of a span that has no row: its body goes to the journal like any other."""
+        self._attributes.take(span.attributes)
+        self._attributes.take_message(span.status)
+        for event in span.events:
+            self._attributes.take_event(event.name, event.attributes)
+        for link in span.links:
+            self._attributes.take(link.attributes)
 
     def _take(self, span: Span, origin: tuple[str | None, str | None, int], scope_attrs: dict[str, Json]) -> None:
         trace_id = span.trace_id.hex()
@@ -91,25 +102,21 @@ class SpanReader:
             t_ns = min(event.time_unix_nano, MAX_NS)
             self.events.append((trace_id, span_id, event.name, t_ns, json_text(attrs)))
         for link in span.links:
+            attrs = attributes.take(link.attributes)
             if not _valid(link.trace_id, link.span_id):
                 attributes.count("bad_link")
                 continue
-            attrs = attributes.take(link.attributes)
             linked = link.trace_id.hex(), int.from_bytes(link.span_id, "big")
             self.links.append((trace_id, span_id, *linked, json_text(attrs)))
 
-    def spans(self, schema: pa.Schema) -> pa.Table:
+    def spans(self) -> pa.Table:
         """Return the spans read so far."""
         rows = len(self._rows)
         columns = zip(*self._rows, strict=True) if rows else (() for _ in SPANS)
         fixed = dict(zip(SPANS.names, columns, strict=True))
         promoted = self._promoted.arrow(rows=rows)
-        nothing = pa.nulls(rows, pa.string())
-        arrays = [
-            pa.array(fixed[field.name], field.type) if field.name in fixed else promoted.get(field.name, nothing)
-            for field in schema
-        ]
-        return pa.table(arrays, schema=schema)
+        arrays = [pa.array(fixed[field.name], field.type) for field in SPANS]
+        return pa.table([*arrays, *promoted.values()], schema=spans_schema(tuple(promoted)))
 
 
 def _valid(trace_id: bytes, span_id: bytes) -> bool:

@@ -1,5 +1,6 @@
 """Guards against the tail, each of which reports what it does under its name (`slo.guard`)."""
 
+from ..attempts import Attempt
 from .breaker import CircuitBreaker
 from .caches import EmbeddingCache, Hit, OutputCache, SemanticCache, normalised
 from .errors import CircuitOpenError, LimitReachedError, QueueFullError, RefusedError, ShedError
@@ -11,6 +12,7 @@ from .waiting import BoundedQueue
 
 __all__ = [
     "AdaptiveLimit",
+    "Attempt",
     "BoundedQueue",
     "Branches",
     "CircuitBreaker",

@@ -1,5 +1,6 @@
 """Caches of answers and of embeddings, by what was asked and not by how it was spaced."""
 
+import asyncio
 import json
 import math
 import threading
@@ -7,6 +8,7 @@ import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -15,6 +17,7 @@ from opentelemetry.trace import get_current_span
 from ..errors import UserError
 from ..vocabulary import CACHE_AGE, CACHE_HIT, CACHE_HITS, CACHE_MISSES
 from .figures import Figure, Reporting
+from .flights import Flights, UnansweredError
 
 T = TypeVar("T")
 Vector = Sequence[float]
@@ -108,7 +111,10 @@ class _Cache(Reporting, Generic[T]):
 
 
 class OutputCache(_Cache[T]):
-    """Answers by prompt. Only for what may be answered alike: keep tenants apart with a parameter of the key."""
+    """Answers by prompt. Only for what may be answered alike: keep tenants apart with a parameter of the key.
+
+    Of those who ask the same at once the first calls, and the others wait: a miss that comes in a burst costs one call.
+    """
 
     def __init__(
         self,
@@ -119,6 +125,9 @@ class OutputCache(_Cache[T]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(name, ttl_s=ttl_s, most_entries=most_entries, clock=clock)
+        # Apart: a thread that waited for a task of its own event loop would wait for ever.
+        self._flights: Flights[T] = Flights()
+        self._blocking: Flights[T] = Flights()
 
     def get(self, prompt: Any, **parameters: Any) -> Hit[T] | None:
         """Return the answer to this prompt with its age, or None; hit and age go on the current span."""
@@ -129,22 +138,40 @@ class OutputCache(_Cache[T]):
         self._keep(normalised(prompt, **parameters), answer)
 
     async def answer(self, call: Callable[[], Awaitable[T]], prompt: Any, **parameters: Any) -> T:
-        """Return the answer that is held, else what `call` returns, kept."""
-        hit = self.get(prompt, **parameters)
-        if hit:
-            return hit.value
-        answer = await call()
-        self.put(answer, prompt, **parameters)
-        return answer
+        """Return the answer that is held or on its way, else what `call` returns, kept; an error is kept by nobody."""
+        key = normalised(prompt, **parameters)
+        while (held := self._found(key)) is None:
+            flight, mine = self._flights.board(key)
+            if mine:
+                self._tell(None)
+                with self._flights.led(key, flight):
+                    answer = await call()
+                    self._keep(key, answer)
+                    flight.set_result(answer)
+                return answer
+            with suppress(UnansweredError):
+                held = Hit(await asyncio.wrap_future(flight), 0.0)
+                break
+        self._tell(held)
+        return held.value
 
     def answer_sync(self, call: Callable[[], T], prompt: Any, **parameters: Any) -> T:
-        """Return the answer that is held, else what the blocking `call` returns, kept."""
-        hit = self.get(prompt, **parameters)
-        if hit:
-            return hit.value
-        answer = call()
-        self.put(answer, prompt, **parameters)
-        return answer
+        """Return what `answer` does, from a blocking `call`; those who wait are threads."""
+        key = normalised(prompt, **parameters)
+        while (held := self._found(key)) is None:
+            flight, mine = self._blocking.board(key)
+            if mine:
+                self._tell(None)
+                with self._blocking.led(key, flight):
+                    answer = call()
+                    self._keep(key, answer)
+                    flight.set_result(answer)
+                return answer
+            with suppress(UnansweredError):
+                held = Hit(flight.result(), 0.0)
+                break
+        self._tell(held)
+        return held.value
 
 
 class EmbeddingCache(_Cache[Vector]):

@@ -4,7 +4,8 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
@@ -12,12 +13,15 @@ from typing import Any, Final, Generic, TypeVar
 from ..caps import remaining_ms
 from ..errors import UserError
 from ..guard import Guard
-from ..vocabulary import convert
+from ..vocabulary import BRANCHES, BRANCHES_FAILED, BRANCHES_LATE, BRANCHES_PATCHED, convert
+from .figures import Figure, Reporting
 
 T = TypeVar("T")
 #: Called with a branch's name and result when it ends after its timeout.
 Patch = Callable[[str, Any], object]
 DEFAULT: Final = "*"
+#: Under which a fan-out reports that was given no name.
+FAN_OUT: Final = "fan-out"
 
 #: Late branches that somebody still wants; asyncio itself keeps no task alive.
 _late: "set[asyncio.Future[Any]]" = set()
@@ -36,49 +40,79 @@ class Branches(Generic[T]):
         return not self.missing
 
 
+class _Counts(Reporting):
+    """What became of the branches of all fan-outs of one name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._lock = threading.Lock()
+        self._counted: Counter[str] = Counter()
+
+    def count(self, metric: str, n: int = 1) -> None:
+        self.report()
+        with self._lock:
+            self._counted[metric] += n
+
+    def figures(self) -> Iterable[Figure]:
+        for metric, n in self._counted.copy().items():
+            yield metric, n, ()
+
+
+_counts: dict[str, _Counts] = {}
+
+
+def _counts_of(name: str) -> _Counts:
+    return _counts.get(name) or _counts.setdefault(name, _Counts(name))
+
+
 async def fan_out(
     branches: Mapping[str, Callable[[], Awaitable[T]]],
     *,
     timeouts_ms: Mapping[str, float] | float,
     on_late: Patch | None = None,
+    name: str = FAN_OUT,
 ) -> Branches[T]:
     """Run all branches at once and return what came in time; no branch's error or delay is another's.
 
     `timeouts_ms` is one for all or a mapping, in which `*` stands for the others; none is longer than what is left of
     the request's budget. A late branch is cancelled, or with `on_late` goes on and is handed to it when it ends well:
-    the follow-up patch. UserError when a branch has no timeout.
+    the follow-up patch. What became of the branches is counted under `name`. UserError when a branch has no timeout.
     """
+    counts = _counts_of(name)
     began_s = time.monotonic()
-    limits_s = {name: _limit_s(name, timeouts_ms) for name in branches}
-    tasks = {name: asyncio.ensure_future(branch()) for name, branch in branches.items()}
+    limits_s = {branch: _limit_s(branch, timeouts_ms) for branch in branches}
+    tasks = {branch: asyncio.ensure_future(begin()) for branch, begin in branches.items()}
+    counts.count(BRANCHES, len(tasks))
     result: Branches[T] = Branches()
     try:
-        for name in sorted(tasks, key=limits_s.__getitem__):
-            left_s = max(0.0, limits_s[name] - (time.monotonic() - began_s))
-            await asyncio.wait([tasks[name]], timeout=left_s)
-            if tasks[name].done():
-                _take(result, name, tasks[name])
+        for branch in sorted(tasks, key=limits_s.__getitem__):
+            left_s = max(0.0, limits_s[branch] - (time.monotonic() - began_s))
+            await asyncio.wait([tasks[branch]], timeout=left_s)
+            if tasks[branch].done():
+                _take(result, branch, tasks[branch], counts)
             else:
-                result.missing[name] = TimeoutError(f"{name} took longer than {limits_s[name] * 1e3:.0f} ms")
+                counts.count(BRANCHES_LATE)
+                result.missing[branch] = TimeoutError(f"{branch} took longer than {limits_s[branch] * 1e3:.0f} ms")
     except BaseException:
         on_late = None
         raise
     finally:
-        for name, task in tasks.items():
+        for branch, task in tasks.items():
             if not task.done():
-                _send_away(name, task, on_late)
+                _send_away(branch, task, on_late, counts)
     return result
 
 
-def _take(result: Branches[T], name: str, task: "asyncio.Future[T] | Future[T]") -> None:
+def _take(result: Branches[T], name: str, task: "asyncio.Future[T]", counts: _Counts) -> None:
     error = asyncio.CancelledError() if task.cancelled() else task.exception()
     if error is None:
         result.values[name] = task.result()
     else:
+        counts.count(BRANCHES_FAILED)
         result.missing[name] = error
 
 
-def _send_away(name: str, task: "asyncio.Future[Any]", on_late: Patch | None) -> None:
+def _send_away(name: str, task: "asyncio.Future[Any]", on_late: Patch | None, counts: _Counts) -> None:
     if on_late is None:
         task.cancel()
         return
@@ -87,6 +121,7 @@ def _send_away(name: str, task: "asyncio.Future[Any]", on_late: Patch | None) ->
     def ended(late: "asyncio.Future[Any]") -> None:
         _late.discard(late)
         if not late.cancelled() and late.exception() is None:
+            counts.count(BRANCHES_PATCHED)
             with Guard("fan-out"):
                 patch(name, late.result())
 
@@ -99,33 +134,39 @@ def fan_out_sync(
     *,
     timeouts_ms: Mapping[str, float] | float,
     on_late: Patch | None = None,
+    name: str = FAN_OUT,
 ) -> Branches[T]:
     """Return what `fan_out` does, each branch in a thread of its own with the caller's context.
 
     A thread cannot be cancelled: a late one goes on, and `on_late` is called from it.
     """
+    counts = _counts_of(name)
     began_s = time.monotonic()
-    limits_s = {name: _limit_s(name, timeouts_ms) for name in branches}
-    running = {name: _thread(branch) for name, branch in branches.items()}
+    limits_s = {branch: _limit_s(branch, timeouts_ms) for branch in branches}
+    running = {branch: _thread(begin) for branch, begin in branches.items()}
+    counts.count(BRANCHES, len(running))
     result: Branches[T] = Branches()
-    for name in sorted(running, key=limits_s.__getitem__):
-        left_s = max(0.0, limits_s[name] - (time.monotonic() - began_s))
+    for branch in sorted(running, key=limits_s.__getitem__):
+        left_s = max(0.0, limits_s[branch] - (time.monotonic() - began_s))
         try:
-            result.values[name] = running[name].result(left_s)
+            result.values[branch] = running[branch].result(left_s)
         except TimeoutError as error:
-            own = running[name].done()
-            late = TimeoutError(f"{name} took longer than {limits_s[name] * 1e3:.0f} ms")
-            result.missing[name] = error if own else late
+            own = running[branch].done()
+            late = TimeoutError(f"{branch} took longer than {limits_s[branch] * 1e3:.0f} ms")
+            result.missing[branch] = error if own else late
+            counts.count(BRANCHES_FAILED if own else BRANCHES_LATE)
             if not own and on_late:
-                running[name].add_done_callback(_patched(name, on_late))
+                running[branch].add_done_callback(_patched(branch, on_late, counts))
         except Exception as error:  # noqa: BLE001 - the branch's own, handed to the caller as a value
-            result.missing[name] = error
+            counts.count(BRANCHES_FAILED)
+            result.missing[branch] = error
     return result
 
 
-def _patched(name: str, on_late: Patch) -> "Callable[[Future[Any]], None]":
+def _patched(name: str, on_late: Patch, counts: _Counts) -> "Callable[[Future[Any]], None]":
     def ended(late: "Future[Any]") -> None:
         if late.exception() is None:
+            counts.count(BRANCHES_PATCHED)
             with Guard("fan-out"):
                 on_late(name, late.result())
 

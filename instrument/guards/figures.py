@@ -1,7 +1,7 @@
 """The metrics of guards: plain numbers of each, read when OpenTelemetry collects, under its name in `slo.guard`."""
 
+import threading
 import weakref
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Final
@@ -9,7 +9,12 @@ from typing import Final
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
 from .. import providers
+from ..guard import Guard
 from ..vocabulary import (
+    BRANCHES,
+    BRANCHES_FAILED,
+    BRANCHES_LATE,
+    BRANCHES_PATCHED,
     BREAKER_STATE,
     CACHE_HITS,
     CACHE_MISSES,
@@ -26,6 +31,10 @@ from ..vocabulary import (
 
 #: metric -> whether it only grows, unit.
 METRICS: Final[dict[str, tuple[bool, str]]] = {
+    BRANCHES: (True, "{branch}"),
+    BRANCHES_FAILED: (True, "{branch}"),
+    BRANCHES_LATE: (True, "{branch}"),
+    BRANCHES_PATCHED: (True, "{branch}"),
     BREAKER_STATE: (False, "1"),
     CACHE_HITS: (True, "{hit}"),
     CACHE_MISSES: (True, "{miss}"),
@@ -44,6 +53,7 @@ Figure = tuple[str, float, tuple[tuple[str, str], ...]]
 
 _guards: "weakref.WeakSet[Reporting]" = weakref.WeakSet()
 _registered: set[Meter] = set()
+_lock = threading.Lock()
 _waits: dict[Meter, Histogram] = {}
 
 
@@ -58,16 +68,19 @@ class Reporting:
         """Return the guard's figures as they are now; counters never fall."""
         raise NotImplementedError
 
+    @Guard("guards")
     def report(self) -> None:
         """Make sure that the figures are exported. At use and not at birth: guards are often older than `init`."""
         meter = providers.meter()
-        if meter in _registered:
-            return
-        _registered.add(meter)
+        with _lock:
+            if meter in _registered:
+                return
+            _registered.add(meter)
         for name, (grows, unit) in METRICS.items():
             create = meter.create_observable_counter if grows else meter.create_observable_gauge
             create(name, [partial(_observe, name)], unit=unit)
 
+    @Guard("guards")
     def waited(self, wait_s: float) -> None:
         """Record a wait in this guard's queue."""
         meter = providers.meter()
@@ -80,10 +93,11 @@ class Reporting:
 
 def _observe(metric: str, _: CallbackOptions) -> Iterator[Observation]:
     """Yield one observation a set of labels; guards of one name are one."""
-    totals: Counter[tuple[tuple[str, str], ...]] = Counter()
+    totals: dict[tuple[tuple[str, str], ...], float] = {}
     for guard in tuple(_guards):
         for name, value, labels in guard.figures():
             if name == metric:
-                totals[(GUARD, guard.name), *labels] += value  # type: ignore[assignment]
+                key = ((GUARD, guard.name), *labels)
+                totals[key] = totals.get(key, 0) + value
     for labels, value in totals.items():
         yield Observation(value, dict(labels))

@@ -98,14 +98,20 @@ class Hedge(Reporting):
                     self._lose(attempt, task)
                 elif not task.cancelled():
                     task.exception()  # an error that nobody asks for would be logged by asyncio
-        self.won += winner is tasks[-1] and len(tasks) > 1
+        answer = winner.result()
+        self.won += winner is not tasks[0]
         self._took(began_s)
-        return winner.result()
+        return answer
 
     def _lose(self, attempt: Attempt, task: "asyncio.Task[Any]") -> None:
+        def ended(lost: "asyncio.Task[Any]") -> None:
+            if not lost.cancelled():
+                lost.exception()
+            self._waste(attempt)
+
         attempt.cancel()
         task.cancel()
-        task.add_done_callback(lambda ended: self._waste(attempt, ended.cancelled() or ended.exception()))
+        task.add_done_callback(ended)
 
     def run_sync(self, call: Callable[[Attempt], T], *, idempotent: bool) -> T:
         """Return the answer of the attempt that succeeds first, each in a thread of its own.
@@ -152,7 +158,7 @@ class Hedge(Reporting):
             finally:
                 otel_context.detach(token)
             if attempt.cancelled:
-                self._waste(attempt, error)
+                self._waste(attempt)
             results.put((attempt, answer, error))
 
         threading.Thread(
@@ -178,7 +184,7 @@ class Hedge(Reporting):
         with self._lock:
             self._durations_s.append(self._clock() - began_s)
 
-    def _waste(self, attempt: Attempt, _: object) -> None:
+    def _waste(self, attempt: Attempt) -> None:
         with Guard("hedge"):
             self.wasted_tokens += attempt.tokens()
 

@@ -1,6 +1,5 @@
 """An adaptive concurrency limit: as much in flight as keeps p95 within its target."""
 
-import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -12,6 +11,7 @@ from ..spans import stopped
 from ..vocabulary import LIMIT_CURRENT, LIMIT_IN_FLIGHT
 from .errors import LimitReachedError
 from .figures import Figure, Reporting
+from .timing import entered, left
 
 #: The limit is looked at after so many calls: p95 of fewer is one call's word.
 WINDOW_CALLS: Final = 20
@@ -19,8 +19,6 @@ WINDOW_CALLS: Final = 20
 BACK_OFF: Final = 0.8
 #: It grows only where it was needed: calls in flight came this near to it.
 NEAR: Final = 0.9
-
-_entered: contextvars.ContextVar[tuple[float, ...]] = contextvars.ContextVar("tailbudget-limit", default=())
 
 
 class AdaptiveLimit(Reporting):
@@ -78,22 +76,19 @@ class AdaptiveLimit(Reporting):
                 )
             self.in_flight += 1
             self._peak = max(self._peak, self.in_flight)
-        # The instants of entering, innermost last: one limit may be entered twice in one task, and in many at once.
-        _entered.set((*_entered.get(), self._clock()))
+        entered(self._clock())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        entered = _entered.get()
-        _entered.set(entered[:-1])
-        began_s = entered[-1] if entered else self._clock()  # left in another context: not timed
+        took_s = left(self._clock())
         with self._lock:
             self.in_flight -= 1
-            if error is not None and stopped(error):
+            if took_s is None or (error is not None and stopped(error)):
                 return
             self._overloaded |= isinstance(error, self._overloads)
-            self._seen_s.append(self._clock() - began_s)
+            self._seen_s.append(took_s)
             if len(self._seen_s) >= WINDOW_CALLS:
                 self._adapt()
 

@@ -11,21 +11,21 @@ from typing import Final, Protocol, Self
 
 from ..caps import remaining_ms
 from ..errors import UserError
-from ..guard import Guard
 from ..stages import OpenStage
 from ..vocabulary import QUEUE_DEPTH, convert
 from .errors import QueueFullError
 from .figures import Figure, Reporting
+from .timing import entered, left
 
-#: Completions from which the rate is taken: recent, and enough to be no accident.
+#: Completions whose mean time is taken: recent, and enough to be no accident.
 REMEMBERED: Final = 50
 
 
 class _Place(Protocol):
     """Somebody who waits."""
 
-    def call(self) -> None:
-        """Wake it: its turn has come."""
+    def call(self) -> bool:
+        """Wake it, its turn has come; false when it is not there any more."""
 
 
 class _AsyncPlace:
@@ -33,8 +33,11 @@ class _AsyncPlace:
         self._loop = asyncio.get_running_loop()
         self.turn: asyncio.Future[None] = self._loop.create_future()
 
-    def call(self) -> None:
+    def call(self) -> bool:
+        if self._loop.is_closed():
+            return False
         self._loop.call_soon_threadsafe(self._wake)
+        return True
 
     def _wake(self) -> None:
         if not self.turn.done():
@@ -45,8 +48,9 @@ class _ThreadPlace:
     def __init__(self) -> None:
         self.turn = threading.Event()
 
-    def call(self) -> None:
+    def call(self) -> bool:
         self.turn.set()
+        return True
 
 
 class BoundedQueue(Reporting):
@@ -79,7 +83,7 @@ class BoundedQueue(Reporting):
         self._lock = threading.Lock()
         self._inside = 0
         self._waiting: deque[_Place] = deque()
-        self._ends_s: deque[float] = deque(maxlen=REMEMBERED)
+        self._served_s: deque[float] = deque(maxlen=REMEMBERED)
 
     @property
     def depth(self) -> int:
@@ -98,16 +102,17 @@ class BoundedQueue(Reporting):
     def expected_wait_s(self) -> float:
         """Return the wait of one who comes now: those before it divided by the completions a second (Little's law).
 
-        0 while there is room inside, and while fewer than two completions were seen.
+        The rate is what `at_once` places complete at the mean time of the last 50, so that idle time does not count.
+        0 while there is room inside, and before the first completion.
         """
         with self._lock:
             return self._expected_s()
 
     def _expected_s(self) -> float:
-        if self._inside < self._at_once or len(self._ends_s) < 2:
+        if self._inside < self._at_once or not self._served_s:
             return 0.0
-        took_s = self._ends_s[-1] - self._ends_s[0]
-        return (len(self._waiting) + 1) * took_s / (len(self._ends_s) - 1)
+        completions_a_s = self._at_once / max(sum(self._served_s) / len(self._served_s), 1e-9)
+        return (len(self._waiting) + 1) / completions_a_s
 
     def _limit_s(self) -> float | None:
         left_s = convert(remaining_ms(), "ms", "s")
@@ -131,20 +136,21 @@ class BoundedQueue(Reporting):
             self._waiting.append(mine)
             return mine
 
-    def _leave(self) -> None:
+    def _leave(self, served_s: float | None) -> None:
         with self._lock:
-            self._ends_s.append(self._clock())
-            if self._waiting:
-                self._waiting.popleft().call()  # who is called takes the place of the one who leaves
-            else:
-                self._inside -= 1
+            if served_s is not None:
+                self._served_s.append(served_s)
+            while self._waiting:
+                if self._waiting.popleft().call():
+                    return  # who is called takes the place of the one who leaves
+            self._inside -= 1
 
     def _give_up(self, place: _Place) -> None:
         with self._lock:
             if place in self._waiting:
                 self._waiting.remove(place)
                 return
-        self._leave()  # it was called just now
+        self._leave(None)  # it was called just now
 
     def __enter__(self) -> Self:
         self.report()
@@ -161,8 +167,9 @@ class BoundedQueue(Reporting):
                 waiting.end(error)
                 raise
             waiting.end(None)
-        with Guard("queue"):
-            self.waited(self._clock() - began_s)
+        now_s = self._clock()
+        self.waited(now_s - began_s)
+        entered(now_s)
         return self
 
     async def __aenter__(self) -> Self:
@@ -181,16 +188,17 @@ class BoundedQueue(Reporting):
                 waiting.end(error)
                 raise
             waiting.end(None)
-        with Guard("queue"):
-            self.waited(self._clock() - began_s)
+        now_s = self._clock()
+        self.waited(now_s - began_s)
+        entered(now_s)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        self._leave(left(self._clock()))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        self._leave(left(self._clock()))

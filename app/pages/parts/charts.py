@@ -1,14 +1,28 @@
-"""Draws the charts of `app/charts` by name."""
+"""Draws the charts of `app/charts` by name, each with its SQL and its rows to take away."""
 
+import io
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 import streamlit as st
+from pyarrow import csv
+
+from .answers import asked
 
 FOLDER = Path(__file__).resolve().parents[2] / "charts"
+#: What may be dragged over the layer named `brushed`: a stretch of time, or a box of time and value.
+BRUSHES: Final = {"time": ["x"], "box": ["x", "y"]}
+#: Colours of the dark theme that a light page cannot show -> those that it can.
+LIGHT: Final = {
+    "#ffffff": "#14171f", "#e6e8ee": "#1d212b", "#aab2c5": "#4b5468", "#c3c9d6": "#39404f", "#2c3140": "#d5d9e2",
+    "#0f1117": "#ffffff", "#f2765d": "#c8452b", "#f58d78": "#b53a21", "#5ad1b2": "#16876b", "#8a93a6": "#667085",
+    "#1c2c47": "#d6e4f7", "#1f4468": "#a8cbe6", "#247a8a": "#6fb1bd", "#4fae84": "#4b9f76", "#b9bf5b": "#9a9a1f",
+    "#8bb8f8": "#2f6fc4",
+}  # fmt: skip
 
 
 @cache
@@ -16,12 +30,71 @@ def _text(name: str) -> str:
     return (FOLDER / f"{name}.vl.json").read_text(encoding="utf-8")
 
 
-def spec(name: str) -> dict[str, Any]:
-    """Return a fresh copy of the chart `name`."""
-    loaded: dict[str, Any] = json.loads(_text(name))
+def spec(name: str, *, light: bool = False) -> dict[str, Any]:
+    """Return a fresh copy of the chart `name`, in the colours of the theme."""
+    text = _text(name)
+    for dark, bright in LIGHT.items() if light else ():
+        text = text.replace(dark, f"{bright[0]}!{bright[1:]}")  # marked, so that none is replaced twice
+    loaded: dict[str, Any] = json.loads(text.replace("#!", "#"))
     return loaded
 
 
-def draw(name: str, frame: pa.Table) -> None:
-    """Draw the chart `name` from `frame`; its description, which says what one row is, is what screen readers say."""
-    st.vega_lite_chart(frame, spec(name))
+def is_light() -> bool:
+    """Return whether the viewer's theme is the light one."""
+    return bool(st.context.theme.type == "light")
+
+
+def draw(
+    name: str,
+    frame: pa.Table,
+    title: str,
+    *,
+    key: str = "",
+    brush: Literal["time", "box"] | None = None,
+    on_brush: Callable[[], None] | Literal["rerun"] = "rerun",
+) -> dict[str, Any]:
+    """Draw the chart `name` from `frame` below `title` in Markdown and what takes its rows away.
+
+    The chart's description, which says what one row is, is what screen readers say.
+    `key` tells pictures of one chart apart. With `brush` return what is dragged over: `{}`, or bounds by field.
+    """
+    tools(frame, title, name=f"{name}{key}")
+    drawn = spec(name, light=is_light())
+    picked: Any = None
+    # The picture of another stretch of time is another picture: it begins without a selection.
+    place = f"{name}{key}{st.session_state.get('between') or ''}" if brush == "time" else f"{name}{key}"
+    if brush is None:
+        st.vega_lite_chart(frame, drawn)
+    else:
+        layer = next(one for one in drawn["layer"] if one.get("name") == "brushed")
+        layer["params"] = [{"name": "brush", "select": {"type": "interval", "encodings": BRUSHES[brush]}}]
+        picked = st.vega_lite_chart(frame, drawn, key=place, on_select=on_brush)
+    return brushed(picked)
+
+
+def brushed(picked: Any) -> dict[str, Any]:
+    """Return the bounds by field of a chart's state; `{}` without a selection."""
+    return dict((picked or {}).get("selection", {}).get("brush", {}))
+
+
+def tools(frame: pa.Table, title: str, *, name: str) -> None:
+    """Draw a picture's title, and beside it what takes it away: its SQL, and its rows as CSV."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption(title, width="stretch")
+        with st.popover("SQL · CSV", type="tertiary", key=f"tools-{name}", on_change="rerun") as menu:
+            if menu.open:
+                st.code(asked(frame), language="sql", height=320)
+                st.download_button("Download the rows", to_csv(frame), f"{name}.csv", "text/csv", on_click="ignore")
+
+
+def to_csv(frame: pa.Table) -> bytes:
+    """Return the rows as CSV with a header; lists and structs as text."""
+    flat = [
+        pa.array([None if value is None else str(value) for value in column.to_pylist()])
+        if pa.types.is_nested(column.type)
+        else column
+        for column in frame.columns
+    ]
+    target = io.BytesIO()
+    csv.write_csv(pa.table(flat, names=frame.column_names), target)
+    return target.getvalue()

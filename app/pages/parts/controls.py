@@ -1,19 +1,25 @@
 """The controls that all pages share, each bound to the address so that every view is a link: range, route, live."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
+import pyarrow as pa
 import streamlit as st
 
 from tailbudget.analytics import overview
 from tailbudget.analytics.reader import QueryError
-from tailbudget.analytics.window import Window
+from tailbudget.analytics.window import Box, Window
 
 from .answers import REFRESH_S, answer
+from .charts import brushed
 from .words import clock, duration
 
 ALL_ROUTES = "all routes"
+#: Pictures in which a selection keeps the page from moving on.
+HOLDING = "held-"
 
 
 @dataclass(frozen=True)
@@ -26,26 +32,38 @@ class Range:
 
 
 RANGES = {
-    "5m": Range(300, 10, "5 minutes"),
-    "15m": Range(900, 20, "15 minutes"),
-    "1h": Range(3600, 60, "hour"),
-    "6h": Range(21_600, 360, "6 hours"),
-    "24h": Range(86_400, 1800, "24 hours"),
+    "5m": Range(300, 10, "the last 5 minutes"),
+    "15m": Range(900, 20, "the last 15 minutes"),
+    "1h": Range(3600, 60, "the last hour"),
+    "6h": Range(21_600, 360, "the last 6 hours"),
+    "24h": Range(86_400, 1800, "the last 24 hours"),
+    "7d": Range(604_800, 14_400, "the last 7 days"),
 }
 DEFAULT_RANGE = "15m"
+#: Buckets of a range that was dragged: the first that makes at most 60 columns.
+BUCKETS_S = (10, 20, 30, 60, 120, 360, 900, 1800, 3600, 14_400, 86_400)
 
 
 def show(title: str) -> None:
     """Draw the page's title with the controls beside it."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.header(title, width="stretch")
+        st.text_input(
+            "From/to (UTC)",
+            key="between",
+            bind="query-params",
+            placeholder="from/to, or drag",
+            label_visibility="collapsed",
+            width=325 if st.session_state.get("between") or st.query_params.get("between") else 130,
+            help="A stretch of time in UTC, as 2026-03-01T12:00/2026-03-01T12:05; emptied, the range beside it holds.",
+        )
         st.selectbox(
             "Route",
             [ALL_ROUTES, *_routes()],
             key="route",
             bind="query-params",
             label_visibility="collapsed",
-            width=170,
+            width=150,
         )
         st.segmented_control(
             "Range",
@@ -55,28 +73,108 @@ def show(title: str) -> None:
             key="range",
             bind="query-params",
             label_visibility="collapsed",
+            on_change=_forget_between,
         )
         st.toggle("Live", value=True, key="live", bind="query-params", help=f"Ask again every {REFRESH_S} s.")
 
 
+def _forget_between() -> None:
+    st.session_state["between"] = ""
+
+
+def between() -> tuple[datetime, datetime] | None:
+    """Return the stretch of time in the address, `2026-03-01T12:00:00/2026-03-01T12:05:00` in UTC; None for another."""
+    begin, _, end = str(st.session_state.get("between") or "").partition("/")
+    try:
+        from_ts, to_ts = (datetime.fromisoformat(text.strip()) for text in (begin, end))
+    except ValueError:
+        return None
+    from_ts, to_ts = (one if one.tzinfo else one.replace(tzinfo=UTC) for one in (from_ts, to_ts))
+    return (from_ts, to_ts) if from_ts < to_ts else None
+
+
+def drag(key: str) -> Callable[[], None]:
+    """Return what makes the stretch dragged over the picture `key` the range of all pages."""
+
+    def callback() -> None:
+        if found := time_of(brushed(st.session_state.get(f"{key}{st.session_state.get('between') or ''}"))):
+            texts = (f"{instant:%Y-%m-%dT%H:%M:%S}" for instant in found)
+            st.session_state["between"] = "/".join(texts)
+
+    return callback
+
+
+def time_of(bounds: dict[str, Any]) -> tuple[datetime, datetime] | None:
+    """Return the stretch of time of a selection, to the second; None without one."""
+    if "t" not in bounds:
+        return None
+    begin_s, end_s = (ms / 1000 for ms in sorted(bounds["t"]))
+    return datetime.fromtimestamp(int(begin_s), UTC), datetime.fromtimestamp(int(end_s) + 1, UTC)
+
+
+def box(bounds: dict[str, Any], heatmap: pa.Table) -> Box:
+    """Return the box that was dragged over the heatmap; without one, what is over budget, else the slowest tenth."""
+    times = time_of(bounds)
+    if times and "lo_ms" in bounds:
+        lo_ms, hi_ms = sorted(bounds["lo_ms"])
+        return Box(*times, float(lo_ms), float(hi_ms))
+    first = heatmap.slice(0, 1).to_pylist()[0]
+    return Box(first["window_from"], first["window_to"], first["budget_ms"] or _slow_ms(heatmap), float("inf"))
+
+
+def _slow_ms(heatmap: pa.Table) -> float:
+    cells = sorted(zip(heatmap["lo_ms"].to_pylist(), heatmap["n"].to_pylist(), strict=True), reverse=True)
+    left = sum(n for _, n in cells) / 10
+    for lo_ms, n in cells:
+        left -= n
+        if left <= 0:
+            return float(lo_ms)
+    return 0.0
+
+
 def chosen_range() -> Range:
-    """Return the range that is chosen."""
+    """Return the range that is chosen, or was dragged."""
+    if found := between():
+        length_s = (found[1] - found[0]).total_seconds()
+        bucket_s = next((one for one in BUCKETS_S if length_s / one <= 60), BUCKETS_S[-1])
+        return Range(round(length_s), bucket_s, f"{clock(found[0])} to {clock(found[1])}")
     return RANGES[st.session_state.get("range") or DEFAULT_RANGE]
 
 
+def now() -> datetime:
+    """Return the time, rounded up to the refresh rhythm, so that viewers share answers."""
+    return datetime.fromtimestamp((datetime.now(UTC).timestamp() // REFRESH_S + 1) * REFRESH_S, UTC)
+
+
 def window() -> Window:
-    """Return the chosen range up to now, rounded up to the refresh rhythm, for the chosen route."""
-    rounded_s = (datetime.now(UTC).timestamp() // REFRESH_S + 1) * REFRESH_S
-    to_ts = datetime.fromtimestamp(rounded_s, UTC)
+    """Return the chosen range up to now, rounded up to the refresh rhythm, for the chosen route.
+
+    While something is selected the window stays where it was.
+    """
     route = st.session_state.get("route", ALL_ROUTES)
-    return Window(
-        to_ts - timedelta(seconds=chosen_range().length_s), to_ts, None if route in (None, ALL_ROUTES) else str(route)
-    )
+    only = None if route in (None, ALL_ROUTES) else str(route)
+    if found := between():
+        return Window(*found, only)
+    to_ts = st.session_state["held"] if is_held() and "held" in st.session_state else now()
+    st.session_state["held"] = to_ts
+    return Window(to_ts - timedelta(seconds=chosen_range().length_s), to_ts, only)
+
+
+def is_held() -> bool:
+    """Return whether something is selected in a picture whose key holds HOLDING."""
+    return any(brushed(value) for key, value in st.session_state.items() if HOLDING in str(key) and value)
 
 
 def is_live() -> bool:
-    """Return whether the page asks again by itself."""
-    return bool(st.session_state.get("live", True))
+    """Return whether the page asks again by itself: switched on, its window ends now, and nothing is selected."""
+    return bool(st.session_state.get("live", True)) and not between() and not is_held()
+
+
+def link(path: str, **params: object) -> str:
+    """Return the address of another page with the same controls, and `params`."""
+    kept = {name: st.session_state.get(name) for name in ("range", "route", "between")}
+    given = {**kept, **params}
+    return f"/{path}?" + urlencode({name: value for name, value in given.items() if value and value != ALL_ROUTES})
 
 
 def _routes() -> list[str]:

@@ -22,6 +22,6 @@ def no_request() -> None:
         return
     route = controls.window().route
     st.info(
-        f"No request{f' of {route}' if route else ''} in the last {controls.chosen_range().words}: "
+        f"No request{f' of {route}' if route else ''} in {controls.chosen_range().words}: "
         "choose a longer range above" + (", or all routes" if route else "") + "."
     )

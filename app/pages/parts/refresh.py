@@ -16,11 +16,14 @@ LAG_S = 10
 
 def live(body: Callable[[], None]) -> None:
     """Run `body` now and, while the page is live, every REFRESH_S seconds; a QueryError becomes a message."""
+    began = (controls.is_live(), controls.between())
 
     def run() -> None:
+        if (controls.is_live(), controls.between()) != began:
+            st.rerun()  # a selection or a dragged range: the rhythm and the controls above are drawn anew
         once(body)
 
-    st.fragment(run, run_every=REFRESH_S if controls.is_live() else None)()
+    st.fragment(run, run_every=REFRESH_S if began[0] else None)()
 
 
 def once(body: Callable[[], None]) -> None:

@@ -1,17 +1,24 @@
 """Tables with their units and links."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from urllib.parse import quote
+
 import pyarrow as pa
+import pyarrow.compute as pc
 import streamlit as st
+
+from tailbudget.analytics.drill import Finding
 
 from .words import NOTHING
 
 CLOCK = st.column_config.DatetimeColumn("started (UTC)", format="HH:mm:ss", timezone="UTC", width="small")
+LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width="small")
 TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
 
 
 def violations(rows: pa.Table) -> None:
     """Draw violations: when, trace link, why in a sentence, route, tenant, outcome, total."""
-    link = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width="small")
     st.dataframe(
         rows.select(["started", "trace", "why", "total_ms", "route", "tenant", "outcome"]),
         hide_index=True,
@@ -19,11 +26,57 @@ def violations(rows: pa.Table) -> None:
         placeholder=NOTHING,
         column_config={
             "started": CLOCK,
-            "trace": link,
+            "trace": LINK,
             "why": st.column_config.TextColumn(width="large"),
             "total_ms": TOTAL,
         },
     )
+
+
+def running(rows: pa.Table) -> None:
+    """Draw requests that still run, oldest first."""
+    st.dataframe(
+        rows.select(["age_s", "stage", "route", "tenant", "service", "started", "request_id"]),
+        hide_index=True,
+        height="content" if rows.num_rows < 8 else 290,
+        placeholder=NOTHING,
+        column_config={
+            "age_s": st.column_config.NumberColumn("runs for s", format="%.0f", width="small"),
+            "stage": st.column_config.TextColumn("now in"),
+            "started": CLOCK,
+        },
+    )
+
+
+def requests(rows: pa.Table) -> None:
+    """Draw requests, each with the link to its trace in column `trace`."""
+    st.dataframe(
+        rows.select(["trace", "total_ms", "longest", "started", "route", "tenant", "outcome"]),
+        hide_index=True,
+        height=352,
+        placeholder=NOTHING,
+        column_config={
+            "trace": LINK,
+            "total_ms": TOTAL,
+            "longest": st.column_config.TextColumn("longest stage"),
+            "started": CLOCK,
+        },
+    )
+
+
+def linked(rows: pa.Table) -> pa.Table:
+    """Return the rows with `trace`, the address of each request's trace."""
+    ids = (quote(str(one), safe="") for one in rows["request_id"].to_pylist())
+    return rows.append_column("trace", pa.array([f"/trace?request={one}" for one in ids], pa.string()))
+
+
+def findings(found: Sequence[Finding]) -> pa.Table:
+    """Return what `drill` found as the rows of the chart `findings`, at most ten."""
+    shown = [
+        {**asdict(one), "label": f"{one.dimension} {one.value}", "place": place}
+        for place, one in enumerate(one for one in found if one.extra > 0)
+    ]
+    return pa.Table.from_pylist(shown[:10])
 
 
 def stages(rows: pa.Table) -> None:
@@ -37,6 +90,26 @@ def stages(rows: pa.Table) -> None:
         height="content",
         placeholder=NOTHING,
     )
+
+
+def missing(seen: pa.Table) -> pa.Table:
+    """Return one row a hole of the services of an answer of `coverage`: service, what, add (the line that mends it)."""
+    rows = [{"service": row["service"], **hole} for row in seen.to_pylist() for hole in row["missing"]]
+    schema = pa.schema([(name, pa.string()) for name in ("service", "what", "add")], metadata=seen.schema.metadata)
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def plain(rows: pa.Table) -> None:
+    """Draw rows as they are."""
+    st.dataframe(rows, hide_index=True, height="content" if rows.num_rows < 10 else 380, placeholder=NOTHING)
+
+
+def columns(rows: pa.Table, *, table: str | None) -> None:
+    """Draw the columns of one table, with what each means."""
+    shown = rows.filter(pc.equal(rows["table_name"], table)).select(["column_name", "data_type", "comment"])
+    shown = shown.rename_columns(["column", "type", "is"])
+    wide = {"is": st.column_config.TextColumn(width="large")}
+    st.dataframe(shown, hide_index=True, height=420, placeholder=NOTHING, column_config=wide)
 
 
 def attributes(rows: pa.Table) -> None:

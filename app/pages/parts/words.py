@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from tailbudget.analytics.window import Box
+
 #: Stands where there is no figure.
 NOTHING = "—"
 #: Durations from which the next larger unit reads better.
@@ -22,6 +24,16 @@ def duration(ms: float | None) -> str:
         return f"{ms / SECOND_MS:.2f}".rstrip("0").rstrip(".") + " s"
     minutes, seconds = divmod(round(ms / SECOND_MS), 60)
     return f"{minutes} min {seconds} s"
+
+
+def between(lo_ms: float, hi_ms: float) -> str:
+    """Return `1 s to 2.5 s`, `over 4 s` where there is no upper end."""
+    return f"over {duration(lo_ms)}" if hi_ms == float("inf") else f"{duration(lo_ms)} to {duration(hi_ms)}"
+
+
+def box(of: Box) -> str:
+    """Return `over 4 s, 12:03:05 UTC to 12:08:00 UTC`."""
+    return f"{between(of.lo_ms, of.hi_ms)}, {clock(of.from_ts)} to {clock(of.to_ts)}"
 
 
 def share(part: float, whole: float) -> str:

@@ -1,5 +1,5 @@
 -- One row an event of a span that lands.
-insert into span_events by name
+insert into span_events_open by name
 select trace_id::UUID as trace_id,
        span_id,
        name,

@@ -13,7 +13,9 @@ select make_timestamptz(point.t_ns // 1000) as sampled_at,
        max(value) filter (where metric.gpu_column = 'energy_j') as energy_j,
        max(value) filter (where metric.gpu_column = 'temp_c') as temp_c,
        try_cast(max(value) filter (where metric.gpu_column = 'throttle') as BIGINT) as throttle,
-       coalesce(max(value) filter (where metric.gpu_column = 'up') > 0, true) as up
+       coalesce(max(value) filter (where metric.gpu_column = 'up') > 0, true) as up,
+       try_cast(max(value) filter (where metric.gpu_column = 'mem_limit_bytes') as BIGINT) as mem_limit_bytes,
+       max(point.attrs ->> '$."slo.gpu.missing"') as missing
 from (select * replace (if(isfinite(value), value, null) as value) from batch_metrics) point
 join (select unnest($names) as name, unnest($columns) as gpu_column) metric using (name)
 left join batch_resources resource using (resource_id)

@@ -1,5 +1,5 @@
 -- One row a log record.
-insert into logs by name
+insert into logs_open by name
 select trace_id::UUID as trace_id,
        span_id,
        coalesce(make_timestamptz(coalesce(t_ns, observed_ns) // 1000), $now::TIMESTAMPTZ) as t,

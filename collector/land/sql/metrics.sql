@@ -1,5 +1,5 @@
 -- One row a metric point.
-insert into metrics by name
+insert into metrics_open by name
 select name,
        kind,
        unit,

@@ -1,6 +1,6 @@
--- One 64-bit key a span that landed since $since: rows lie in the order in which they landed.
+-- One 64-bit key a span that landed since $since and is not sealed: rows lie in the order in which they landed.
 select hash(trace_id, span_id) as key
-from spans
-offset (select greatest((select count(*) from spans) - coalesce(sum(bodies.spans), 0), 0)::BIGINT
+from spans_open
+offset (select greatest((select count(*) from spans_open) - coalesce(sum(bodies.spans), 0), 0)::BIGINT
         from bodies
         where landed >= $since)

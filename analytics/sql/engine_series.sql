@@ -1,0 +1,49 @@
+-- One row an engine or GPU, measure and bucket of time: the mean of its samples, or their sum over time.
+with engine_bucket as (
+    select
+        instance as source,
+        time_bucket(to_seconds($bucket_s), t) as t,
+        count(*) as n,
+        avg(running) as running,
+        avg(waiting) as waiting,
+        max(kv_used) as kv_used,
+        sum(prefix_hits) / nullif(sum(prefix_queries), 0) as prefix_hits,
+        sum(preemptions) as preemptions,
+        sum(generation_tokens) / $bucket_s as tokens_per_s
+    from engine
+    where t >= $from_ts::timestamptz
+        and t < $to_ts::timestamptz
+        and up
+    group by all
+),
+gpu_bucket as (
+    select
+        host || ' ' || gpu as source,
+        time_bucket(to_seconds($bucket_s), sampled_at) as t,
+        count(*) as n,
+        avg(util) as util,
+        avg(power_w) as power_w
+    from gpu
+    where sampled_at >= $from_ts::timestamptz
+        and sampled_at < $to_ts::timestamptz
+        and up
+    group by all
+),
+long as (
+    from (unpivot (select source, t, n, running, waiting, kv_used, prefix_hits, preemptions, tokens_per_s from engine_bucket)
+        on running, waiting, kv_used, prefix_hits, preemptions, tokens_per_s into name measure value value)
+    union all
+    from (unpivot (select source, t, n, util, power_w from gpu_bucket) on util, power_w into name measure value value)
+)
+select
+    measure,
+    source,
+    t,
+    t + to_seconds($bucket_s) as t2,
+    value,
+    n,
+    strftime(t at time zone 'UTC', '%H:%M:%S') as clock,
+    $from_ts::timestamptz as window_from,
+    $to_ts::timestamptz as window_to
+from long
+order by measure, source, t

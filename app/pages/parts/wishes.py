@@ -1,0 +1,52 @@
+"""The what-if of the Stages page: which stage, at how many milliseconds, and what the total would have been."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import streamlit as st
+
+from tailbudget.analytics import overview, whatif
+from tailbudget.analytics.window import Window
+
+from . import cards
+from .answers import answer
+from .words import duration
+
+#: Requests that are gone through one by one while a person waits: 20,000 take about 2 s.
+MOST: Final = 20_000
+
+
+def show(window: Window, stages: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw the choice of a stage of `stages` (rows of `stage_waterfall`) and its time, and the percentiles with it."""
+    longest = max(stages, key=lambda stage: stages[stage]["over_ms"] or stages[stage]["ms"] / 1e6)
+    left, right = st.columns([1, 2])
+    with left:
+        stage = st.selectbox(
+            "What if", list(stages), index=list(stages).index(longest), key="what_if", bind="query-params"
+        )
+    most_ms = max(10, round(stages[stage]["ms"]))
+    budget_ms = min(round(stages[stage]["budget_ms"] or most_ms / 2), most_ms)
+    with right:
+        chosen_ms = st.slider(
+            f"took at most, ms (it takes {duration(stages[stage]['ms'])} around p95)", 0, most_ms, budget_ms,
+            key=f"at_most_{stage}", bind="query-params",
+        )  # fmt: skip
+    n = answer(overview.latency_summary, window)["n"][0].as_py()
+    if n > MOST:
+        st.info(f"{n:,} requests are too many to go through one by one ({MOST:,} at most): choose a shorter range.")
+        return
+    found = answer(whatif.what_if, window, stage=stage, budget_ms=float(chosen_ms))
+    if found is None:
+        return
+    cards.show([_card(name, *getattr(found, f"{name}_ms")) for name in ("p50", "p95", "p99")])
+    st.caption(
+        f"With {stage} at {duration(chosen_ms)} or less, {found.changed:,} of n {found.n:,} requests would have been "
+        "faster; what ran beside it under the same parent is not outrun."
+    )
+
+
+def _card(name: str, was_ms: float, would_ms: float) -> cards.Card:
+    saved = was_ms - would_ms
+    steady = saved < 0.05 * was_ms
+    note = f"steady (now {duration(was_ms)})" if steady else f"▼ {duration(saved)} less than now ({duration(was_ms)})"
+    return cards.Card(f"{name} would be", duration(would_ms), note, "none" if steady else "good")

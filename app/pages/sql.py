@@ -1,0 +1,32 @@
+"""Whatever else one wants to know: any question in SQL, with the tables beside it."""
+
+import streamlit as st
+
+from tailbudget.analytics import coverage
+
+from .parts import charts, refresh, tables, words
+from .parts.answers import MOST_ROWS, answer, typed
+
+FIRST = (
+    "select route, count(*) as n, quantile_cont(total_ms, 0.95) as p95_ms\nfrom requests\ngroup by all\norder by n desc"
+)
+
+
+def page() -> None:
+    """Draw the editor, the answer, and the columns that can be asked."""
+    refresh.once(_body)
+
+
+def _body() -> None:
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        text = st.text_area("SQL", FIRST, height=190, key="sql", bind="query-params", label_visibility="collapsed")
+        st.caption(f"Ctrl+Enter asks; only reading, at most {MOST_ROWS:,} rows; the address is a link to the question.")
+        found = typed(text or FIRST)
+        charts.tools(found, f"**{words.count(found.num_rows, 'row')}**", name="answer")
+        tables.plain(found)
+    with right:
+        columns = answer(coverage.columns)
+        names = sorted(set(columns["table_name"].to_pylist()))
+        table = st.selectbox("Table", names, index=names.index("requests") if "requests" in names else 0)
+        tables.columns(columns, table=table)

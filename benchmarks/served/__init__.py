@@ -1,0 +1,1 @@
+"""Services that benchmarks run in processes of their own."""

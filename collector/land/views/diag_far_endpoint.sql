@@ -1,0 +1,42 @@
+-- Peers whose connect, one round trip, takes more than 50 ms, or that answer from another cloud.region than the caller's.
+create or replace macro found_far_endpoint(from_t, to_t, far_ms := 50, fewest := 5) as table
+with hop as (
+    select trace_id, span_id, service, resource_id, coalesce(server_address, peer) as peer, five_minutes(started) as since,
+        try_cast(attrs->>'$."slo.net.connect"' as double) * 1e3 as connect_ms
+    from spans
+    where started >= from_t::timestamptz and started < to_t::timestamptz and role in ('call', 'network')
+),
+answered as (
+    select hop.*, caller.region as from_region, callee.region as to_region
+    from hop
+    left join spans as answer
+        on answer.trace_id = hop.trace_id and answer.parent_span_id = hop.span_id and answer.service <> hop.service
+        and answer.started >= from_t::timestamptz and answer.started < to_t::timestamptz + interval 5 minutes
+    left join resources as caller on caller.resource_id = hop.resource_id
+    left join resources as callee on callee.resource_id = answer.resource_id
+),
+far as (
+    select
+        service, peer, since, from_region, to_region, count(*) as n, count(connect_ms) as connects, median(connect_ms) as connect_ms
+    from answered
+    group by all
+)
+select
+    since + interval 5 minutes as found_at,
+    to_json({'service': service, 'peer': peer}) as scope,
+    'ticket' as severity,
+    to_json({'n': n, 'connect_ms': connect_ms, 'from_region': from_region, 'to_region': to_region}) as evidence,
+    format('call an endpoint of {} in the region of {}', peer, service)
+        || coalesce(format(': each round trip takes {:.0f} ms, and a new connection two or three', connect_ms), '') as advice
+from far
+where connects >= fewest and connect_ms > far_ms or n >= fewest and from_region <> to_region;
+
+-- One row a finding of the last hour: a peer that is far away.
+create or replace view diag_far_endpoint as
+select
+    found_at, -- end of the time in which it held
+    scope,    -- what it is about, by name: service, route, instance, ...
+    severity, -- page or ticket
+    evidence, -- the figures it rests on
+    advice    -- the setting or call to change, and what that would save
+from found_far_endpoint(now() - interval 1 hour, now());

@@ -1,0 +1,52 @@
+-- Tenants with more than half of the tokens while another's p95 of the queue is twice that of the hour before.
+create or replace macro found_noisy_tenant(from_t, to_t, token_share := 0.5, queue_factor := 2, fewest := 20) as table
+with request as (
+    select five_minutes(started) as since, *, coalesce(input_tokens, 0) + coalesce(output_tokens, 0) as tokens
+    from requests
+    where started >= from_t::timestamptz - interval 1 hour and started < to_t::timestamptz and not synthetic and tenant is not null
+),
+loaded as (
+    select since, tenant, count(*) as n, sum(tokens) / nullif(sum(sum(tokens)) over (partition by since), 0) as share,
+        quantile_cont(queue_ms, 0.95) as queue_p95_ms
+    from request
+    group by since, tenant
+),
+noisy as (
+    from loaded
+    where since >= five_minutes(from_t::timestamptz) and share > token_share
+),
+harmed as (
+    select
+        noisy.since, noisy.tenant, noisy.share, loaded.tenant as other, loaded.n, loaded.queue_p95_ms,
+        quantile_cont(request.queue_ms, 0.95) as usual_p95_ms
+    from noisy
+    join loaded on loaded.since = noisy.since and loaded.tenant <> noisy.tenant and loaded.n >= fewest
+    join request
+        on request.tenant = loaded.tenant
+        and request.since < noisy.since and request.since >= noisy.since - interval 1 hour
+    group by all
+    having count(*) >= fewest
+        and loaded.queue_p95_ms >= queue_factor * greatest(quantile_cont(request.queue_ms, 0.95), 1)
+)
+select
+    since + interval 5 minutes as found_at,
+    to_json({'tenant': tenant}) as scope,
+    'page' as severity,
+    to_json({'token_share': any_value(share), 'harmed': list({'tenant': other, 'n': n, 'queue_p95_ms': queue_p95_ms,
+                                                              'usual_p95_ms': usual_p95_ms} order by other)}) as evidence,
+    format(
+        'give tenant {} a quota (AdaptiveLimit or BoundedQueue of its own): others would wait up to {:.0f} ms less',
+        tenant, max(queue_p95_ms - usual_p95_ms)
+    ) as advice
+from harmed
+group by since, tenant;
+
+-- One row a finding of the last hour: a tenant that takes more than half of the tokens while others queue.
+create or replace view diag_noisy_tenant as
+select
+    found_at, -- end of the time in which it held
+    scope,    -- what it is about, by name: service, route, instance, ...
+    severity, -- page or ticket
+    evidence, -- the figures it rests on
+    advice    -- the setting or call to change, and what that would save
+from found_noisy_tenant(now() - interval 1 hour, now());

@@ -1,0 +1,42 @@
+-- Engines that leave requests waiting for 60 s beside an idle GPU and a KV cache with room. GPUs of all hosts count as one.
+create or replace macro found_scheduler_bug(
+    from_t, to_t, idle_util := 0.2, least_waiting := 5, least_s := 60, free_share := 0.2, fewest := 5
+) as table
+with stuck as (
+    select instance, model, t, t - to_seconds(least_s) as began
+    from engine
+    where t >= from_t::timestamptz and t < to_t::timestamptz
+    window lately as (partition by instance, model order by t range between to_seconds(least_s) preceding and current row)
+    qualify min(waiting) over lately >= least_waiting and max(kv_used) over lately <= 1 - free_share
+        and count(*) over lately >= fewest
+        and epoch(t) - epoch(min(t) over lately) >= 0.9 * least_s
+),
+idle as (
+    select stuck.*, avg(gpu.util) as util
+    from stuck
+    join gpu on gpu.sampled_at > stuck.began and gpu.sampled_at <= stuck.t
+    where gpu.sampled_at >= from_t::timestamptz - to_seconds(least_s) and gpu.sampled_at < to_t::timestamptz
+    group by all
+    having avg(gpu.util) <= idle_util
+)
+select
+    max(t) as found_at,
+    to_json({'instance': instance, 'model': model}) as scope,
+    'page' as severity,
+    to_json({'from': min(began), 'gpu_util': avg(util), 'waited_ms': 1e3 * (epoch(max(t)) - epoch(min(began)))}) as evidence,
+    format(
+        'restart {} and look for a lock or a limit (max_num_batched_tokens) in its scheduler: requests waited {:.0f} ms beside an idle GPU',
+        instance, 1e3 * (epoch(max(t)) - epoch(min(began)))
+    ) as advice
+from idle
+group by five_minutes(t), instance, model;
+
+-- One row a finding of the last hour: an engine that leaves requests waiting beside an idle GPU.
+create or replace view diag_scheduler_bug as
+select
+    found_at, -- end of the time in which it held
+    scope,    -- what it is about, by name: service, route, instance, ...
+    severity, -- page or ticket
+    evidence, -- the figures it rests on
+    advice    -- the setting or call to change, and what that would save
+from found_scheduler_bug(now() - interval 1 hour, now());

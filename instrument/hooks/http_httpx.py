@@ -1,0 +1,193 @@
+"""httpx and httpx2: phases through the `trace` extension, which may be the user's own too."""
+
+import functools
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from ..calls import ModelCall
+from ..guard import Guard
+from ..network import Attempt, sending
+from ..wire import Collector, Observer, observed, observed_async, observer_of, report
+from . import resolving
+from .outgoing import Outgoing, outgoing
+from .patching import replace
+
+#: event of httpcore, without its prefix -> phase.
+PHASES = {
+    "connect_tcp": "connect",
+    "connect_unix_socket": "connect",
+    "start_tls": "tls",
+    "send_request_headers": "send",
+    "send_request_body": "send",
+    "receive_response_headers": "wait_headers",
+}
+
+guard = Guard("httpx")
+
+
+def install(module: ModuleType) -> None:
+    """Hook the clients of httpx, or of httpx2, which are the same by another name."""
+    resolving.install(module)
+    replace(module.Client, "send", _sync)
+    replace(module.AsyncClient, "send", _async)
+
+
+def _sync(original: Callable[..., Any]) -> Callable[..., Any]:
+    def send(self: Any, request: Any, **kwargs: Any) -> Any:
+        sent = _begin(request, asynchronous=False)
+        if sent is None:
+            return original(self, request, **kwargs)
+        token = sending.set(sent.attempt)
+        try:
+            response = original(self, request, **kwargs)
+        except BaseException as error:
+            sent.failed(error)
+            raise
+        finally:
+            sending.reset(token)
+        _answered(sent, response, asynchronous=False)
+        return response
+
+    return send
+
+
+def _async(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def send(self: Any, request: Any, **kwargs: Any) -> Any:
+        sent = _begin(request, asynchronous=True)
+        if sent is None:
+            return await original(self, request, **kwargs)
+        token = sending.set(sent.attempt)
+        try:
+            response = await original(self, request, **kwargs)
+        except BaseException as error:
+            sent.failed(error)
+            raise
+        finally:
+            sending.reset(token)
+        _answered(sent, response, asynchronous=True)
+        return response
+
+    return send
+
+
+@guard
+def _begin(request: Any, *, asynchronous: bool) -> Outgoing | None:
+    url = request.url
+    sent = outgoing(
+        "httpx",
+        method=request.method,
+        scheme=url.scheme,
+        host=url.host,
+        port=url.port,
+        path=url.path,
+        body=getattr(request, "_content", None),  # absent where the body is a stream
+    )
+    if sent is None:
+        return None
+    sent.inject(has=request.headers.__contains__, put=request.headers.__setitem__)
+    users = request.extensions.get("trace")
+    trace = _trace_async(sent.attempt, users) if asynchronous else _trace(sent.attempt, users)
+    request.extensions = {**request.extensions, "trace": trace}
+    return sent
+
+
+def _trace(attempt: Attempt, users: Callable[[str, Any], Any] | None) -> Callable[[str, Any], Any]:
+    def trace(event: str, info: Any) -> None:
+        with guard:
+            _note(attempt, event, info)
+        if users:
+            users(event, info)
+
+    return trace
+
+
+def _trace_async(attempt: Attempt, users: Callable[[str, Any], Any] | None) -> Callable[[str, Any], Any]:
+    async def trace(event: str, info: Any) -> None:
+        with guard:
+            _note(attempt, event, info)
+        if users:
+            await users(event, info)
+
+    return trace
+
+
+def _note(attempt: Attempt, event: str, info: Any) -> None:
+    _, _, rest = event.partition(".")
+    name, _, moment = rest.partition(".")
+    phase = PHASES.get(name)
+    if phase is None:
+        return
+    if moment == "started":
+        attempt.begin(phase)
+        attempt.connected = bool(attempt.connected or phase == "connect")
+        return
+    attempt.end(phase)
+    result = info.get("return_value")
+    if phase == "tls" and result is not None:
+        attempt.tls_resumed = getattr(result.get_extra_info("ssl_object"), "session_reused", None)
+    elif phase == "wait_headers":
+        attempt.http_version = "2" if event.startswith("http2") else _version(result)
+
+
+def _version(result: Any) -> str:
+    """Return `1.1` of the answer of h11, whose first field is `b"HTTP/1.1"`."""
+    said = result[0] if isinstance(result, tuple) and result else b""
+    return said.decode("ascii").removeprefix("HTTP/") if isinstance(said, bytes) else ""
+
+
+@guard
+def _answered(sent: Outgoing, response: Any, *, asynchronous: bool) -> None:
+    sent.answered(response.status_code, response.headers)
+    if sent.call is None:
+        return
+    if response.is_closed:
+        report(sent.call, response.content)
+    else:
+        observe(response, sent.call, asynchronous=asynchronous)
+
+
+def observe(response: Any, call: ModelCall, *, asynchronous: bool) -> None:
+    """Read what the answer to a model call says while somebody else reads it."""
+    kind = _kind(type(response).__module__.partition(".")[0], asynchronous=asynchronous)
+    response.stream = kind(response.stream, observer_of(call, response.headers))
+
+
+@functools.cache
+def _kind(module: str, *, asynchronous: bool) -> Any:
+    """Return the class of measured streams that httpx, or httpx2, takes for one of its own."""
+    library = sys.modules[module]
+    if asynchronous:
+        return type("MeasuredAsyncStream", (_AsyncStream, library.AsyncByteStream), {})
+    return type("MeasuredStream", (_Stream, library.SyncByteStream), {})
+
+
+class _Stream:
+    """The bytes of an answer, observed on their way to whoever reads them."""
+
+    def __init__(self, stream: Any, observer: Observer | Collector) -> None:
+        self._stream = stream
+        self._observer = observer
+
+    def __iter__(self) -> Any:
+        return observed(iter(self._stream), self._observer)
+
+    def close(self) -> None:
+        self._observer.end("closed")
+        self._stream.close()
+
+
+class _AsyncStream:
+    """The same for an asynchronous client."""
+
+    def __init__(self, stream: Any, observer: Observer | Collector) -> None:
+        self._stream = stream
+        self._observer = observer
+
+    def __aiter__(self) -> Any:
+        return observed_async(aiter(self._stream), self._observer)
+
+    async def aclose(self) -> None:
+        self._observer.end("closed")
+        await self._stream.aclose()

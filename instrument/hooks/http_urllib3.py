@@ -1,0 +1,199 @@
+"""urllib3, and with it requests: each phase by the method that does it."""
+
+import contextvars
+import weakref
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..guard import Guard
+from ..network import sending
+from ..wire import Collector, Observer, observer_of
+from . import resolving
+from .outgoing import Outgoing, outgoing
+from .patching import replace
+
+guard = Guard("urllib3")
+#: The request that this thread is sending: urllib3 calls `urlopen` again for each retry and redirect.
+_current: "contextvars.ContextVar[Outgoing | None]" = contextvars.ContextVar("tailbudget-urllib3", default=None)
+
+
+def pools(module: ModuleType) -> None:
+    """Hook `urllib3.connectionpool`."""
+    resolving.install(module)
+    replace(module.HTTPConnectionPool, "urlopen", _urlopen)
+    replace(module.HTTPConnectionPool, "_make_request", _attempt)
+
+
+def connections(module: ModuleType) -> None:
+    """Hook `urllib3.connection`."""
+    replace(module.HTTPConnection, "_new_conn", _phase("connect"))
+    replace(module.HTTPConnection, "request", _sending)
+    replace(module.HTTPConnection, "getresponse", _phase("wait_headers"))
+    replace(module, "_ssl_wrap_socket_and_match_hostname", _tls)
+
+
+def _urlopen(original: Callable[..., Any]) -> Callable[..., Any]:
+    def urlopen(self: Any, method: str, url: str, body: Any = None, headers: Any = None, **kwargs: Any) -> Any:
+        if sent := _current.get():
+            with guard:
+                sent.again()
+            return original(self, method, url, body, headers, **kwargs)
+        sent = _begin(self, method, url, body)
+        if sent is None:
+            return original(self, method, url, body, headers, **kwargs)
+        headers = dict(self.headers if headers is None else headers)
+        names = {name.lower() for name in headers}
+        with guard:
+            sent.inject(has=names.__contains__, put=headers.__setitem__)
+        token = _current.set(sent)
+        try:
+            response = original(self, method, url, body, headers, **kwargs)
+        except BaseException as error:
+            sent.failed(error)
+            raise
+        finally:
+            _current.reset(token)
+        _answered(sent, response)
+        return response
+
+    return urlopen
+
+
+@guard
+def _begin(pool: Any, method: str, url: str, body: Any) -> Outgoing | None:
+    body = body.encode() if isinstance(body, str) else body
+    return outgoing(
+        "urllib3",
+        method=method.upper(),
+        scheme=pool.scheme,
+        host=pool.host,
+        port=pool.port,
+        path=urlsplit(url).path,
+        body=body if isinstance(body, bytes) else None,
+    )
+
+
+def _attempt(original: Callable[..., Any]) -> Callable[..., Any]:
+    def make_request(*args: Any, **kwargs: Any) -> Any:
+        sent = _current.get()
+        if sent is None:
+            return original(*args, **kwargs)
+        token = sending.set(sent.attempt)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            sending.reset(token)
+            sent.attempt.stop()
+
+    return make_request
+
+
+def _phase(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
+        def phase(*args: Any, **kwargs: Any) -> Any:
+            attempt = sending.get()
+            if attempt is None:
+                return original(*args, **kwargs)
+            attempt.begin(name)
+            attempt.connected = bool(attempt.connected or name == "connect")
+            try:
+                result = original(*args, **kwargs)
+            finally:
+                attempt.end(name)
+            if name == "wait_headers":
+                attempt.http_version = {10: "1.0", 11: "1.1", 20: "2"}.get(getattr(result, "version", 0), "")
+            return result
+
+        return phase
+
+    return wrapper
+
+
+def _sending(original: Callable[..., Any]) -> Callable[..., Any]:
+    def request(*args: Any, **kwargs: Any) -> Any:
+        attempt = sending.get()
+        if attempt is None:
+            return original(*args, **kwargs)
+        connecting_ns = attempt.total_ns("connect", "tls")
+        attempt.begin("send")
+        try:
+            return original(*args, **kwargs)
+        finally:
+            attempt.end("send")  # a plain connection is opened inside of it
+            attempt.phases["send"] -= attempt.total_ns("connect", "tls") - connecting_ns
+
+    return request
+
+
+def _tls(original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(*args: Any, **kwargs: Any) -> Any:
+        attempt = sending.get()
+        if attempt is None:
+            return original(*args, **kwargs)
+        attempt.begin("tls")
+        try:
+            result = original(*args, **kwargs)
+        finally:
+            attempt.end("tls")
+        attempt.tls_resumed = getattr(result.socket, "session_reused", None)
+        return result
+
+    return wrap
+
+
+@guard
+def _answered(sent: Outgoing, response: Any) -> None:
+    sent.answered(response.status, response.headers)
+    if sent.call is None:
+        return
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    observer = observer_of(sent.call, headers)
+    if response.closed or getattr(response, "_body", None) is not None:  # the caller asked for all of it at once
+        observer.see(response.data)
+        observer.end("complete")
+        return
+    _observe(response, observer)
+
+
+def _observe(response: Any, observer: Observer | Collector) -> None:
+    """Watch the functions through which a body is read, in chunks or by its length.
+
+    They are put onto the response itself, which they know by a weak reference: it must not live on for them.
+    """
+    alive = weakref.ref(response)
+    kind = type(response)
+    reading: list[bool] = []
+
+    def read(name: str) -> Callable[..., Any]:
+        original = getattr(kind, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            found = alive()
+            reading.append(True)  # urllib3 closes a response itself before it says that it broke
+            observer.ask()
+            try:
+                part = original(found, *args, **kwargs)
+            except BaseException as error:
+                observer.fail(error)
+                raise
+            finally:
+                reading.pop()
+            if part:
+                observer.see(part)
+            last_chunk = name == "_update_chunk_length" and getattr(found, "chunk_left", None) == 0
+            if last_chunk or (name == "_raw_read" and (not part or getattr(found, "length_remaining", None) == 0)):
+                observer.end("complete")
+            return part
+
+        return watched
+
+    def close() -> None:
+        kind.close(alive())
+        if not reading:
+            observer.end("closed")
+
+    for name in ("_handle_chunk", "_raw_read", "_update_chunk_length"):
+        setattr(response, name, read(name))
+    response.close = close

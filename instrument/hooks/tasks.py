@@ -1,0 +1,50 @@
+"""celery: a task goes on with the request that sent it, by the library's own signals."""
+
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+from ..calls import covered
+from ..guard import Guard
+from ..jobs import JobScope, job, job_headers
+from .patching import on_restore
+
+guard = Guard("celery")
+#: Tasks that run in this process, by id.
+_running: dict[str, JobScope] = {}
+
+
+def celery(module: ModuleType) -> None:
+    """Carry the context in a task's headers, and open its span around it in the worker."""
+    for signal, receiver in (
+        (module.before_task_publish, _sent),
+        (module.task_prerun, _started),
+        (module.task_postrun, _ended),
+    ):
+        signal.connect(receiver, weak=False)
+        on_restore(partial(signal.disconnect, receiver))
+
+
+@guard
+def _sent(headers: dict[str, Any] | None = None, **_: Any) -> None:
+    if headers is not None and not covered("celery"):
+        for name, value in job_headers().items():
+            headers.setdefault(name, value)
+
+
+@guard
+def _started(task_id: str, task: Any, **_: Any) -> None:
+    if covered("celery"):
+        return
+    headers = task.request.headers or {name: task.request.get(name) for name in job_headers()}
+    scope = job(task.name, {k: v for k, v in headers.items() if v is not None}, messaging_system="celery")
+    _running[task_id] = scope
+    scope.__enter__()
+
+
+@guard
+def _ended(task_id: str, retval: Any = None, state: str | None = None, **_: Any) -> None:
+    scope = _running.pop(task_id, None)
+    if scope:
+        error = retval if state == "FAILURE" and isinstance(retval, BaseException) else None
+        scope.__exit__(type(error) if error else None, error, None)

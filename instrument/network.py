@@ -1,0 +1,149 @@
+"""What the network took from a call: its HTTP requests, phase by phase, summed on the span of the call."""
+
+import contextvars
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.trace import Span
+from opentelemetry.util.types import AttributeValue
+
+from .vocabulary import (
+    NET_ATTEMPTS,
+    NET_BACKOFF,
+    NET_HTTP_VERSION,
+    NET_PREFIX,
+    NET_REUSED,
+    NET_TLS_RESUMED,
+    RATELIMIT_PREFIX,
+    convert,
+)
+
+#: Of a provider's answer -> what of its limits it tells, after `slo.ratelimit.`.
+RATE_LIMITS: Final = {
+    "x-ratelimit-limit-requests": "limit_requests",
+    "x-ratelimit-limit-tokens": "limit_tokens",
+    "x-ratelimit-remaining-requests": "remaining_requests",
+    "x-ratelimit-remaining-tokens": "remaining_tokens",
+    "anthropic-ratelimit-requests-limit": "limit_requests",
+    "anthropic-ratelimit-requests-remaining": "remaining_requests",
+    "anthropic-ratelimit-tokens-limit": "limit_tokens",
+    "anthropic-ratelimit-tokens-remaining": "remaining_tokens",
+    "retry-after": "retry_after",
+}
+
+_RECORD_KEY = otel_context.create_key("tailbudget-network")
+#: The HTTP request that this thread or task is sending, for what sees no request: name resolution.
+sending: "contextvars.ContextVar[Attempt | None]" = contextvars.ContextVar("tailbudget-sending", default=None)
+
+
+class Attempt:
+    """One HTTP request: nanoseconds by phase, and what its connection and answer were."""
+
+    __slots__ = (
+        "_begun",
+        "_first",
+        "connected",
+        "ended_ns",
+        "host",
+        "http_version",
+        "phases",
+        "started_ns",
+        "tls_resumed",
+    )
+
+    def __init__(self, host: str = "") -> None:
+        self.host = host
+        self.started_ns = time.perf_counter_ns()
+        self.ended_ns = 0
+        self.phases: dict[str, int] = {}
+        self.connected: bool | None = None
+        self.tls_resumed: bool | None = None
+        self.http_version = ""
+        self._begun: dict[str, int] = {}
+        self._first = True
+
+    def begin(self, phase: str) -> None:
+        """Start the clock of a phase. What went before the first one was waiting for a connection of the pool."""
+        now_ns = time.perf_counter_ns()
+        if self._first:
+            self._first = False
+            self.phases.setdefault("pool_wait", now_ns - self.started_ns)
+        self._begun[phase] = now_ns
+
+    def end(self, phase: str) -> None:
+        """Stop the clock of a phase; one that never began is none."""
+        begun_ns = self._begun.pop(phase, None)
+        if begun_ns is not None:
+            self.phases[phase] = self.phases.get(phase, 0) + time.perf_counter_ns() - begun_ns
+
+    def stop(self) -> None:
+        """Take note that the request is over; the first time counts."""
+        self.ended_ns = self.ended_ns or time.perf_counter_ns()
+
+    def total_ns(self, *phases: str) -> int:
+        """Return what these phases took so far."""
+        return sum(self.phases.get(phase, 0) for phase in phases)
+
+
+class NetRecord:
+    """The HTTP requests of one call to `host`, whose figures go to `span` as each of them is answered."""
+
+    def __init__(self, span: Span, *, host: str = "") -> None:
+        self.host = host
+        self._span = span
+        self._attempts: list[Attempt] = []
+        self.limits: dict[str, AttributeValue] = {}
+
+    def begin(self, host: str = "") -> Attempt:
+        """Start one more request."""
+        attempt = Attempt(host)
+        self._attempts.append(attempt)
+        return attempt
+
+    def end(self, attempt: Attempt, headers: Mapping[str, str] | None = None) -> None:
+        """Take the headers of a request's answer, None for one that failed, and put all that is known on the span."""
+        attempt.stop()
+        for name, meaning in RATE_LIMITS.items():
+            if headers is not None and (said := headers.get(name)) and said.replace(".", "", 1).isdigit():
+                self.limits[RATELIMIT_PREFIX + meaning] = float(said) if meaning == "retry_after" else int(float(said))
+        if self._span.is_recording():
+            self._span.set_attributes(self.attributes())
+
+    def attributes(self) -> dict[str, AttributeValue]:
+        """Return the sums over the requests so far, in seconds, and what the last one's connection was."""
+        sums: dict[str, int] = {}
+        for attempt in self._attempts:
+            for phase, duration_ns in attempt.phases.items():
+                sums[phase] = sums.get(phase, 0) + duration_ns
+        if "dns" in sums and "connect" in sums:  # httpx and urllib3 resolve the name inside of connecting
+            sums["connect"] = max(sums["connect"] - sums["dns"], 0)
+        attributes: dict[str, AttributeValue] = {NET_PREFIX + name: convert(ns, "ns", "s") for name, ns in sums.items()}
+        attributes[NET_ATTEMPTS] = len(self._attempts)
+        if (backoff_ns := self._backoff_ns()) > 0:
+            attributes[NET_BACKOFF] = convert(backoff_ns, "ns", "s")
+        last = self._attempts[-1]
+        if last.http_version:
+            attributes[NET_HTTP_VERSION] = last.http_version
+        if last.connected is not None:
+            attributes[NET_REUSED] = not last.connected
+        if last.tls_resumed is not None:
+            attributes[NET_TLS_RESUMED] = last.tls_resumed
+        return attributes | self.limits
+
+    def _backoff_ns(self) -> int:
+        pairs = zip(self._attempts, self._attempts[1:], strict=False)
+        return sum(max(later.started_ns - earlier.ended_ns, 0) for earlier, later in pairs if earlier.ended_ns)
+
+
+def record_in(context: Context | None = None) -> NetRecord | None:
+    """Return the record of the call that runs here, or None."""
+    found = otel_context.get_value(_RECORD_KEY, context)
+    return found if isinstance(found, NetRecord) else None
+
+
+def with_record(record: NetRecord, context: Context) -> Context:
+    """Return `context` with this record for the HTTP requests made in it."""
+    return otel_context.set_value(_RECORD_KEY, record, context)

@@ -1,0 +1,198 @@
+"""Model calls of SDKs that nobody wrapped, recognised by the path that is asked for and read off the wire."""
+
+import json
+import time
+import weakref
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+from opentelemetry import trace
+
+from . import dialects
+from .calls import Asked, ModelCall, begin, provider_of
+from .dialects import Dialect
+from .guard import Guard
+from .stream_record import DEADLINE_CODE, UNFINISHED, StreamRecord, end_of
+from .vocabulary import StreamEnd
+
+#: end of a path -> how its answers read, and the provider where the host tells none.
+ROUTES: Mapping[str, tuple[Dialect, str]] = {
+    "/chat/completions": (dialects.CHAT, "openai"),
+    "/v1/completions": (dialects.COMPLETION, "openai"),
+    "/v1/responses": (dialects.RESPONSES, "openai"),
+    "/v1/embeddings": (dialects.EMBEDDINGS, "openai"),
+    "/v1/messages": (dialects.MESSAGES, "anthropic"),
+    "/api/chat": (dialects.OLLAMA, "ollama"),
+    "/api/generate": (dialects.OLLAMA, "ollama"),
+    ":generateContent": (dialects.GEMINI, "gcp.gemini"),
+    ":streamGenerateContent": (dialects.GEMINI, "gcp.gemini"),
+}
+#: Such paths are other services' too: only a body that names a model makes a model call of them.
+MODEL_IN_BODY = ("/api/chat", "/api/generate")
+#: Attributes by which other instrumentors' spans show that they are model calls.
+OTHERS_SAY = frozenset({"gen_ai.request.model", "gen_ai.system", "llm.model_name", "llm.system"})
+STREAMED_TYPES = ("text/event-stream", "application/x-ndjson")
+#: A body beyond this is not read a second time for the sake of a few attributes.
+MAX_BODY_BYTES = 4_000_000
+
+guard = Guard("wire")
+
+
+def call_of(library: str, method: str, path: str, host: str, port: int | None, body: bytes | None) -> ModelCall | None:
+    """Start a model call if that is what this request is, else answer None."""
+    end = next((end for end in ROUTES if path.endswith(end)), None) if method == "POST" else None
+    if end is None or _is_call(trace.get_current_span()):
+        return None
+    dialect, provider = ROUTES[end]
+    said = _json(body)
+    if end in MODEL_IN_BODY and "model" not in said:
+        return None
+    options = said.get("options") or said.get("generationConfig")
+    asked = Asked(
+        dialect,
+        model=str(
+            said.get("model") or path.rpartition("/")[2].partition(":")[0] if ":" in end else said.get("model") or ""
+        ),
+        provider=provider_of(host, provider),
+        address=host,
+        port=port,
+        streamed=said.get("stream") is True or end.startswith(":stream"),
+        arguments=said | (options if isinstance(options, dict) else {}),
+    )
+    return begin(library, asked)
+
+
+def _is_call(span: trace.Span) -> bool:
+    """Say whether another instrumentor's span of this call is the current one."""
+    return not OTHERS_SAY.isdisjoint(getattr(span, "attributes", None) or ())
+
+
+def _json(body: bytes | None) -> dict[str, Any]:
+    if not body or len(body) > MAX_BODY_BYTES:
+        return {}
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def report(call: ModelCall, body: bytes | None) -> None:
+    """End a call whose answer came whole."""
+    with guard:
+        call.report(_json(body))
+
+
+def is_streamed(headers: Mapping[str, str]) -> bool:
+    """Say whether an answer with these headers comes piece by piece, in a form that can be read."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind in STREAMED_TYPES and headers.get("content-encoding", "identity") == "identity"
+
+
+def observer_of(call: ModelCall, headers: Mapping[str, str]) -> "Observer | Collector":
+    """Return what observes the body of an answer with these headers."""
+    return Observer(call) if is_streamed(headers) else Collector(call)
+
+
+class Collector:
+    """Keeps the bytes of an answer that is no stream, to read what it reports when it is complete."""
+
+    def __init__(self, call: ModelCall) -> None:
+        self._call: ModelCall | None = call
+        self._body = b""
+
+    def ask(self) -> None:
+        """Take no note: nothing is timed here."""
+
+    def see(self, part: bytes) -> None:
+        """Keep a part."""
+        if len(self._body) <= MAX_BODY_BYTES:
+            self._body += part
+
+    def end(self, end: StreamEnd, error: BaseException | None = None) -> None:  # noqa: ARG002 - as an Observer's
+        """End the call, the first time only."""
+        call, self._call = self._call, None
+        if call and error is not None:
+            call.fail(error)
+        elif call:
+            report(call, self._body)
+
+    def fail(self, error: BaseException) -> None:
+        """End the call with what stopped the answer."""
+        end = end_of(error)
+        self.end(end, None if end in ("complete", *UNFINISHED) else error)
+
+
+class Observer:
+    """Reads the bytes of a streamed answer on their way: server-sent events, or JSON line by line."""
+
+    def __init__(self, call: ModelCall) -> None:
+        self._record: StreamRecord = call.record()
+        self._rest = b""
+        self._failure: Any = None
+        self._finalizer = weakref.finalize(self, self._record.finish, "abandoned")
+
+    def ask(self) -> None:
+        """Take note that the reader asks for more."""
+        self._record.asked_ns = time.perf_counter_ns()
+
+    def see(self, part: bytes) -> None:
+        """Read the events of a part."""
+        now_ns = time.perf_counter_ns()
+        with guard:
+            lines = (self._rest + part).split(b"\n")
+            self._rest = lines.pop()
+            for line in lines:
+                if event := _event(line):
+                    self._failure = self._failure or event.get("error")
+                    self._record.see(event, now_ns)
+                    self._record.asked_ns = max(self._record.asked_ns, now_ns)
+
+    def end(self, end: StreamEnd, error: BaseException | None = None) -> None:
+        """End the call, the first time only; a stream whose last word was an error is not complete."""
+        if end == "complete" and self._failure:
+            code = self._failure.get("code") if isinstance(self._failure, dict) else None
+            end = "deadline" if code == DEADLINE_CODE else "error"
+        if self._finalizer.detach():
+            self._record.finish(end, error)
+
+    def fail(self, error: BaseException) -> None:
+        """End the call with what stopped the stream."""
+        end = end_of(error)
+        self.end(end, None if end in ("complete", *UNFINISHED) else error)
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    """Return the JSON of a line: what follows `data:` in an event, or all of it."""
+    text = line[5:] if line.startswith(b"data:") else line
+    return _json(text.strip()) if text.lstrip().startswith(b"{") else {}
+
+
+def observed(parts: Iterator[bytes], observer: Observer | Collector) -> Iterator[bytes]:
+    """Give the same parts, observed."""
+    while True:
+        observer.ask()
+        try:
+            part = next(parts)
+        except BaseException as error:
+            observer.fail(error)
+            if isinstance(error, StopIteration):
+                return
+            raise
+        observer.see(part)
+        yield part
+
+
+async def observed_async(parts: AsyncIterator[bytes], observer: Observer | Collector) -> AsyncIterator[bytes]:
+    """Give the same parts, observed."""
+    while True:
+        observer.ask()
+        try:
+            part = await anext(parts)
+        except BaseException as error:
+            observer.fail(error)
+            if isinstance(error, StopAsyncIteration):
+                return
+            raise
+        observer.see(part)
+        yield part

@@ -1,0 +1,428 @@
+"""Services whose code is not changed are observed: `tailbudget run`, frameworks' hooks, and the instrumentor."""
+
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tailbudget import UserError
+from tailbudget.instrument import hooks
+from tailbudget.instrument.run import AUTOLOAD, environment, executable
+from tests.instrument_support import ModelServer, Recorded, Sink, recording, serve, sink
+from tests.support import free_port, wait_until
+
+SOURCES = Path(__file__).resolve().parents[1] / "src"
+RUN = [sys.executable, "-m", "tailbudget.app.main", "run"]
+FASTAPI = """
+import jinja2
+import openai
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+
+app = FastAPI()
+prompt = jinja2.Template("Say {{{{ name }}}}")
+model = openai.AsyncOpenAI(base_url="{model}/v1", api_key="none")
+
+@app.get("/chat/{{name}}")
+async def chat(name: str):
+    answer = await model.chat.completions.create(
+        model="tiny", messages=[{{"role": "user", "content": prompt.render(name=name)}}], stream=True)
+    async def words():
+        async for chunk in answer:
+            yield chunk.choices[0].delta.content or "" if chunk.choices else ""
+    return StreamingResponse(words())
+
+@app.get("/health")
+def health():
+    return "ok"
+"""
+FLASK = """
+import jinja2
+import openai
+from flask import Flask, Response
+
+app = Flask(__name__)
+prompt = jinja2.Template("Say {{{{ name }}}}")
+model = openai.OpenAI(base_url="{model}/v1", api_key="none")
+
+@app.get("/chat/<name>")
+def chat(name):
+    answer = model.chat.completions.create(
+        model="tiny", messages=[{{"role": "user", "content": prompt.render(name=name)}}], stream=True)
+    return Response(chunk.choices[0].delta.content or "" for chunk in answer if chunk.choices)
+"""
+
+
+@contextmanager
+def running(command: list[str], folder: Path, collector: Sink, **variables: str) -> Iterator["subprocess.Popen[bytes]"]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    settings = {"PYTHONPATH": str(SOURCES), "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_SERVICE_NAME": "svc"}
+    service = subprocess.Popen(command, cwd=folder, env=kept | settings | variables)
+    try:
+        yield service
+    finally:
+        service.terminate()
+        try:
+            service.wait(20)
+        except subprocess.TimeoutExpired:
+            service.kill()
+            raise
+
+
+def get(url: str, **headers: str) -> str:
+    try:
+        return httpx.get(url, timeout=20, headers=headers).text
+    except httpx.TransportError:
+        return ""
+
+
+def span_named(collector: Sink, name: str) -> Any:
+    (found,) = wait_until(
+        lambda: [span for span in collector.spans() if span.name == name], timeout_s=30, what=f"the span {name!r}"
+    )
+    return found
+
+
+def attributes(span: Any) -> dict[str, Any]:
+    return {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in span.attributes}
+
+
+def ancestors(span: Any, collector: Sink) -> list[bytes]:
+    """Return the ids of the spans above: newer FastAPI has spans of its own for the steps of a request."""
+    parents = {found.span_id: found.parent_span_id for found in collector.spans()}
+    above = [span.parent_span_id]
+    while above[-1] in parents:
+        above.append(parents[above[-1]])
+    return above
+
+
+@pytest.fixture
+def collector() -> Iterator[Sink]:
+    with sink() as received:
+        yield received
+
+
+@pytest.mark.parametrize(
+    ("code", "server", "route"),
+    [
+        (FASTAPI, ["uvicorn", "service:app", "--log-level", "warning", "--port"], "GET /chat/{name}"),
+        (FLASK, ["flask", "--app", "service", "run", "--port"], "GET /chat/<name>"),
+        (FLASK, ["gunicorn", "--log-level", "warning", "--workers", "2", "service:app", "--bind"], "GET /chat/<name>"),
+    ],
+    ids=["fastapi", "flask", "gunicorn"],
+)
+def test_a_service_without_a_line_of_ours_is_observed(
+    collector: Sink, tmp_path: Path, code: str, server: list[str], route: str
+) -> None:
+    words = ModelServer(words=["one ", "two."])
+    port = free_port()
+    with serve(words.app()) as model:
+        (tmp_path / "service.py").write_text(code.format(model=model))
+        address = f"127.0.0.1:{port}" if server[-1] == "--bind" else str(port)
+        with running([*RUN, *server, address], tmp_path, collector):
+            caller = {"traceparent": f"00-{7:032x}-{9:016x}-01", "x-request-id": "r-1", "baggage": "slo.tenant=acme"}
+            said = wait_until(lambda: get(f"http://127.0.0.1:{port}/chat/why", **caller), what="an answer")
+            assert said == "one two."
+            request, call = span_named(collector, route), span_named(collector, "chat tiny")
+            prompt = span_named(collector, "prompt Template")
+            resource = collector.resource()
+    assert resource["service.name"] == "svc"
+    assert (request.trace_id, request.parent_span_id) == ((7).to_bytes(16, "big"), (9).to_bytes(8, "big"))
+    assert call.trace_id == request.trace_id
+    assert request.span_id in ancestors(call, collector)
+    assert request.span_id in ancestors(prompt, collector)
+    assert attributes(prompt)["slo.stage"] == "prompt"
+    of_request, of_call = attributes(request), attributes(call)
+    assert of_request["slo.request.id"] == "r-1"
+    assert of_request["slo.tenant"] == "acme"
+    assert of_request["http.route"] == route.removeprefix("GET ")
+    assert of_request["slo.outcome"] == "ok"
+    assert 0 < of_request["slo.http.time_to_first_byte"] <= of_request["slo.http.time_to_last_byte"]
+    assert 0 < of_request["slo.time_to_first_token"] <= of_request["slo.time_to_final"]
+    assert of_call["slo.stream.end"] == "complete"
+    assert of_call["gen_ai.usage.output_tokens"] == 2
+    assert of_call["slo.net.connect"] > 0
+    sent = words.headers[-1]
+    assert sent["traceparent"].split("-")[1:3] == [call.trace_id.hex(), call.span_id.hex()]
+    assert "slo.tenant=acme" in sent["baggage"]
+    assert not [span for span in collector.spans() if span.name in ("POST", "GET")]
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[tuple[str, Sink]]:
+    from tests.runtime_support import server  # torch is for this proof alone
+
+    with sink() as engines, server(engines.url) as (url, _):
+        yield url, engines
+
+
+@pytest.mark.parametrize(
+    ("code", "command", "route"),
+    [
+        (FASTAPI, ["uvicorn", "service:app", "--log-level", "warning", "--port"], "GET /chat/{name}"),
+        (FLASK, ["flask", "--app", "service", "run", "--port"], "GET /chat/<name>"),
+    ],
+    ids=["fastapi", "flask"],
+)
+def test_the_runtimes_queue_prefill_and_decode_are_in_the_trace_of_the_service(
+    collector: Sink, runtime: tuple[str, Sink], tmp_path: Path, code: str, command: list[str], route: str
+) -> None:
+    url, engines = runtime
+    port = free_port()
+    (tmp_path / "service.py").write_text(code.format(model=url))
+    with running([*RUN, *command, str(port)], tmp_path, collector):
+        assert wait_until(lambda: get(f"http://127.0.0.1:{port}/chat/hello"), what="an answer")
+        request, call = span_named(collector, route), span_named(collector, "chat tiny")
+    (engine,) = wait_until(
+        lambda: [span for span in engines.spans() if span.parent_span_id == call.span_id],
+        timeout_s=30,
+        what="the runtime's span",
+    )
+    assert request.trace_id == call.trace_id == engine.trace_id
+    said = attributes(engine)
+    parts = ("time_in_queue", "time_in_model_prefill", "time_in_model_decode")
+    spent_s = sum(said[f"gen_ai.latency.{part}"] for part in parts)
+    assert 0 < spent_s <= (call.end_time_unix_nano - call.start_time_unix_nano) / 1e9
+    assert said["gen_ai.response.id"] == attributes(call)["gen_ai.response.id"]
+    assert attributes(request)["slo.outcome"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("code", "server"),
+    [
+        (FASTAPI, ["uvicorn", "service:app", "--log-level", "warning", "--port"]),
+        (FLASK, ["gunicorn", "--log-level", "critical", "service:app", "--bind"]),
+    ],
+    ids=["fastapi", "flask"],
+)
+def test_a_client_that_leaves_is_dropped(collector: Sink, tmp_path: Path, code: str, server: list[str]) -> None:
+    port = free_port()
+    with serve(ModelServer(words=["word "] * 500, delay_s=0.02).app()) as model:
+        (tmp_path / "service.py").write_text(code.format(model=model))
+        address = f"127.0.0.1:{port}" if server[-1] == "--bind" else str(port)
+        with running([*RUN, *server, address], tmp_path, collector):
+
+            def leave() -> bool:
+                try:
+                    with httpx.stream("GET", f"http://127.0.0.1:{port}/chat/why", timeout=20) as answer:
+                        return bool(next(answer.iter_raw()))
+                except httpx.TransportError:
+                    return False
+
+            wait_until(leave, what="a first word")
+            call = span_named(collector, "chat tiny")
+            (request,) = wait_until(
+                lambda: [span for span in collector.spans() if span.name.startswith("GET /chat")],
+                timeout_s=30,
+                what="the request",
+            )
+    assert attributes(request)["slo.outcome"] == "dropped"
+    assert attributes(call)["slo.stream.end"] in ("closed", "cancelled", "abandoned")
+
+
+def test_sub_processes_and_a_sitecustomize_of_the_users_own_survive(collector: Sink, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.mine = getattr(sys, 'mine', 0) + 1\n")
+    (tmp_path / "child.py").write_text("from tailbudget import request\nwith request('child'): pass\n")
+    (tmp_path / "parent.py").write_text(
+        "import subprocess, sys\nfrom tailbudget import request\nassert sys.mine == 1\n"
+        "with request('parent'): subprocess.run([sys.executable, 'child.py'], check=True)\n"
+    )
+    with running(
+        [*RUN, "python", "parent.py"], tmp_path, collector, PYTHONPATH=os.pathsep.join([str(SOURCES), str(tmp_path)])
+    ) as service:
+        assert service.wait(30) == 0
+    assert sorted(collector.span_names()) == ["child", "parent"]
+
+
+def test_a_python_without_tailbudget_runs_as_if_nothing_was_there() -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "import sitecustomize, sys; print(sorted(n for n in sys.modules if 'tail' in n))"],
+        env={"PYTHONPATH": AUTOLOAD}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_a_setting_that_cannot_be_is_one_line_and_the_service_runs(collector: Sink, tmp_path: Path) -> None:
+    command = [*RUN, "python", "-c", "print('served')"]
+    environ = {**os.environ, "PYTHONPATH": str(SOURCES), "OTEL_TRACES_EXPORTER": "zipkinn"}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "served\n")
+    assert "OTEL_TRACES_EXPORTER is 'zipkinn'" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [([], "no command"), (["--fast"], "'--fast'"), (["no-such-command"], "'no-such-command'")]
+)
+def test_what_cannot_be_run_is_refused_in_one_line(arguments: list[str], said: str) -> None:
+    done = subprocess.run([*RUN, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("tailbudget: run was given ")
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_command_is_looked_for_beside_this_python_first() -> None:
+    assert executable("python") == str(Path(sys.executable).parent / "python")
+    with pytest.raises(UserError, match="no such command"):
+        executable("no-such-command")
+
+
+def test_the_path_is_put_in_once() -> None:
+    once = environment({"PYTHONPATH": "a:b"})
+    assert once["PYTHONPATH"] == os.pathsep.join([AUTOLOAD, "a", "b"])
+    assert environment(once) == once
+
+
+@pytest.mark.parametrize("variables", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "*"}])
+def test_the_variables_that_switch_telemetry_off_are_respected(variables: dict[str, str], tmp_path: Path) -> None:
+    code = "import httpx; print(httpx.Client.send.__code__.co_filename.endswith('_client.py'))"
+    environ = {**os.environ, "PYTHONPATH": str(SOURCES), "OTEL_TRACES_EXPORTER": "none"}
+    environ |= {"OTEL_METRICS_EXPORTER": "none"} | variables
+    done = subprocess.run([*RUN, "python", "-c", code], env=environ, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_only_libraries_that_are_imported_are_touched() -> None:
+    code = (
+        "import sys, tailbudget; tailbudget.init('svc'); import json, decimal\n"
+        "names = {hook.waits_for for hook in __import__('tailbudget').instrument.hooks.HOOKS}\n"
+        "print(sorted((names & set(sys.modules)) - {'urllib3.connection', 'urllib3.connectionpool'}))\n"
+    )  # urllib3 sends our own spans
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(SOURCES),
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_METRICS_EXPORTER": "none",
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_libraries_are_left_alone_where_that_is_asked() -> None:
+    code = (
+        "import tailbudget; tailbudget.init('svc', instrument_libraries=False)\n"
+        "import httpx; print('http_httpx' in httpx.Client.send.__code__.co_filename)\n"
+    )
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(SOURCES),
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_METRICS_EXPORTER": "none",
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_asking_whether_a_module_exists_does_not_use_its_hook_up() -> None:
+    code = (
+        "import importlib.util, tailbudget; tailbudget.init('svc')\n"
+        "assert importlib.util.find_spec('httpx') is not None\n"
+        "import httpx; print('http_httpx' in httpx.Client.send.__code__.co_filename)\n"
+    )
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(SOURCES),
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_METRICS_EXPORTER": "none",
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_the_instrumentor_hooks_for_providers_that_are_there_and_makes_none() -> None:
+    from opentelemetry import trace
+
+    from tailbudget.instrument.autostart import Instrumentor
+
+    before = trace.get_tracer_provider()
+    original = httpx.Client.send
+    instrumentor = Instrumentor()
+    instrumentor.instrument(skip_dep_check=True)
+    try:
+        assert httpx.Client.send is not original
+    finally:
+        instrumentor.uninstrument()
+    assert httpx.Client.send is original
+    assert trace.get_tracer_provider() is before
+
+
+@pytest.fixture
+def recorded() -> Iterator[Recorded]:
+    with recording() as recorded:
+        hooks.install(only=("starlette", "fastapi"))
+        try:
+            yield recorded
+        finally:
+            hooks.uninstall()
+
+
+def test_an_app_that_serves_already_is_wrapped_when_telemetry_starts(recorded: Recorded) -> None:
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    hooks.uninstall()
+    app = Starlette(routes=[Route("/{name}", lambda _: PlainTextResponse("hi"))])
+    with serve(app) as url:
+        assert httpx.get(f"{url}/a").text == "hi"
+        assert not recorded.spans
+        hooks.install(only=("starlette",))
+        for _ in range(2):
+            assert httpx.get(f"{url}/a").text == "hi"
+    assert [span.name for span in recorded.spans] == ["GET /{name}"] * 2
+
+
+def test_an_otel_server_span_outside_is_annotated_and_none_is_added(recorded: Recorded) -> None:
+    from opentelemetry.trace import SpanKind
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Mount, Route
+
+    inner = Starlette(routes=[Route("/{name}", lambda _: PlainTextResponse("hi"))])
+    app: Any = Starlette(routes=[Mount("/in", app=inner)])
+
+    async def instrumented(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        with recorded.tracer_provider.get_tracer("theirs").start_as_current_span("theirs", kind=SpanKind.SERVER):
+            await app(scope, receive, send)
+
+    with serve(instrumented) as url:
+        assert httpx.get(f"{url}/in/a", headers={"x-request-id": "r-9"}).text == "hi"
+    assert [span.name for span in recorded.spans] == ["theirs"]
+    assert recorded.attributes("theirs")["slo.request.id"] == "r-9"
+    assert recorded.attributes("theirs")["slo.http.time_to_first_byte"] > 0
+    with serve(app) as url:
+        assert httpx.get(f"{url}/in/a").text == "hi"
+    assert [span.name for span in recorded.spans][1:] == ["GET /{name}"]
+
+
+@pytest.mark.slow
+def test_the_base_install_can_import_and_run(collector: Sink, tmp_path: Path) -> None:
+    venv.create(tmp_path / "base", with_pip=True)
+    python = tmp_path / "base" / "bin" / "python"
+    root = SOURCES.parent
+    wanted = ["-c", str(root / "constraints.txt"), "opentelemetry-sdk", "opentelemetry-exporter-otlp"]
+    subprocess.run([python, "-m", "pip", "install", "--disable-pip-version-check", "-q", *wanted], check=True)
+    (tmp_path / "service.py").write_text("from tailbudget import request\nwith request('base'): print('served')\n")
+    command = [str(python), "-m", "tailbudget.app.main", "run", "python", "service.py"]
+    with running(command, tmp_path, collector) as service:
+        assert service.wait(30) == 0
+    assert collector.span_names() == ["base"]
+    done = subprocess.run(
+        [python, "-m", "tailbudget.app.main", "report"],
+        env={"PYTHONPATH": str(SOURCES)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "pip install 'tailbudget[all]'" in done.stderr
