@@ -183,7 +183,7 @@ def test_a_burst_of_twenty_bad_events_within_a_minute_is_no_page_by_the_rule_of_
 
 def test_the_rule_of_low_traffic_is_silent_again_once_traffic_is_dense() -> None:
     connection = store()
-    sparse = [(NOW - timedelta(hours=1, seconds=17 * n), 400.0, "error") for n in range(20)]
+    sparse = [(NOW - timedelta(hours=1, seconds=40 + 17 * n), 400.0, "error") for n in range(20)]
     dense = [(NOW - timedelta(seconds=2 * n), 400.0, "ok") for n in range(1, 1800)]
     write(connection, sorted(sparse + dense))
     found = burn.burn(ConnectionReader(connection), FAST, since=NOW - timedelta(hours=4), until=NOW).to_pylist()

@@ -34,8 +34,7 @@ def test_the_slow_index_pages_within_its_time_and_the_page_ends(
         slow = [1500.0 if SLOW_FROM_S <= t < SLOW_TO_S else 20.0 for t in came]
         events = [(BEGAN + timedelta(seconds=t), ms, "ok") for t, ms in zip(came, slow, strict=True)]
         write(connection, events, stage="retrieval")
-        for change in alerts.update(BEGAN + timedelta(seconds=now_s)):
-            if "|page|" in change.alert_id:
-                pages.append(("opened" if change.closed is None else "closed", now_s))
+        changes = alerts.update(BEGAN + timedelta(seconds=now_s))
+        pages += [("closed" if one.closed else "opened", now_s) for one in changes if "|page|" in one.alert_id]
     assert [what for what, _ in pages] == ["opened", "closed"]
     assert SLOW_FROM_S < pages[0][1] <= PAGED_BY_S
