@@ -16,18 +16,20 @@ REQUEST_SEGMENTS: Final = (
     "service", "tenant", "route", "model", "version", "region", "conversation", "outcome", "prompt_bucket",
     "output_bucket", "cache_hit",
 )  # fmt: skip
-REQUEST_MEASURES: Final = ("total_ms", "ttft_ms", "usable_ms", "final_ms", *(f"{stage}_ms" for stage in STAGES))
+REQUEST_MEASURES: Final = ("total_ms", "ttft_ms", "usable_ms", "final_ms", *(f"{stage}_ms" for stage in STAGES), "cost_usd")
 #: A call has those of its request too.
 CALL_SEGMENTS: Final = (*REQUEST_SEGMENTS, "provider", "role", "stream", "server_address")
 CALL_MEASURES: Final = (
     "total_ms", "ttft_ms", "ttfc_ms", "server_ttft_ms", "tpot_ms", "network_ms", "queue_ms", "prefill_ms", "decode_ms",
+    "cost_usd",
 )  # fmt: skip
 #: Before the name of an attribute that has the name of a column.
 ATTRIBUTE: Final = "attr:"
 
 
 def breakdown(reader: Reader, window: Window, *, by: str, measure: str = "total_ms", rows: int = 200) -> pa.Table:
-    """Return one row a value of `by`, commonest first: value (text, null = not told), n, p50_ms, p95_ms, p99_ms.
+    """Return one row a value of `by`, commonest first: value (text, null = not told), n, p50_ms, p95_ms, p99_ms; of cost_usd
+    p50_usd and so on.
 
     `by` is a name of CALL_SEGMENTS or else the key of a span attribute (`attr:KEY` for one that has a segment's name).
     Requests are measured, unless only calls have the segment (provider, role, stream, server_address) or the measure
@@ -39,7 +41,11 @@ def breakdown(reader: Reader, window: Window, *, by: str, measure: str = "total_
     of = population(by=by, measure=measure)
     params = {"by": by if known else None, "attribute": None if known else by.removeprefix(ATTRIBUTE)}
     question = "breakdown_calls" if of == "calls" else "breakdown_requests"
-    return ask(reader, question, {**window.params(), **params, "measure": measure, "rows": rows})
+    found = ask(reader, question, {**window.params(), **params, "measure": measure, "rows": rows})
+    if measure.endswith("_ms"):
+        return found
+    unit = measure.rpartition("_")[2]
+    return found.rename_columns([name.replace("_ms", f"_{unit}") for name in found.column_names])
 
 
 def population(*, by: str, measure: str) -> str:
