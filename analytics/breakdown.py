@@ -16,7 +16,9 @@ REQUEST_SEGMENTS: Final = (
     "service", "tenant", "route", "model", "version", "region", "conversation", "outcome", "prompt_bucket",
     "output_bucket", "cache_hit",
 )  # fmt: skip
-REQUEST_MEASURES: Final = ("total_ms", "ttft_ms", "usable_ms", "final_ms", *(f"{stage}_ms" for stage in STAGES), "cost_usd")
+REQUEST_MEASURES: Final = (
+    "total_ms", "ttft_ms", "usable_ms", "final_ms", *(f"{stage}_ms" for stage in STAGES), "cost_usd",
+)  # fmt: skip
 #: A call has those of its request too.
 CALL_SEGMENTS: Final = (*REQUEST_SEGMENTS, "provider", "role", "stream", "server_address")
 CALL_MEASURES: Final = (
@@ -28,13 +30,12 @@ ATTRIBUTE: Final = "attr:"
 
 
 def breakdown(reader: Reader, window: Window, *, by: str, measure: str = "total_ms", rows: int = 200) -> pa.Table:
-    """Return one row a value of `by`, commonest first: value (text, null = not told), n, p50_ms, p95_ms, p99_ms; of cost_usd
-    p50_usd and so on.
+    """Return one row a value of `by`, commonest first: value (text, null = not told), n, p50_ms, p95_ms, p99_ms.
 
     `by` is a name of CALL_SEGMENTS or else the key of a span attribute (`attr:KEY` for one that has a segment's name).
     Requests are measured, unless only calls have the segment (provider, role, stream, server_address) or the measure
     (tpot_ms, ttfc_ms, server_ttft_ms): then calls are. An attribute is looked up on the root span of the request and
-    on its calls, the own span first. Percentiles are exact, over the `n` that have the measure; buckets are powers of
+    on its calls, the own span first. Percentiles are exact, over the `n` that have the measure (of cost_usd they are p50_usd, ...); buckets are powers of
     two at or above the tokens, in their order. At most `rows` values come. Raises UserError for an unknown measure.
     """
     known = by in CALL_SEGMENTS

@@ -1,4 +1,4 @@
-"""What users made of an answer reaches its request, whichever comes first, and what a second costs is counted from it."""
+"""What users made of an answer reaches its request, whichever comes first; what a second costs is counted from it."""
 
 import hashlib
 import os
@@ -45,7 +45,7 @@ def say(connection: duckdb.DuckDBPyConnection, request_id: str, *, at_s: float =
     Landing(connection).land([Body(digest=digest, batches=decode_logs(body))], now=later(60))
 
 
-def asked(number: int, *, ms: float = 1000, **attrs: object) -> Trace:
+def asked(number: int, *, ms: float = 1000, **attrs: Any) -> Trace:
     trace = Trace(number)
     trace.add("chat", 0, ms, attrs={"slo.request": "chat", "slo.request.id": f"r-{number}", **attrs})
     return trace
@@ -81,7 +81,8 @@ def test_feedback_fills_its_request_whichever_comes_first(said: dict[str, Any], 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
 def test_the_newest_word_counts_in_whatever_order_it_comes(order: tuple[int, int]) -> None:
     connection = database()
-    assembled(connection, asked(1, **{"slo.feedback": "good"}))
+    said: dict[str, Any] = {"slo.feedback": "good"}
+    assembled(connection, asked(1, **said))
     for at_s in order:
         say(connection, "r-1", at_s=at_s, completed=at_s == 2)
     assert one(connection, "select feedback from requests") == {"feedback": "completed"}
@@ -136,7 +137,7 @@ def test_completion_and_drops_are_counted_by_latency_with_their_intervals() -> N
 
 def test_who_leaves_is_counted_of_those_who_still_wait() -> None:
     connection = database()
-    dropped = {"slo.outcome": "dropped"}
+    dropped: dict[str, Any] = {"slo.outcome": "dropped"}
     assembled(connection, asked(1, ms=100), asked(2, ms=600, **dropped), asked(3, ms=900), asked(4, ms=1900))
     table = abandonment(ConnectionReader(connection), Window(later(0), later(60))).to_pylist()
     told = [(row["from_ms"], row["waiting"], row["left_n"]) for row in table]

@@ -1,18 +1,21 @@
 -- One row a tenant, model, route, service, provider, role or stage, dearest first: what its model calls cost, and what of it was wasted.
 with call as (
-    select
-        calls.*, requests.route, requests.tenant,
-        calls.outcome in ('stopped', 'timeout') as unread,
-        case
-            when $by::varchar <> 'stage' then null
-            when calls.outcome in ('error', 'rejected') and calls.output_tokens is null then ['failed']
-            else ['prefill', 'decode']
-        end as parts
+    select calls.*, requests.route, requests.tenant, calls.outcome in ('stopped', 'timeout') as unread
     from calls
     left join requests using (trace_id, request_id)
     where calls.started >= $from_ts::timestamptz and calls.started < $to_ts::timestamptz
         and ($route::varchar is null or requests.route = $route)
         and not coalesce(requests.synthetic, false)
+),
+placed as (  -- model, unless the call stands in a stage that owns it
+    select
+        trace_id, span_id,
+        if(bool_or(stage in ('queue', 'prefill', 'decode')), 'model', arg_max(stage, duration_ms) filter (where stage <> 'network')) as stage
+    from stage_spans
+    where $by::varchar = 'stage'
+        and started >= $from_ts::timestamptz and started < $to_ts::timestamptz + interval 1 hour
+        and (trace_id, span_id) in (select trace_id, span_id from call)
+    group by trace_id, span_id
 ),
 valued as (
     select
@@ -23,9 +26,11 @@ valued as (
             when 'service' then service
             when 'provider' then provider
             when 'role' then role
+            when 'stage' then placed.stage
         end as value,
-        *
+        call.*
     from call
+    left join placed using (trace_id, span_id)
 )
 select
     value,
