@@ -35,8 +35,9 @@ def breakdown(reader: Reader, window: Window, *, by: str, measure: str = "total_
     `by` is a name of CALL_SEGMENTS or else the key of a span attribute (`attr:KEY` for one that has a segment's name).
     Requests are measured, unless only calls have the segment (provider, role, stream, server_address) or the measure
     (tpot_ms, ttfc_ms, server_ttft_ms): then calls are. An attribute is looked up on the root span of the request and
-    on its calls, the own span first. Percentiles are exact, over the `n` that have the measure (of cost_usd they are p50_usd, ...); buckets are powers of
-    two at or above the tokens, in their order. At most `rows` values come. Raises UserError for an unknown measure.
+    on its calls, the own span first. Percentiles are exact, over the `n` that have the measure; buckets are powers of
+    two at or above the tokens, in their order. At most `rows` values come. Of cost_usd the
+    columns end in _usd. Raises UserError for an unknown measure.
     """
     known = by in CALL_SEGMENTS
     of = population(by=by, measure=measure)
