@@ -16,11 +16,14 @@ REQUEST_SEGMENTS: Final = (
     "service", "tenant", "route", "model", "version", "region", "conversation", "outcome", "prompt_bucket",
     "output_bucket", "cache_hit",
 )  # fmt: skip
-REQUEST_MEASURES: Final = ("total_ms", "ttft_ms", "usable_ms", "final_ms", *(f"{stage}_ms" for stage in STAGES))
+REQUEST_MEASURES: Final = (
+    "total_ms", "ttft_ms", "usable_ms", "final_ms", *(f"{stage}_ms" for stage in STAGES), "cost_usd",
+)  # fmt: skip
 #: A call has those of its request too.
 CALL_SEGMENTS: Final = (*REQUEST_SEGMENTS, "provider", "role", "stream", "server_address")
 CALL_MEASURES: Final = (
     "total_ms", "ttft_ms", "ttfc_ms", "server_ttft_ms", "tpot_ms", "network_ms", "queue_ms", "prefill_ms", "decode_ms",
+    "cost_usd",
 )  # fmt: skip
 #: Before the name of an attribute that has the name of a column.
 ATTRIBUTE: Final = "attr:"
@@ -33,13 +36,18 @@ def breakdown(reader: Reader, window: Window, *, by: str, measure: str = "total_
     Requests are measured, unless only calls have the segment (provider, role, stream, server_address) or the measure
     (tpot_ms, ttfc_ms, server_ttft_ms): then calls are. An attribute is looked up on the root span of the request and
     on its calls, the own span first. Percentiles are exact, over the `n` that have the measure; buckets are powers of
-    two at or above the tokens, in their order. At most `rows` values come. Raises UserError for an unknown measure.
+    two at or above the tokens, in their order. At most `rows` values come. Of cost_usd the
+    columns end in _usd. Raises UserError for an unknown measure.
     """
     known = by in CALL_SEGMENTS
     of = population(by=by, measure=measure)
     params = {"by": by if known else None, "attribute": None if known else by.removeprefix(ATTRIBUTE)}
     question = "breakdown_calls" if of == "calls" else "breakdown_requests"
-    return ask(reader, question, {**window.params(), **params, "measure": measure, "rows": rows})
+    found = ask(reader, question, {**window.params(), **params, "measure": measure, "rows": rows})
+    if measure.endswith("_ms"):
+        return found
+    unit = measure.rpartition("_")[2]
+    return found.rename_columns([name.replace("_ms", f"_{unit}") for name in found.column_names])
 
 
 def population(*, by: str, measure: str) -> str:

@@ -47,6 +47,7 @@ valued as (
         end as value,
         case $measure::varchar
             when 'total_ms' then total_ms
+            when 'cost_usd' then cost_usd
             when 'ttft_ms' then ttft_ms
             when 'ttfc_ms' then ttfc_ms
             when 'server_ttft_ms' then server_ttft_ms

@@ -40,6 +40,7 @@ valued as (
         end as value,
         case $measure::varchar
             when 'total_ms' then total_ms
+            when 'cost_usd' then cost_usd
             when 'ttft_ms' then ttft_ms
             when 'usable_ms' then usable_ms
             when 'final_ms' then final_ms

@@ -1,6 +1,6 @@
--- One row a request and what its calls cost by the first price that matches each, null where one of them has no price or
--- no token counts. A call that failed without any cost nothing.
-insert into cost
+-- One row a call and what it cost by the first price that matches, null where it has no price or no token counts, nothing
+-- when it failed without any; then one row a request and what all its calls cost, null where one of them is.
+insert into call_cost
 with priced as (
     select
         call.req, call.i,
@@ -13,9 +13,13 @@ with priced as (
         ) as usd
     from call
     left join price on lower(coalesce(call.provider, '')) glob price.provider and lower(call.model) glob price.model
-    where call.req is not null
     group by call.req, call.i, free
 )
-select req, if(count(*) = count(if(free, 0, usd)), sum(if(free, 0, usd)), null)
-from priced
+select i, req, if(free, 0, usd)
+from priced;
+
+insert into cost
+select req, if(count(*) = count(usd), sum(usd), null)
+from call_cost
+where req is not null
 group by req

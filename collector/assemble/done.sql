@@ -7,6 +7,7 @@ delete from twin;
 delete from tail;
 delete from over;
 delete from cost;
+delete from call_cost;
 insert into trace_state
 select trace_id, min(start_ns), max(end_ns), bool_or(parent_span_id is null), $now from member group by trace_id;
 insert into abroad

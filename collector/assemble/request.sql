@@ -103,6 +103,12 @@ ended as (
     join cut_by_stage on cut_by_stage.req = root.req
     left join round on round.req = root.req
     left join counted on counted.req = root.req
+),
+told as (  -- by its users, before it was assembled
+    select request_id, feedback_said(arg_max(score, t), arg_max(completed, t), arg_max(converted, t)) as said
+    from feedback
+    where request_id in (select coalesce(request_ref, lower(printf('%016x', span_id))) from root)
+    group by request_id
 )
 select
     req,
@@ -126,7 +132,8 @@ select
     calls, tool_rounds, attempts, input_tokens, output_tokens, cached_tokens,
     case when input_tokens > 0 then try_cast(pow(2, ceil(log2(input_tokens))) as bigint) end as prompt_bucket,
     budgets['total'] as budget_ms, skew_ns / 1e6 as skew_ms, root_kind,
-    cost.usd as cost_usd, coalesce(fallback, call_fallback) as fallback, feedback, coalesce(synthetic, false) as synthetic,
+    cost.usd as cost_usd, coalesce(fallback, call_fallback) as fallback, coalesce(told.said, feedback) as feedback, coalesce(synthetic, false) as synthetic,
     budgets, cs
 from ended
 left join cost using (req)
+left join told on told.request_id = coalesce(request_ref, lower(printf('%016x', span_id)))

@@ -26,6 +26,7 @@ select distinct service, route from requests where calls > 0;
 create temp table if not exists twin (outer_call bigint, inner_call bigint, level integer, alone boolean);
 create temp table if not exists tail (i bigint, call bigint);
 create temp table if not exists cost (req bigint, usd double);
+create temp table if not exists call_cost (i bigint, req bigint, usd double);
 create temp table if not exists over (req bigint, over_stage varchar, over_by varchar, over_budget_ms double, over_ms double);
 
 -- Rules that several files share.

@@ -20,6 +20,11 @@ from ..seal.forget import forget_sealed
 SQL: Final = Path(__file__).parent / "sql"
 #: Tables with a key, or about no one: their rows hold ids and times alone, and go with the trace.
 KEYED: Final = frozenset({"dirty"})
+#: Tables with what was said of a request in no trace, and by what it is known.
+TOLD_LATER: Final = {
+    "feedback": "feedback.request_id",
+    "logs_open": "if(event_name = 'slo.feedback', json_extract_string(logs_open.attrs, '$.\"slo.request.id\"'), null)",
+}
 #: 64-bit hashes, which no compression makes smaller, in one block of the file.
 HASHES_PER_BLOCK: Final = 32_768
 SPARE_BLOCKS: Final = 2
@@ -55,11 +60,12 @@ def forget(connection: duckdb.DuckDBPyConnection, what: Forget, *, data: Path) -
     connection.execute(_sql("forget_traces"), named)
     ((traces,),) = connection.execute("select count(*) from forgotten").fetchall()
     connection.execute("create or replace temp table forgotten_tenant as select $1 as tenant", [what.tenant])
+    connection.execute(_sql("forget_requests"), named)
     conditions = dict(_conditions(connection))
     rows = Counter(forget_sealed(connection, data, conditions))  # first: who is forgotten stands in the tables
     for table, condition in conditions.items():
         rows[table.removesuffix("_open")] += _forget_rows(connection, table, condition)
-    for name in ("forgotten", "forgotten_tenant"):
+    for name in ("forgotten", "forgotten_tenant", "forgotten_request"):
         connection.execute(f"drop table {name}")
     connection.execute("checkpoint")
     _fill_free_blocks(connection)
@@ -80,6 +86,8 @@ def _conditions(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, st
             tests.append(f"{table}.tenant = {tenant}")
         if "attrs" in columns and table != "resources":  # a resource is the process that sent for everybody
             tests.append(f"json_extract_string({table}.attrs, '$.\"slo.tenant\"') = {tenant}")
+        if table in TOLD_LATER:
+            tests.append(f"{TOLD_LATER[table]} in (from forgotten_request)")
         if tests:
             yield str(table), "(" + " or ".join(tests) + ")"
 

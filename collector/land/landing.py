@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tailbudget.analytics.recognise import span_select
-from tailbudget.instrument.vocabulary import ENGINE_METRICS, GPU_METRICS
+from tailbudget.instrument.vocabulary import ENGINE_METRICS, FEEDBACK_EVENT, GPU_METRICS
 
 from ..journal.writer import Position
 from ..receive.batches import SPANS, Batches, LogBatches, MetricBatches, SpanBatches
@@ -168,9 +168,13 @@ class Landing:
                 self._connection.execute(landing_sql("decode_rate"))
 
     def _land_logs(self, batches: Sequence[LogBatches], arrived: dict[str, datetime]) -> None:
-        with self._batch(logs=pa.concat_tables(part.logs for part in batches)):
+        logs = pa.concat_tables(part.logs for part in batches)
+        with self._batch(logs=logs):
             self._connection.execute(landing_sql("logs"), arrived)
             self._connection.execute(landing_sql("live"), arrived)
+            if FEEDBACK_EVENT in pc.unique(logs["event_name"]).to_pylist():
+                self._connection.execute(landing_sql("feedback"), arrived)
+                self._connection.execute(landing_sql("feedback_requests"), arrived)
 
     def _land_health(self, counted: Health, arrived: dict[str, datetime]) -> None:
         rows = [

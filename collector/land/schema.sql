@@ -188,7 +188,7 @@ create table requests (
     root_kind VARCHAR,                 -- slo, server or root: why its outermost span counts as a request
     cost_usd DOUBLE,                   -- null without a price
     fallback BOOLEAN,                  -- a fallback model answered
-    feedback VARCHAR,                  -- user feedback, when sent
+    feedback VARCHAR,                  -- converted, completed, not completed, not converted or the score; else slo.feedback of its span
     synthetic BOOLEAN not null         -- load tests and probes: kept, but in no objective
 );
 
@@ -235,7 +235,8 @@ create table calls (
     region VARCHAR,                    -- cloud.region of the caller
     hedged BOOLEAN,                    -- one of several racing calls
     split VARCHAR not null,            -- server, first_token, failed or none: the rule that cut the call into stages
-    spans UBIGINT[] not null           -- ids of the spans joined into it
+    spans UBIGINT[] not null,          -- ids of the spans joined into it
+    cost_usd DOUBLE                    -- null without a price
 );
 
 -- One row a streamed call and side that told the gaps between its chunks.
@@ -321,6 +322,15 @@ create table live (
     outcome VARCHAR,                   -- null while it runs; lost after 15 s of silence: then it is a row of requests too
     changed BOOLEAN not null,          -- it was lost or heard of again since its trace was assembled
     resource_id UBIGINT not null       -- row of resources
+);
+
+-- One row a record of what a user made of an answer, told later by its service; of several the newest word counts.
+create table feedback (
+    request_id VARCHAR not null,       -- slo.request.id of the request
+    t TIMESTAMPTZ not null,            -- when it was said
+    score DOUBLE,                      -- how good the answer was, on the service's own scale
+    completed BOOLEAN,                 -- whether the user's task was completed
+    converted BOOLEAN                  -- whether the user converted
 );
 
 -- One row a series and 10 s: how fast tokens came while streams were decoding.

@@ -57,6 +57,7 @@ RETENTION: Final = (
     Kept("stages", "started", "requests"),
     Kept("stage_spans", "started", "requests"),
     Kept("violations", "started", "requests"),
+    Kept("feedback", "t", "requests"),
     Kept("slo_minute", "minute", "requests"),
     Kept("decode_rate", "t", "requests"),
     Kept("engine", "t", "requests"),

@@ -21,9 +21,16 @@ repeated as (
     group by requests.service, requests.route, requests.started, requests.request_id, requests.trace_id, spans.name,
         spans.attrs->>'$."slo.tool.call_hash"'
     having count(*) > 1
+),
+repeated_calls as (
+    select
+        service, route, name as tool, five_minutes(started) as since, count(distinct request_id) as n, max(times) as times,
+        median(saved_ms) as saved_ms, any_value(trace_id) as trace_id
+    from repeated
+    group by all
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'service': service, 'route': route}) as scope,
     'ticket' as severity,
     to_json({'n': n, 'tool_rounds_p95': rounds_p95, 'round_ms': round_ms}) as evidence,
@@ -31,13 +38,12 @@ select
 from looped
 union all
 select
-    five_minutes(started) + interval 5 minutes,
-    to_json({'service': service, 'route': route, 'tool': name}),
+    least(since + interval 5 minutes, to_t::timestamptz),
+    to_json({'service': service, 'route': route, 'tool': tool}),
     'ticket',
-    to_json({'requests': count(distinct request_id), 'times': max(times), 'saved_ms': median(saved_ms), 'trace_id': any_value(trace_id)}),
-    format('remember what {} answered to the same arguments (OutputCache): {:.0f} ms a request', name, median(saved_ms))
-from repeated
-group by service, route, name, five_minutes(started);
+    to_json({'requests': n, 'times': times, 'saved_ms': saved_ms, 'trace_id': trace_id}),
+    format('remember what {} answered to the same arguments (OutputCache): {:.0f} ms a request', tool, saved_ms)
+from repeated_calls;
 
 -- One row a finding of the last hour: a route whose agent goes round too often, or repeats itself.
 create or replace view diag_agent_loop as

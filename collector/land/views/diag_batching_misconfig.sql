@@ -25,7 +25,7 @@ judged as (
     join busy using (since)
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'instance': instance, 'model': model}) as scope,
     'ticket' as severity,
     to_json({

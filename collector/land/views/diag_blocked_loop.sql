@@ -4,7 +4,7 @@ with late as (  -- timers in buckets above the limit, of all
     select
         service, five_minutes(t) as since,
         sum(list_sum(grown_counts)) as n,
-        sum(coalesce(list_sum(list_slice(grown_counts, len(list_filter(bounds, lambda bound: bound <= lag_ms / 1e3)) + 1, null)), 0)) as late_n
+        sum(list_sum(grown_counts[len(list_filter(bounds, lambda bound: bound <= lag_ms / 1e3)) + 1:])) as late_n
     from counted('slo.loop.lag', from_t, to_t)
     left join resources using (resource_id)
     group by all
@@ -16,7 +16,7 @@ consumer as (
     group by all
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'service': service}) as scope,
     'ticket' as severity,
     to_json({'timers': n, 'late_share': late_n / n}) as evidence,
@@ -28,7 +28,7 @@ from late
 where n >= fewest and late_n > 0.01 * n
 union all
 select
-    since + interval 5 minutes,
+    least(since + interval 5 minutes, to_t::timestamptz),
     to_json({'service': service}),
     'ticket',
     to_json({'calls': n, 'consumer_share': consumer_ms / decode_ms, 'consumer_ms': consumer_ms / n}),

@@ -19,7 +19,7 @@ held as (
     having count(*) >= fewest
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'service': service, 'route': route}) as scope,
     'ticket' as severity,
     to_json({'n': n, 'first_byte_ms': first_byte_ms, 'ttft_ms': ttft_ms, 'held_ms': held_ms}) as evidence,

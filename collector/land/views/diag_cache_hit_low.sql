@@ -27,7 +27,7 @@ timed as (  -- a span that looked up, by whether it hit
     group by all
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'service': service, 'cache': cache}) as scope,
     'ticket' as severity,
     to_json({'hits': hits, 'misses': misses, 'hit_share': hits / (hits + misses), 'saved_ms_a_hit': saved_ms}) as evidence,

@@ -45,7 +45,7 @@ select
 from cold
 union all
 select
-    since + interval 5 minutes,
+    least(since + interval 5 minutes, to_t::timestamptz),
     to_json({'service': service, 'span': name}),
     'ticket',
     to_json({'n': n, 'load_ms': load_ms}),

@@ -15,7 +15,7 @@ bounded as (
     from left_early
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'service': service, 'route': route}) as scope,
     'page' as severity,
     to_json({'n': n, 'dropped': k, 'at_least': at_least, 'stage': stage, 'left_after_ms': after_ms}) as evidence,

@@ -22,7 +22,7 @@ far as (
     group by all
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'service': service, 'peer': peer}) as scope,
     'ticket' as severity,
     to_json({'n': n, 'connect_ms': connect_ms, 'from_region': from_region, 'to_region': to_region}) as evidence,

@@ -22,7 +22,7 @@ told as (
     group by all
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'instance': instance, 'model': model}) as scope,
     if(preemptions > 0, 'page', 'ticket') as severity,
     to_json({'samples': samples, 'kv_used': kv_used, 'preemptions': preemptions, 'waiting': waiting, 'queue_ms': queue_ms}) as evidence,

@@ -1,6 +1,6 @@
 -- Routes whose requests in flight differ by a fifth from rate x stay for 5 minutes: spans lost, streams leaked, or a clock is wrong.
 create or replace macro found_littles_law(from_t, to_t, tolerance := 0.2, fewest := 30) as table
-with gauge as (  -- a mean a process and route, all of them together
+with gauge as (  -- a mean a process and route, all of them together; 2 minutes later, when what was in flight has landed
     select service, route, since, sum(in_flight) as in_flight, min(samples) as samples
     from (
         select
@@ -8,7 +8,7 @@ with gauge as (  -- a mean a process and route, all of them together
             sum(value) / count(distinct t) as in_flight, count(distinct t) as samples
         from metrics
         left join resources using (resource_id)
-        where name = 'slo.requests.active' and t >= five_minutes(from_t::timestamptz) and t < five_minutes(to_t::timestamptz)
+        where name = 'slo.requests.active' and t >= five_minutes(from_t::timestamptz) and t < five_minutes(to_t::timestamptz - interval 2 minutes)
         group by resource_id, resources.service, route, since
     )
     group by all
@@ -26,7 +26,7 @@ stay as (  -- time in the five minutes, of requests that began in it or in those
     group by all
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'service': service, 'route': route}) as scope,
     'ticket' as severity,
     to_json({'in_flight': in_flight, 'rate_times_stay': coalesce(spent_s, 0) / 300}) as evidence,

@@ -22,7 +22,7 @@ pooled as (
     having count(*) >= fewest
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'service': service, 'peer': peer}) as scope,
     'ticket' as severity,
     to_json({'n': n, 'new_share': opened_share, 'setup_ms': setup_ms, 'p50_ms': p50_ms, 'within_keep_alive': again}) as evidence,

@@ -27,19 +27,23 @@ harmed as (
     group by all
     having count(*) >= fewest
         and loaded.queue_p95_ms >= queue_factor * greatest(quantile_cont(request.queue_ms, 0.95), 1)
+),
+judged as (
+    select
+        since, tenant, any_value(share) as share, max(queue_p95_ms - usual_p95_ms) as saved_ms,
+        list({'tenant': other, 'n': n, 'queue_p95_ms': queue_p95_ms, 'usual_p95_ms': usual_p95_ms} order by other) as others
+    from harmed
+    group by all
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'tenant': tenant}) as scope,
     'page' as severity,
-    to_json({'token_share': any_value(share), 'harmed': list({'tenant': other, 'n': n, 'queue_p95_ms': queue_p95_ms,
-                                                              'usual_p95_ms': usual_p95_ms} order by other)}) as evidence,
+    to_json({'token_share': share, 'harmed': others}) as evidence,
     format(
-        'give tenant {} a quota (AdaptiveLimit or BoundedQueue of its own): others would wait up to {:.0f} ms less',
-        tenant, max(queue_p95_ms - usual_p95_ms)
+        'give tenant {} a quota (AdaptiveLimit or BoundedQueue of its own): others would wait up to {:.0f} ms less', tenant, saved_ms
     ) as advice
-from harmed
-group by since, tenant;
+from judged;
 
 -- One row a finding of the last hour: a tenant that takes more than half of the tokens while others queue.
 create or replace view diag_noisy_tenant as

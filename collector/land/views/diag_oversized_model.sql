@@ -24,7 +24,7 @@ short_answer as (
     having count(*) >= fewest
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'service': service, 'route': route, 'model': model}) as scope,
     'ticket' as severity,
     to_json({'n': n, 'median_tokens': tokens, 'median_ms': ms}) as evidence,

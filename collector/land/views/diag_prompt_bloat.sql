@@ -39,7 +39,7 @@ compared as (
         on week_ago.service is not distinct from now_told.service and week_ago.route is not distinct from now_told.route
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'service': service, 'route': route}) as scope,
     'ticket' as severity,
     to_json({

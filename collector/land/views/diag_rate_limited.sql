@@ -34,7 +34,7 @@ limited as (
     having count(*) >= fewest
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'service': service, 'peer': peer, 'model': model}) as scope,
     if(share > refused_share, 'page', 'ticket') as severity,
     to_json({'n': n, 'refused_share': share, 'left_of_limit': left_of_limit, 'backoff_ms': backoff_ms}) as evidence,

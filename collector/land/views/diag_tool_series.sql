@@ -43,7 +43,7 @@ route_series as (
     having count(*) >= fewest
 )
 select
-    since + interval 5 minutes as found_at,
+    least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'service': service, 'route': route}) as scope,
     'ticket' as severity,
     to_json({'n': n, 'saved_ms': saved_ms, 'share_of_request': saved_share, 'spans': names, 'trace_id': trace_id}) as evidence,

@@ -1,0 +1,53 @@
+-- One row a tenant, model, route, service, provider, role or stage, dearest first: what its model calls cost, and what of it was wasted.
+with call as (
+    select calls.*, requests.route, requests.tenant, calls.outcome in ('stopped', 'timeout') as unread
+    from calls
+    left join requests using (trace_id, request_id)
+    where calls.started >= $from_ts::timestamptz and calls.started < $to_ts::timestamptz
+        and ($route::varchar is null or requests.route = $route)
+        and not coalesce(requests.synthetic, false)
+),
+placed as (  -- model, unless the call stands in a stage that owns it
+    select
+        trace_id, span_id,
+        if(bool_or(stage in ('queue', 'prefill', 'decode')), 'model', arg_max(stage, duration_ms) filter (where stage <> 'network')) as stage
+    from stage_spans
+    where $by::varchar = 'stage'
+        and started >= $from_ts::timestamptz and started < $to_ts::timestamptz + interval 1 hour
+        and (trace_id, span_id) in (select trace_id, span_id from call)
+    group by trace_id, span_id
+),
+valued as (
+    select
+        case $by::varchar
+            when 'tenant' then tenant
+            when 'model' then model
+            when 'route' then route
+            when 'service' then service
+            when 'provider' then provider
+            when 'role' then role
+            when 'stage' then placed.stage
+        end as value,
+        call.*
+    from call
+    left join placed using (trace_id, span_id)
+)
+select
+    value,
+    count(*) as calls,
+    count(distinct request_id) as requests,
+    sum(cost_usd) as cost_usd,
+    sum(cost_usd) / nullif(count(distinct request_id) filter (where cost_usd is not null), 0) as cost_usd_a_request,
+    count(*) - count(cost_usd) as unpriced_calls,
+    coalesce(sum(input_tokens), 0)::bigint as input_tokens,
+    coalesce(sum(cached_tokens), 0)::bigint as cached_tokens,
+    coalesce(sum(output_tokens), 0)::bigint as output_tokens,
+    count(*) filter (where hedged) as hedged_calls,
+    sum(cost_usd) filter (where hedged and outcome = 'stopped') as hedging_usd,
+    coalesce(sum(attempts - 1) filter (where attempts > 1), 0)::bigint as retries,
+    sum(backoff_ms) as retries_ms,
+    coalesce(sum(coalesce(output_tokens, chunks)) filter (where unread), 0)::bigint as wasted_tokens,
+    sum(cost_usd) filter (where unread) as wasted_usd
+from valued
+group by value
+order by cost_usd desc nulls last, value nulls last
