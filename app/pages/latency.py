@@ -6,7 +6,7 @@ from tailbudget.analytics import drill, latency, overview
 from tailbudget.analytics.window import Box, Window
 
 from .parts import charts, controls, empty, refresh, tables, words
-from .parts.answers import answer
+from .parts.answers import answer, table
 
 #: The picture in which a selection holds the page still.
 KEY = controls.HOLDING + "latency"
@@ -51,7 +51,7 @@ def _stages(window: Window, box: Box) -> None:
 
 
 def _apart(window: Window, box: Box) -> None:
-    found = tables.findings(answer(drill.drill, window, box=box))
+    found = table(tables.findings, drill.drill, window, box=box)
     if found.num_rows:
         charts.draw(
             "findings", found, "What they are more often than the rest: bar the share that is here, tick of all others"
