@@ -317,7 +317,7 @@ def test_a_comparison_says_what_got_worse_with_both_n(
 
 def test_a_comparison_of_one_value_says_what_to_do(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
     text = _text(_run(monkeypatch, seeded[0], "compare", by="region"))
-    assert "have 0 regions, and two are needed" in text
+    assert "have 0 regions, two are needed" in text
 
 
 def test_a_change_is_worse_better_or_not_clear() -> None:

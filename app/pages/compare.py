@@ -25,7 +25,7 @@ def _body() -> None:
     known = [str(value) for value in values["value"].to_pylist()]
     if len(known) < 2:
         st.info(
-            f"Requests of {controls.chosen_range().words} have {words.count(len(known), by)}, and two are needed: choose "
+            f"Requests of {controls.chosen_range().words} have {words.count(len(known), by)}, two are needed: choose "
             "a longer range, another segment, or send it (`service.version`, `slo.tenant`, `cloud.region`)."
         )
         return

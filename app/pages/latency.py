@@ -53,10 +53,6 @@ def _stages(window: Window, box: Box) -> None:
 def _apart(window: Window, box: Box) -> None:
     found = table(tables.findings, drill.drill, window, box=box)
     if found.num_rows:
-        charts.draw(
-            "findings", found, "What they are more often than the rest: bar the share that is here, tick of all others"
-        )
+        charts.draw("findings", found, "What they are more often: bar the share that is here, tick of all others")
     else:
-        st.info(
-            "Nothing sets them apart: no tenant, model, route, version, region, instance or prompt size is commoner."
-        )
+        st.info("Nothing sets them apart: no tenant, model, route, version, region, instance or size is commoner.")
