@@ -6,7 +6,10 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 PICTURES = Path(__file__).parent / "pictures"
-PAGES = {"overview": "", "violations": "violations", "token-rate": "token-rate", "trace": "trace"}
+PAGES = {
+    "overview": "", "latency": "latency", "stages": "stages", "violations": "violations", "token-rate": "token-rate",
+    "gpu": "gpu", "trace": "trace", "map": "map", "compare": "compare", "coverage": "coverage", "sql": "sql",
+}  # fmt: skip
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 DONE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 
@@ -15,7 +18,7 @@ def main(address: str) -> None:
     """Write one PNG a page, 1440 pixels wide, of the last five minutes: both incidents, at 350 s of the demo."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme="dark")
         for name, path in PAGES.items():
             page.goto(f"{address}/{path}?range=5m", wait_until="networkidle")
             page.wait_for_selector(DONE)

@@ -122,7 +122,8 @@ class Visit:
 
 #: Each page's address, and its pictures.
 PATHS = {
-    "": 3, "latency": 4, "stages": 3, "violations": 1, "token-rate": 3, "gpu": 9, "trace": 1, "coverage": 1, "sql": 0,
+    "": 3, "latency": 4, "stages": 3, "violations": 1, "token-rate": 3, "gpu": 9, "trace": 1, "coverage": 1,
+    "map": 1, "compare": 1, "sql": 0,
 }  # fmt: skip
 
 
@@ -229,7 +230,7 @@ def test_dragging_over_time_sets_the_range_of_all_pages(browser: Browser, addres
     _drag(visit, visit.pictures(3).nth(0), (0.4, 0.5), (0.6, 0.6))
     visit.page.wait_for_function("location.search.includes('between=')")
     visit.done()
-    assert visit.page.get_by_label("From/to (UTC)").input_value().count("T") == 2
+    assert visit.page.get_by_label("From/to (UTC)", exact=True).input_value().count("T") == 2
     visit.page.get_by_role("link", name="Stages").click()
     visit.page.wait_for_function("location.pathname == '/stages' && location.search.includes('between=')")
     visit.pictures(3)

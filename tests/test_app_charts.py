@@ -8,12 +8,14 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tailbudget.analytics import coverage, gpu, latency, overview, stages, token_rate, traces, violations
+from tailbudget.analytics import coverage, gpu, latency, overview, service_map, stages, token_rate, traces, violations
+from tailbudget.analytics.compare import Change
 from tailbudget.analytics.drill import Finding
 from tailbudget.analytics.reader import ConnectionReader
+from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.analytics.window import Box, Window
-from tailbudget.app.pages.parts import charts, tables
+from tailbudget.app.pages.parts import charts, comparisons, tables
 from tailbudget.instrument.vocabulary import STAGES
 
 from .seed import SCHEMA, VIEWS
@@ -40,6 +42,8 @@ def _columns(window: Window) -> dict[str, set[str]]:
         "latency_bands": latency.latency_bands(reader, window, bucket_s=20),
         "box_stages": latency.box_stages(reader, window, box=BOX),
         "findings": tables.findings([Finding("tenant", "acme", 9, 4, 0.4, 0.1, 3.0, 0.01, 0.02, found=True)]),
+        "map_edges": service_map.edges(reader),
+        "comparison": comparisons.rows([Change("ttft_ms_p95", 9, 9, Difference(10.0, 12.0, 0.2, 0.1, 0.3))]),
         "coverage": coverage.coverage(reader),
         "engine_series": gpu.engine_series(reader, window, bucket_s=20),
         "queue_quadrant": gpu.queue_quadrant(reader, window, bucket_s=20),

@@ -10,16 +10,18 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from tailbudget.analytics import overview, stages, violations
+from tailbudget.analytics import drill, overview, stages, violations
+from tailbudget.analytics.compare import Change
+from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Window
-from tailbudget.app.pages.parts import answers, controls
+from tailbudget.app.pages.parts import answers, comparisons, controls, tables
 
 from .local_api import local_api
 from .seed import Seeded, empty, seed
 from .seed_more import furnish
 from .support import free_port
 
-PAGES = ("overview", "latency", "stages", "gpu", "coverage", "violations", "token_rate", "trace")
+PAGES = ("overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,8 @@ def _charts(app: AppTest) -> int:
 
 
 PICTURES = {
-    "overview": 3, "latency": 4, "stages": 3, "gpu": 9, "coverage": 1, "violations": 1, "token_rate": 3, "trace": 1,
+    "overview": 3, "latency": 4, "stages": 3, "gpu": 9, "coverage": 1,
+    "service_map": 1, "compare": 1, "violations": 1, "token_rate": 3, "trace": 1,
 }  # fmt: skip
 
 
@@ -263,6 +266,8 @@ def test_each_picture_shows_its_sql_ready_to_run(monkeypatch: pytest.MonkeyPatch
         found = answers.answer(question, window)
         again = answers.typed(answers.asked(found))
         assert again.to_pylist() == found.to_pylist()
+    bad = answers.table(tables.findings, drill.drill, window)
+    assert answers.typed(answers.asked(bad)).num_rows >= bad.num_rows > 0
 
 
 def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
@@ -297,6 +302,35 @@ def test_sql_answers_what_is_typed_and_refuses_to_write(
 ) -> None:
     app = _run(monkeypatch, seeded[0], "sql", sql="select count(*) as n from violations")
     assert app.dataframe[0].value["n"].tolist() == [len(seeded[1].rows["violations"])]
-    assert "outermost span" in str(app.dataframe[1].value["comment"].tolist()) or app.dataframe[1].value.shape[0] > 30
+    assert "total_ms" in app.dataframe[1].value["column"].tolist()
     app = _run(monkeypatch, seeded[0], "sql", sql="delete from violations")
     assert len(app.error) == 1
+
+
+def test_a_comparison_says_what_got_worse_with_both_n(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "compare")
+    assert [box.value for box in app.selectbox][-3:] == ["version", "1.3.9", "1.4.0"]
+    assert "From 1\\.3\\.9 to 1\\.4\\.0" in _text(app)
+
+
+def test_a_comparison_of_one_value_says_what_to_do(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
+    text = _text(_run(monkeypatch, seeded[0], "compare", by="region"))
+    assert "have 0 regions, two are needed" in text
+
+
+def test_a_change_is_worse_better_or_not_clear() -> None:
+    changes = [
+        Change("total_ms_p95", 300, 300, Difference(100.0, 130.0, 0.3, 0.2, 0.4)),
+        Change("total_ms_p50", 300, 300, Difference(100.0, 80.0, -0.2, -0.3, -0.1)),
+        Change("cache_hit_rate", 300, 300, Difference(0.2, 0.5, 0.3, 0.2, 0.4)),
+        Change("ttft_ms_p50", 300, 300, Difference(100.0, 103.0, 0.03, 0.02, 0.04)),
+        Change("ttft_ms_p95", 300, 300, Difference(100.0, 150.0, 0.5, -0.1, 1.1)),
+        Change("ttft_ms_p99", 300, 300, None),
+        Change("drop_rate", 300, 300, Difference(0.005, 0.04, 0.035, 0.01, 0.06)),
+    ]
+    shown = comparisons.rows(changes)
+    assert shown["state"].to_pylist() == ["worse", "better", "better", "no clear change", "no clear change", "worse"]
+    assert shown["label"][5].as_py() == "drop rate: 0.5% → 4.0% · +3.5 points · worse · n 300, 300"
+    assert shown["label"][0].as_py() == "total p95: 100 ms → 130 ms · +30.0% · worse · n 300, 300"

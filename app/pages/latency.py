@@ -6,7 +6,7 @@ from tailbudget.analytics import drill, latency, overview
 from tailbudget.analytics.window import Box, Window
 
 from .parts import charts, controls, empty, refresh, tables, words
-from .parts.answers import answer
+from .parts.answers import answer, table
 
 #: The picture in which a selection holds the page still.
 KEY = controls.HOLDING + "latency"
@@ -51,12 +51,8 @@ def _stages(window: Window, box: Box) -> None:
 
 
 def _apart(window: Window, box: Box) -> None:
-    found = tables.findings(answer(drill.drill, window, box=box))
+    found = table(tables.findings, drill.drill, window, box=box)
     if found.num_rows:
-        charts.draw(
-            "findings", found, "What they are more often than the rest: bar the share that is here, tick of all others"
-        )
+        charts.draw("findings", found, "What they are more often: bar the share that is here, tick of all others")
     else:
-        st.info(
-            "Nothing sets them apart: no tenant, model, route, version, region, instance or prompt size is commoner."
-        )
+        st.info("Nothing sets them apart: no tenant, model, route, version, region, instance or size is commoner.")

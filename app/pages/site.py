@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from . import coverage, gpu, latency, overview, sql, stages, token_rate, trace, violations
+from . import compare, coverage, gpu, latency, overview, service_map, sql, stages, token_rate, trace, violations
 from .parts import controls, gate
 
 
@@ -18,6 +18,8 @@ def run() -> None:
             st.Page(token_rate.page, title="Token rate", url_path="token-rate"),
             st.Page(gpu.page, title="GPU runtime", url_path="gpu"),
             st.Page(trace.page, title="Trace", url_path="trace"),
+            st.Page(service_map.page, title="Map", url_path="map"),
+            st.Page(compare.page, title="Compare", url_path="compare"),
             st.Page(coverage.page, title="Coverage", url_path="coverage"),
             st.Page(sql.page, title="SQL", url_path="sql"),
         ],

@@ -33,8 +33,14 @@ def answer(question: Callable[..., T], *args: object, **named: object) -> T:
 
     A table carries the SQL that gave it, which `asked` returns.
     """
-    found: T = _answer(question, args, named, key=f"{api()} {question.__module__}.{question.__name__} {args} {named}")
+    found: T = _told(question, args, named)[0]
     return found
+
+
+def table(make: Callable[[Any], pa.Table], question: Callable[..., Any], *args: object, **named: object) -> pa.Table:
+    """Return the table that `make` makes of an answer that is none itself, with the SQL that gave it."""
+    found, sql = _told(question, args, named)
+    return make(found).replace_schema_metadata({"sql": sql})
 
 
 def asked(answered: pa.Table) -> str:
@@ -48,10 +54,17 @@ def typed(sql: str) -> pa.Table:
 
 
 @st.cache_data(ttl=REFRESH_S, max_entries=256, show_spinner=False)
-def _answer(_question: Callable[..., Any], _args: tuple[object, ...], _named: dict[str, object], *, key: str) -> Any:
+def _answer(
+    _question: Callable[..., Any], _args: tuple[object, ...], _named: dict[str, object], *, key: str
+) -> tuple[Any, str]:
     del key  # what the cache tells answers apart by
     reader = Recorder(ApiReader(api()))
     found: Any = _question(reader, *_args, **_named)
-    if isinstance(found, pa.Table):
-        found = found.replace_schema_metadata({"sql": "\n;\n\n".join(reader.asked)})
-    return found
+    sql = "\n;\n\n".join(reader.asked)
+    return (found.replace_schema_metadata({"sql": sql}) if isinstance(found, pa.Table) else found), sql
+
+
+def _told(question: Callable[..., Any], args: tuple[object, ...], named: dict[str, object]) -> tuple[Any, str]:
+    key = f"{api()} {question.__module__}.{question.__name__} {args} {named}"
+    told: tuple[Any, str] = _answer(question, args, named, key=key)
+    return told
