@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import duckdb
 
+from .land.database import is_lost
+
 log: Final = logging.getLogger(__name__)
 
 
@@ -33,5 +35,5 @@ class Errands:
                 done.set_result(work(self._connection, now))
             except Exception as error:  # whoever asked hears of it
                 done.set_exception(error)
-                if isinstance(error, duckdb.FatalException):
+                if is_lost(error):
                     raise
