@@ -64,13 +64,15 @@ def test_prompts_flags_and_models_are_marked() -> None:
         write(connection, [(at, 100.0, "ok")])
         connection.execute("update requests set service = 'shop' where started = $1", [at])
         connection.execute(
-            """insert into spans_open by name select uuid() as trace_id, $n as span_id, 'chat' as name, 'CLIENT' as kind,
+            """insert into spans_open by name
+               select uuid() as trace_id, $n as span_id, 'chat' as name, 'CLIENT' as kind,
                $t as started, 0 as start_ns, 0 as end_ns, 0 as duration_ns, 'shop' as service, 'UNSET' as status,
                1 as resource_id, 'call' as role, 'x' as rule, json_object('slo.prompt.version', $word) as attrs""",
             {"n": minute, "t": at, "word": f"p-{word}"},
         )
         connection.execute(
-            """insert into span_events_open by name select trace_id, span_id, 'feature_flag.evaluation' as name, $t as t,
+            """insert into span_events_open by name
+               select trace_id, span_id, 'feature_flag.evaluation' as name, $t as t,
                0 as t_ns, json_object('feature_flag.key', 'rerank', 'feature_flag.result.variant', $word) as attrs
                from requests where started = $t""",
             {"t": at, "word": word},
