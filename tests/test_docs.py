@@ -10,6 +10,7 @@ import click
 import httpx
 import pytest
 
+from tailbudget.analytics.objectives import load
 from tailbudget.app.cli import cli
 
 from .instrument_support import ModelServer, serve, sink
@@ -46,6 +47,17 @@ def test_the_service_of_the_readme_is_timed_stage_by_stage(tmp_path: Path) -> No
     (request,) = (span for span in received.spans() if span.name == "/chat")
     budgets = {a.key: a.value.double_value for a in request.attributes if a.key.startswith("slo.budget.")}
     assert budgets == {"slo.budget.total": 2.5, "slo.budget.retrieval": 0.3, "slo.budget.decode": 1.5}
+
+
+def test_the_objectives_of_the_readme_are_read(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "slo.yaml").write_text(text)
+    assert [one.name for one in load([tmp_path / "slo.yaml"])] == [
+        "chat.total",
+        "chat.ttft",
+        "chat.retrieval",
+        "chat.success",
+    ]
 
 
 def test_every_command_is_in_the_readme() -> None:
