@@ -17,7 +17,7 @@ up: venv
 	@$(BIN)/tailbudget up --demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-all: check
 	time $(BIN)/python -m pytest -m "(slow or not slow) and not libraries" --durations=15

@@ -319,7 +319,8 @@ class Lander:
                     unfinished = chore.run(datetime.now(UTC)) is True
             except Exception as error:
                 _raise_if_lost(error)
-                log.exception("%s failed; landing goes on", chore.name)
+                of_ours = not isinstance(error, ENVIRONMENT)  # a full disk needs no stack trace
+                log.error("%s failed; landing goes on: %s", chore.name, _line(error), exc_info=of_ours)
                 self._counters.failures.labels(chore.name).inc()
             took_s = time.monotonic() - started
             pause_s = chore.every_s if took_s <= chore.every_s / 10 else max(SLOW_CHORE_EVERY_S, chore.every_s)
