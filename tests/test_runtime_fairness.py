@@ -98,20 +98,17 @@ def test_a_huge_prompt_does_not_stop_the_tokens_of_others() -> None:
         stream = bench.submit("The river", max_tokens=1500)
         wait_until(lambda: stream.output)
         huge = bench.submit([5 + index % 400 for index in range(1600)], max_tokens=1)
-        tokens_ns: list[int] = []
-        seen = 0
-        while huge.end is None:
-            if len(stream.output) > seen:
-                seen = len(stream.output)
-                tokens_ns.append(time.perf_counter_ns())
+        bench.finish(huge)
         stream.cancelled = True
         bench.finish(stream)
     assert huge.prefill_ns is not None
     assert huge.ended_ns is not None
+    # By the engine's own stamps: a loop that watches it here would fight it for the interpreter's lock.
+    tokens_ns = [at_ns for at_ns in stream.token_ns if huge.prefill_ns <= at_ns <= huge.ended_ns]
     gaps = [after - before for before, after in pairwise(tokens_ns)]
-    # A hundred chunks, a token of the stream with each; two gaps may be a busy machine's, no third is a large part.
-    assert seen >= 90
-    assert sorted(gaps)[-3] < (huge.ended_ns - huge.prefill_ns) / 4
+    # A hundred chunks, a token of the stream with each; no gap is a large part of the prompt's time.
+    assert len(tokens_ns) >= 90
+    assert max(gaps) < (huge.ended_ns - huge.prefill_ns) / 4
 
 
 def test_an_idle_engine_waits_the_batch_delay_for_others_and_no_longer() -> None:
