@@ -1,16 +1,18 @@
 # make up    a watched LLM service on this machine: collector, runtime with a real model, demo service, traffic, dashboard
 # make test-libraries  the hooks against the real libraries, in a venv over the first
+# make test-scale  the questions on ClickHouse's engine and Spark, in another such venv (needs a Java runtime)
 # make test  lint, types, tests          make test-all  the slow proofs too          make bench  every figure of the README
 # make fuzz  the C decoder under libFuzzer with ASan and UBSan (needs clang); RUNS=... executions, by default 10 million
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LIBRARIES := .venv-libraries
+SCALE := .venv-scale
 NATIVE := collector/receive/csrc
 EXTENSION := collector/receive/_otlp.abi3.so
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: up test test-all test-libraries check bench fuzz venv
+.PHONY: up test test-all test-libraries test-scale check bench fuzz venv
 .DELETE_ON_ERROR:
 
 up: venv
@@ -20,7 +22,7 @@ test: check
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-all: check
-	time $(BIN)/python -m pytest -m "(slow or not slow) and not libraries" --durations=15
+	time $(BIN)/python -m pytest -m "(slow or not slow) and not libraries and not scale" --durations=15
 
 # A second venv that sees the first one's packages: what it adds are libraries that only their hooks' proofs need.
 test-libraries: venv
@@ -30,6 +32,14 @@ test-libraries: venv
 	$(LIBRARIES)/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt \
 		--requirement tests/libraries.txt
 	$(LIBRARIES)/bin/python -m pytest -m libraries
+
+# Every pin is given, so that nothing of the first venv is replaced.
+test-scale: venv
+	@test -x $(SCALE)/bin/python || $(PYTHON) -m venv $(SCALE)
+	@$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
+		> $$(echo $(SCALE)/lib/python3*/site-packages)/first.pth
+	$(SCALE)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement tests/scale.txt
+	$(SCALE)/bin/python -m pytest -m scale
 
 check: venv
 	$(BIN)/ruff check .

@@ -28,6 +28,10 @@ class QueryError(Exception):
         self.unreachable = unreachable
 
 
+class NotAnsweredError(QueryError):
+    """A question that this engine does not answer, and says so by name; another does."""
+
+
 class Reader(Protocol):
     """Answers one SQL statement with an Arrow table."""
 

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from .elsewhere import reader_options
+
 #: Guards that `up --demo --guard` can try; `app/demo/trials.py` has a workload for each.
 GUARDS = ("hedge", "breaker", "limit", "queue", "shed", "cache", "embeddings", "semantic", "fan-out")
 UNITS = {"M": 10**6, "G": 10**9, "T": 10**12}
@@ -117,12 +119,19 @@ def _sources(context: click.Context, parameter: click.Parameter, texts: tuple[st
     return found or None
 
 
-folder_option = option(
+_folders = option(
     "--data",
     multiple=True,
     callback=_sources,
     help="Read this folder, not the API; several times: folders and addresses of APIs, as one.",
 )
+
+
+def folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --data, and the options of other engines."""
+    return _folders(reader_options(command))
+
+
 json_option = option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 
 

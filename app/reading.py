@@ -9,6 +9,7 @@ from tailbudget.analytics.reader import ApiReader, ConnectionReader, QueryError,
 from tailbudget.collector.offline import open_offline
 from tailbudget.collector.several import SeveralReader
 
+from .elsewhere import elsewhere
 from .options import Sources
 
 DEFAULT_API: Final = "http://127.0.0.1:4320"
@@ -20,6 +21,9 @@ TIMEOUT_S: Final = 300
 @contextmanager
 def open_reader(*, api: str | None, data: Sources) -> Iterator[Reader]:
     """Give a reader: without `data` the collector at `api`, or ./.tailbudget when none runs; raises QueryError."""
+    if (other := elsewhere()) is not None:
+        yield other.open()
+        return
     named = sources(data)
     if len(named) > 1:
         with SeveralReader(named) as several:

@@ -12,6 +12,7 @@ from tailbudget.analytics.reader import ARROW_STREAM, ApiReader, QueryError
 from tailbudget.collector.offline import open_offline
 from tailbudget.collector.several import SeveralReader
 
+from .elsewhere import elsewhere
 from .options import Sources
 from .reading import DEFAULT_API, DEFAULT_DATA, sources
 from .text import to_text
@@ -33,6 +34,11 @@ def answer(query: str, *, form: str, api: str | None, data: Sources) -> str:
 
 
 def _ask(query: str, *, form: str, api: str | None, data: Sequence[Path | str]) -> bytes:
+    if (other := elsewhere()) is not None:
+        with duckdb.connect() as connection:
+            connection.execute("set timezone = 'UTC'")
+            connection.register("answered", other.open().query(query))
+            return _formed(connection, "from answered", form)
     if len(data) == 1 and isinstance(data[0], str):
         api = data[0]
     if not data or api == data[0]:
@@ -43,10 +49,14 @@ def _ask(query: str, *, form: str, api: str | None, data: Sequence[Path | str]) 
                 raise
     with _opened(query, data) as connection:
         try:
-            found = answer_from(connection, query)
+            return _formed(connection, query, form)
         except duckdb.Error as error:
             raise QueryError(str(error)) from error
-        return {"json": found.json, "csv": found.csv, "table": found.arrow}[form]()
+
+
+def _formed(connection: duckdb.DuckDBPyConnection, query: str, form: str) -> bytes:
+    found = answer_from(connection, query)
+    return {"json": found.json, "csv": found.csv, "table": found.arrow}[form]()
 
 
 @contextmanager

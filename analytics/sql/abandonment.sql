@@ -10,7 +10,7 @@ with waited as (  -- until the answer was usable, or its reader left
 ),
 stretch as (
     select if(k = 0, 0, 125 * pow(2, k)) as from_ms, 250 * pow(2, k) as up_to_ms
-    from range(12) as power (k)
+    from (select unnest(range(12)) as k) as power
 ),
 counted as (
     select from_ms, up_to_ms, count(*) as waiting, count(*) filter (where gone and ms < up_to_ms) as gone
@@ -20,6 +20,6 @@ counted as (
 )
 select
     from_ms, up_to_ms, waiting, gone as left_n, gone / waiting as left_share,
-    wilson(gone, waiting).low as left_low, wilson(gone, waiting).high as left_high
+    wilson_low(gone, waiting) as left_low, wilson_high(gone, waiting) as left_high
 from counted
 order by from_ms

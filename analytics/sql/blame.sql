@@ -55,8 +55,10 @@ below as (
         trace_id, span_id,
         sum(added_ns) as covered_ns,
         bool_or(failed) as failed,
-        case when bool_and(elsewhere) and min(service) = max(service)
-            then arg_min(struct_pack(service, name, stage), start_ns) end as callee
+        bool_and(elsewhere) and min(service) = max(service) as called,
+        min(service) as callee,
+        arg_min(name, start_ns) as callee_operation,
+        nullif(arg_min(coalesce(stage, ''), start_ns), '') as callee_stage
     from covered
     group by trace_id, span_id
 ),
@@ -64,7 +66,8 @@ timed as (  -- exclusive time, and whether an error began here
     select
         span.now, span.service, span.name, span.stage,
         -- A call: said to be one, or within its service and all that lies below runs elsewhere.
-        case when span.kind in ('CLIENT', 'PRODUCER') or parent.service = span.service then below.callee end as callee,
+        below.called and (span.kind in ('CLIENT', 'PRODUCER') or parent.service = span.service) as calls,
+        below.callee, below.callee_operation, below.callee_stage,
         (span.end_ns - span.start_ns - coalesce(below.covered_ns, 0)) / 1e6 as own_ms,
         (span.status = 'ERROR' and not coalesce(below.failed, false))::int as began_error
     from span
@@ -73,9 +76,11 @@ timed as (  -- exclusive time, and whether an error began here
 ),
 operation as (  -- callee is null for work, and names whom a call waits for
     select
-        service, name as operation, callee.service as callee, callee.name as callee_operation,
+        service, name as operation,
+        case when calls then callee end as callee,
+        case when calls then callee_operation end as callee_operation,
         any_value(stage) as stage,
-        any_value(callee.stage) as callee_stage,
+        any_value(case when calls then callee_stage end) as callee_stage,
         count(*) filter (where now) as n,
         count(*) filter (where not now) as baseline_n,
         coalesce(median(own_ms) filter (where now), 0) as p50_ms,
@@ -85,7 +90,7 @@ operation as (  -- callee is null for work, and names whom a call waits for
         coalesce(sum(began_error) filter (where now), 0) as errors,
         coalesce(sum(began_error) filter (where not now), 0) as baseline_errors
     from timed
-    group by service, name, callee.service, callee.name
+    group by service, name, case when calls then callee end, case when calls then callee_operation end
 ),
 edge as (  -- how much longer a call waits, by caller and callee
     select
@@ -98,9 +103,9 @@ edge as (  -- how much longer a call waits, by caller and callee
 ),
 common as (  -- who waits longer for everybody is slow itself
     select
-        service,
-        greatest(case when count(*) > 2 then median(p50_ms) else min(p50_ms) end, 0) as p50_ms,
-        greatest(case when count(*) > 2 then median(p90_ms) else min(p90_ms) end, 0) as p90_ms
+        service as caller,
+        greatest(case when count(*) > 2 then median(p50_ms) else min(p50_ms) end, 0) as all_p50_ms,
+        greatest(case when count(*) > 2 then median(p90_ms) else min(p90_ms) end, 0) as all_p90_ms
     from edge
     group by service
     having count(*) > 1
@@ -108,14 +113,14 @@ common as (  -- who waits longer for everybody is slow itself
 change as (
     select
         operation.*,
-        operation.p50_ms - baseline_p50_ms as grown_ms,
-        operation.p90_ms - baseline_p90_ms as p90_grown_ms,
-        least(coalesce(common.p50_ms, 0), greatest(operation.p50_ms - baseline_p50_ms, 0)) as common_ms,
-        least(coalesce(common.p90_ms, 0), greatest(operation.p90_ms - baseline_p90_ms, 0)) as p90_common_ms,
+        p50_ms - baseline_p50_ms as grown_ms,
+        p90_ms - baseline_p90_ms as p90_grown_ms,
+        least(coalesce(all_p50_ms, 0), greatest(p50_ms - baseline_p50_ms, 0)) as common_ms,
+        least(coalesce(all_p90_ms, 0), greatest(p90_ms - baseline_p90_ms, 0)) as p90_common_ms,
         n / requests as calls,
         coalesce(errors / requests - baseline_errors / nullif(baseline_requests, 0), errors / requests) as errors_more
     from operation
-    left join common on operation.service = common.service and operation.callee is not null
+    left join common on operation.service = common.caller and operation.callee is not null
     cross join counted
     where requests > 0
 ),

@@ -7,8 +7,8 @@ with shown as (
         and ($route::varchar is null or route = $route)
         and not synthetic
 ),
-read as (  -- as a JSON pointer, in which every name is one key
-    select trace_id, span_id, attrs->>('/' || replace(replace($attribute::varchar, '~', '~0'), '/', '~1')) as value
+read as (
+    select trace_id, span_id, attribute(attrs, $attribute::varchar) as value
     from spans
     where $attribute::varchar is not null
         and started >= $from_ts::timestamptz - interval 1 hour

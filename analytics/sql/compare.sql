@@ -18,6 +18,6 @@ where requests.started >= $from_ts::timestamptz and requests.started < $to_ts::t
         when 'tenant' then requests.tenant
         when 'route' then requests.route
         when 'region' then requests.region
-        else json_extract_string(spans.attrs, '$."' || $by || '"')
+        else attribute(spans.attrs, $by)
     end)
 order by t_s, requests.request_id

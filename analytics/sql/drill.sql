@@ -15,20 +15,18 @@ with request as (
         and not synthetic and ($box_from_ts::timestamptz is not null or outcome <> 'rejected')
 ),
 answered as (
-    select request_id, trace_id, any_value(server_address order by started) as instance
+    select request_id, trace_id, arg_min(server_address, started) as instance
     from calls
     where started >= $from_ts::timestamptz
     group by request_id, trace_id
 ),
 valued as (
-    unpivot (
-        select
-            bad, model, tenant, route, version, region, prompt_bucket::varchar as prompt_bucket, instance
-        from request
-        left join answered using (request_id, trace_id)
-    )
-    on model, tenant, route, version, region, prompt_bucket, instance
-    into name dimension value value
+    select
+        bad,
+        unnest(['model', 'tenant', 'route', 'version', 'region', 'prompt_bucket', 'instance']) as dimension,
+        unnest([model, tenant, route, version, region, prompt_bucket::varchar, instance]) as value
+    from request
+    left join answered using (request_id, trace_id)
 )
 select
     dimension, value,
@@ -37,5 +35,6 @@ select
     (select count(*) from request) as all_n,
     (select count(*) from request where bad) as all_bad
 from valued
+where value is not null
 group by dimension, value
 order by dimension, value

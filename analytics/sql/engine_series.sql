@@ -30,10 +30,14 @@ gpu_bucket as (
     group by all
 ),
 long as (
-    from (unpivot (select source, t, n, running, waiting, kv_used, prefix_hits, preemptions, tokens_per_s from engine_bucket)
-        on running, waiting, kv_used, prefix_hits, preemptions, tokens_per_s into name measure value value)
+    select
+        source, t, n,
+        unnest(['running', 'waiting', 'kv_used', 'prefix_hits', 'preemptions', 'tokens_per_s']) as measure,
+        unnest([running, waiting, kv_used, prefix_hits, preemptions, tokens_per_s]) as value
+    from engine_bucket
     union all
-    from (unpivot (select source, t, n, util, power_w from gpu_bucket) on util, power_w into name measure value value)
+    select source, t, n, unnest(['util', 'power_w']), unnest([util, power_w])
+    from gpu_bucket
 )
 select
     measure,
@@ -46,4 +50,5 @@ select
     $from_ts::timestamptz as window_from,
     $to_ts::timestamptz as window_to
 from long
+where value is not null
 order by measure, source, t

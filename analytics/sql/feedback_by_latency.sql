@@ -27,11 +27,11 @@ counted as (
 )
 select
     up_to_ms,
-    n, dropped / n as dropped_share, wilson(dropped, n).low as dropped_low, wilson(dropped, n).high as dropped_high,
+    n, dropped / n as dropped_share, wilson_low(dropped, n) as dropped_low, wilson_high(dropped, n) as dropped_high,
     completion_n, completed / nullif(completion_n, 0) as completed_share,
-    wilson(completed, completion_n).low as completed_low, wilson(completed, completion_n).high as completed_high,
+    wilson_low(completed, completion_n) as completed_low, wilson_high(completed, completion_n) as completed_high,
     conversion_n, converted / nullif(conversion_n, 0) as converted_share,
-    wilson(converted, conversion_n).low as converted_low, wilson(converted, conversion_n).high as converted_high,
+    wilson_low(converted, conversion_n) as converted_low, wilson_high(converted, conversion_n) as converted_high,
     mean_score
 from counted
 order by up_to_ms

@@ -3,12 +3,16 @@ with own as (
     select *
     from spans
     where trace_id = $trace_id::uuid
+),
+keyed as (
+    select own.*, unnest(json_keys(attrs)) as key
+    from own
 )
 select
-    own.name as span,
-    own.service,
-    own.stage,
-    attribute.key,
-    attribute.value->>'$' as value
-from own, json_each(own.attrs) as attribute
-order by own.start_ns, own.span_id, attribute.key;
+    name as span,
+    service,
+    stage,
+    key,
+    attribute(attrs, key) as value
+from keyed
+order by start_ns, span_id, key;

@@ -1,7 +1,6 @@
 -- One row a stage of one request, in order, also those without time.
 with named as (
-    select stage, place
-    from unnest($stages::varchar[]) with ordinality as listed(stage, place)
+    select unnest($stages::varchar[]) as stage
 ),
 own as (
     select *
@@ -18,4 +17,4 @@ select
     over_ms
 from named
 left join own using (stage)
-order by named.place;
+order by list_position($stages::varchar[], named.stage);

@@ -4,7 +4,7 @@ with bins as (
         series, t, tokens, active_stream_s,
         time_bucket(interval 1 hour, t) as hour
     from decode_rate
-    where t >= $from_ts and t < $to_ts and active_stream_s > 0
+    where t >= $from_ts::timestamptz and t < $to_ts::timestamptz and active_stream_s > 0
 ),
 filled as (  -- counted anew each hour, so that the buckets do not depend on where the data begins
     select *, sum(active_stream_s) over (partition by series, hour order by t) as filled_s

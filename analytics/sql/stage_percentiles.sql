@@ -1,7 +1,6 @@
 -- One row a stage, in order, also those without time: percentiles of its time on the critical path of the requests that have it.
 with named as (
-    select stage, place
-    from unnest($stages::varchar[]) with ordinality as listed(stage, place)
+    select unnest($stages::varchar[]) as stage
 ),
 shown as (
     select stages.*
@@ -24,5 +23,5 @@ select
     count(over_ms) as over_n
 from named
 left join shown using (stage)
-group by named.stage, named.place
-order by named.place;
+group by named.stage
+order by list_position($stages::varchar[], named.stage);

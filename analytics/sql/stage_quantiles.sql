@@ -9,8 +9,10 @@ with shown as (
 )
 select stage, quantile_cont(ms, $ranks::double[]) as ms, count(*) as n
 from (
-    unpivot (
-        select network_ms, queue_ms, retrieval_ms, prompt_ms, prefill_ms, decode_ms, tools_ms, post_ms, other_ms from shown
-    ) on * into name stage value ms
-)
+    select
+        unnest(['network_ms', 'queue_ms', 'retrieval_ms', 'prompt_ms', 'prefill_ms', 'decode_ms', 'tools_ms', 'post_ms', 'other_ms']) as stage,
+        unnest([network_ms, queue_ms, retrieval_ms, prompt_ms, prefill_ms, decode_ms, tools_ms, post_ms, other_ms]) as ms
+    from shown
+) as listed
 group by stage
+order by stage

@@ -39,10 +39,10 @@ select
     stage,
     n,
     ms,
-    sum(ms) over so_far - ms as from_ms,
+    (sum(ms) over so_far) - ms as from_ms,
     sum(ms) over so_far as to_ms,
     budget_ms,
-    sum(ms) over so_far - ms + budget_ms as room_to_ms,
+    (sum(ms) over so_far) - ms + budget_ms as room_to_ms,
     greatest(ms - budget_ms, 0) as over_ms,
     total_budget_ms
 from measured

@@ -85,6 +85,16 @@ rates as (
         sum(expected_tokens) / sum(expected_active_s) as expected_rate
     from shown
     group by bucket, series
+),
+sagging as (
+    select rates.series, rates.t, min(alerts.alert_id) as alert_id
+    from rates
+    join alerts
+        on contains(alerts.alert_id, rates.series)
+        and alerts.opened < rates.t2
+        and (alerts.closed is null or alerts.closed > rates.t)
+    where alerts.kind = 'sag'
+    group by rates.series, rates.t
 )
 select
     rates.*,
@@ -93,12 +103,5 @@ select
     $from_ts::timestamptz as window_from,
     $to_ts::timestamptz as window_to
 from rates
-left join lateral (
-    select min(alert_id) as alert_id
-    from alerts
-    where kind = 'sag'
-        and contains(alert_id, rates.series)
-        and opened < rates.t2
-        and (closed is null or closed > rates.t)
-) as sag on true
+left join sagging as sag on sag.series = rates.series and sag.t = rates.t
 order by rates.series, rates.t;

@@ -43,7 +43,7 @@ shrunk as (  -- when each of its spans would have ended
 rival as (  -- the latest end of what ran beside it: beyond that, nothing is saved
     select
         part.request_id, part.trace_id, part.span_id, part.stage,
-        max(coalesce(shrunk.new_end_ns, beside.end_ns)) as end_ns
+        max(coalesce(shrunk.new_end_ns, beside.end_ns::double)) as end_ns
     from part
     join spans as beside
         on beside.trace_id = part.trace_id

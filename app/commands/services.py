@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..elsewhere import reader_options
 from ..options import (
     GUARDS,
     address,
@@ -52,6 +53,7 @@ def run(*, command: tuple[str, ...]) -> None:
 
 @click.command()
 @api_option
+@reader_options
 @port_option("port", 8501, "Port of the dashboard.", variable="APP")
 @host_option
 @token_option
@@ -64,10 +66,14 @@ def app(*, api: str, port: int, host: str, token_file: Path | None, no_auth: boo
     from tailbudget.collector.token import read_token
 
     from ..dashboard import serve
+    from ..elsewhere import elsewhere
 
     token = read_token(token_file) if token_file else os.environ.get("TAILBUDGET_TOKEN", "").strip()
     if token:
         os.environ["TAILBUDGET_TOKEN"] = token  # what the collector is asked with
+    if (other := elsewhere()) is not None:
+        os.environ |= {"TAILBUDGET_READER": other.reader, "TAILBUDGET_URL": other.url, "TAILBUDGET_LAKE": other.lake}
+        other.open()  # what is wrong is said here, not on every page
     serve(api=api, host=host, port=port, token=token, no_auth=no_auth)
 
 

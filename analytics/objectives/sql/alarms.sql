@@ -9,7 +9,7 @@ firing as (
 ),
 begun as (
     select *, coalesce(
-        minute - lag(minute) over (partition by part, severity order by minute) > to_minutes($quiet_min::bigint), true
+        epoch(minute) - epoch(lag(minute) over (partition by part, severity order by minute)) > 60 * $quiet_min, true
     ) as begins
     from firing
 ),

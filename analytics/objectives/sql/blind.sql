@@ -16,7 +16,7 @@ before as (
 usual as (
     select week_ago, median(epoch(t) - epoch(previous)) as gap_s
     from before
-    where t - previous < interval 1 hour
+    where epoch(t) - epoch(previous) < 3600
     group by week_ago
 )
 select

@@ -2,11 +2,13 @@
 -- A rule is a share of the period's budget spent within the long window: 2 % in 1 h is 14.4 x over 30 days (Google's SRE
 -- workbook, chapter 5). Windows end with the minute. A rule that no share of bad events can reach fires at $cap.
 grid as (
-    select parts.part, unnest(generate_series(
-        time_bucket(interval 1 minute, $from_ts::timestamptz) - interval 3 day,
-        time_bucket(interval 1 minute, $to_ts::timestamptz), interval 1 minute
-    )) as minute
-    from (select distinct part from minutes) as parts
+    select part, time_bucket(interval 1 minute, $from_ts::timestamptz) - interval 3 day + to_minutes(k) as minute
+    from (
+        select part, unnest(range(4321 + ((
+            epoch(time_bucket(interval 1 minute, $to_ts::timestamptz)) - epoch(time_bucket(interval 1 minute, $from_ts::timestamptz))
+        ) / 60)::bigint)) as k
+        from (select distinct part from minutes) as parts
+    ) as numbered
 ),
 summed as (
     select
@@ -32,18 +34,21 @@ windows as (
     window before as (partition by part order by minute)
 ),
 ruled as (
-    select part, minute, unnest([
-        {'rule': '2% in 1h', 'severity': 'page', 'factor': 0.02 * $period_s / 3600, 'n': n_1h, 'bad': bad_1h, 'short_n': n_5m, 'short_bad': bad_5m},
-        {'rule': '5% in 6h', 'severity': 'page', 'factor': 0.05 * $period_s / 21600, 'n': n_6h, 'bad': bad_6h, 'short_n': n_30m, 'short_bad': bad_30m},
-        {'rule': '10% in 1d', 'severity': 'ticket', 'factor': 0.10 * $period_s / 86400, 'n': n_1d, 'bad': bad_1d, 'short_n': n_2h, 'short_bad': bad_2h},
-        {'rule': '10% in 3d', 'severity': 'ticket', 'factor': 0.10 * $period_s / 259200, 'n': n_3d, 'bad': bad_3d, 'short_n': n_6h, 'short_bad': bad_6h}
-    ], recursive := true)
+    select
+        part, minute,
+        unnest(['2% in 1h', '5% in 6h', '10% in 1d', '10% in 3d']) as rule,
+        unnest(['page', 'page', 'ticket', 'ticket']) as severity,
+        unnest([0.02 * $period_s / 3600, 0.05 * $period_s / 21600, 0.10 * $period_s / 86400, 0.10 * $period_s / 259200]) as factor,
+        unnest([n_1h, n_6h, n_1d, n_3d]) as n,
+        unnest([bad_1h, bad_6h, bad_1d, bad_3d]) as bad,
+        unnest([n_5m, n_30m, n_2h, n_6h]) as short_n,
+        unnest([bad_5m, bad_30m, bad_2h, bad_6h]) as short_bad
     from windows
     where minute >= time_bucket(interval 1 minute, $from_ts::timestamptz)
 ),
 -- Where events are so few that five minutes hold none of them, the last 20 speak: half of them bad is an incident.
 last_events as (
-    select part, t, count_if(bad) over last_20 as bad, count(*) over last_20 as n, min(t) over last_20 as since
+    select part, t, (count_if(bad) over last_20)::bigint as bad, count(*) over last_20 as n, min(t) over last_20 as since
     from events
     window last_20 as (partition by part order by t rows 19 preceding)
 ),
@@ -51,7 +56,7 @@ few as (
     -- Where the last 20 came faster the other rules see them, and this one says nothing any more.
     select
         part, time_bucket(interval 1 minute, t) as minute,
-        arg_max(case when t - since >= interval 5 minute then bad else 0 end, t) as bad
+        arg_max(case when epoch(t) - epoch(since) >= 300 then bad else 0 end, t) as bad
     from last_events
     where n = 20
     group by all

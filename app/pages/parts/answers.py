@@ -7,9 +7,11 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import streamlit as st
 
-from tailbudget.analytics.reader import ApiReader
+from tailbudget.analytics.reader import ApiReader, Reader
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.analytics.written import Recorder
+
+from ...elsewhere import READERS, Elsewhere
 
 T = TypeVar("T")
 #: The refresh rhythm of the pages; a window's end is rounded to it, so that viewers share answers.
@@ -50,7 +52,20 @@ def asked(answered: pa.Table) -> str:
 
 def typed(sql: str) -> pa.Table:
     """Return the first MOST_ROWS rows of a statement that a person wrote; raises QueryError."""
+    if os.environ.get("TAILBUDGET_READER", READERS[0]) != READERS[0]:
+        return _reader().query(f"from ({sql.strip().rstrip(';')}) limit {MOST_ROWS}")
     return ApiReader(api(), max_rows=MOST_ROWS).query(sql)
+
+
+def _reader() -> Reader:
+    """Return what answers: the collector, or the engine that the dashboard was started with."""
+    engine = os.environ.get("TAILBUDGET_READER", READERS[0])
+    return ApiReader(api()) if engine == READERS[0] else _engine(engine)
+
+
+@st.cache_resource(show_spinner="connecting")
+def _engine(engine: str) -> Reader:
+    return Elsewhere(engine, os.environ.get("TAILBUDGET_URL", ""), os.environ.get("TAILBUDGET_LAKE", "")).open()
 
 
 @st.cache_data(ttl=REFRESH_S, max_entries=256, show_spinner=False)
@@ -58,7 +73,7 @@ def _answer(
     _question: Callable[..., Any], _args: tuple[object, ...], _named: dict[str, object], *, key: str
 ) -> tuple[Any, str]:
     del key  # what the cache tells answers apart by
-    reader = Recorder(ApiReader(api()))
+    reader = Recorder(_reader())
     found: Any = _question(reader, *_args, **_named)
     sql = "\n;\n\n".join(reader.asked)
     return (found.replace_schema_metadata({"sql": sql}) if isinstance(found, pa.Table) else found), sql

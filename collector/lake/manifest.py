@@ -1,0 +1,124 @@
+"""What a store of objects holds: the files that each collector's newest manifest lists, and no other."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+from pyarrow import fs
+
+from tailbudget.analytics.reader import QueryError
+from tailbudget.instrument.errors import UserError
+
+MANIFESTS: Final = "manifests"
+_NUMBER: Final = re.compile(r"(\d{10})\.json")
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A file: of which table and hour (ISO, empty for tables without a time), its place below the prefix, its rows."""
+
+    table: str
+    hour: str
+    file: str
+    rows: int
+    bytes: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that one collector has sealed, as of one of its uploads."""
+
+    collector: str
+    number: int
+    files: tuple[Sealed, ...]
+
+    def text(self) -> bytes:
+        """Return the manifest as JSON."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+
+class Lake:
+    """The store below `s3://bucket/prefix` or a folder.
+
+    An address may end in `?endpoint_override=HOST:PORT&scheme=http` for a store other than Amazon's; keys come from
+    AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or from what the machine has. Raises UserError for another address.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            if "://" in url:
+                self.files, self.root = fs.FileSystem.from_uri(url)
+            else:
+                self.files, self.root = fs.LocalFileSystem(), str(Path(url).absolute())
+        except (pa.ArrowInvalid, OSError) as error:
+            text = f"{url!r} is no place for files ({error}): expected s3://bucket/prefix or a folder"
+            raise UserError(text) from None
+        self._scheme = "s3a://" if url.startswith("s3://") else ""
+
+    def manifests(self) -> Mapping[str, Manifest]:
+        """Return the newest manifest of each collector that can be read; raises QueryError where none is."""
+        try:
+            found = self.files.get_file_info(fs.FileSelector(self._at(MANIFESTS), allow_not_found=True, recursive=True))
+        except OSError as error:
+            raise QueryError(f"the files at {self.root} cannot be listed: {error}") from error
+        newest: dict[str, Manifest] = {}
+        for path in sorted((one.path for one in found if _NUMBER.fullmatch(one.base_name)), reverse=True):
+            collector = path.rsplit("/", 2)[1]
+            if collector not in newest and (manifest := self._read(path)) is not None:
+                newest[collector] = manifest
+        return newest
+
+    def tables(self) -> dict[str, list[str]]:
+        """Return the addresses of all listed files by table, as Spark takes them."""
+        tables: dict[str, list[str]] = {}
+        for manifest in self.manifests().values():
+            for one in manifest.files:
+                tables.setdefault(one.table, []).append(self._scheme + self._at(one.file))
+        return tables
+
+    def write(self, manifest: Manifest) -> None:
+        """List the files of a manifest: from now on readers see them."""
+        self._put(f"{MANIFESTS}/{manifest.collector}/{manifest.number:010d}.json", manifest.text())
+
+    def put(self, place: str, content: Any) -> int:
+        """Write one file below the prefix and return its size."""
+        return self._put(place, content)
+
+    def delete(self, place: str) -> None:
+        """Delete one file below the prefix, if it is there."""
+        try:
+            self.files.delete_file(self._at(place))
+        except FileNotFoundError:
+            return
+
+    def places(self, collector: str) -> list[str]:
+        """Return every file of data that a collector has written, listed or not."""
+        found = self.files.get_file_info(fs.FileSelector(self.root, allow_not_found=True, recursive=True))
+        skip = len(self.root) + 1
+        return [one.path[skip:] for one in found if one.base_name.endswith(f"-{collector}.parquet")]
+
+    def _put(self, place: str, content: Any) -> int:
+        path = self._at(place)
+        if isinstance(self.files, fs.LocalFileSystem):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with self.files.open_output_stream(path) as out:
+            out.write(content)
+        return len(content)
+
+    def _at(self, place: str) -> str:
+        return f"{self.root}/{place}"
+
+    def _read(self, path: str) -> Manifest | None:
+        """Return a manifest, None for one that was torn while it was written."""
+        with self.files.open_input_stream(path) as file:
+            text = file.read()
+        try:
+            fields = json.loads(text)
+            return Manifest(fields["collector"], fields["number"], tuple(Sealed(**one) for one in fields["files"]))
+        except (ValueError, KeyError, TypeError):
+            return None

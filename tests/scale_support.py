@@ -1,0 +1,143 @@
+"""Engines for the proofs of scale, on loopback: ClickHouse's engine behind HTTP, a Spark cluster of two workers."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tailbudget.analytics.reader import Reader
+
+from .support import free_port, wait_until
+
+HOST = "127.0.0.1"
+#: Of each table of the lake, so that a job has several tasks.
+FILES = 6
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def process(*arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Give a process in a group of its own that writes to `log`; the group is killed at the end."""
+    environment = {
+        **os.environ,
+        "SPARK_LOCAL_IP": HOST,
+        "PYTHONPATH": str(ROOT / "src"),
+        "PYSPARK_PYTHON": sys.executable,
+    }
+    with log.open("ab") as out:
+        running = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=out, stderr=out, start_new_session=True)
+        try:
+            yield running
+        finally:
+            kill(running)
+
+
+def kill(running: "subprocess.Popen[bytes]") -> None:
+    """End a process and what it started, at once."""
+    try:
+        os.killpg(running.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    running.wait()
+
+
+@contextmanager
+def clickhouse(folder: Path, *, port: int | None = None) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """Give the address of a ClickHouse over what `folder` holds, and its process."""
+    port = port or free_port()
+    log = folder.parent / f"{folder.name}.log"
+    with process(sys.executable, "-m", "tests.scale_clickhouse", str(port), str(folder), log=log) as running:
+        wait_until(lambda: _answers(f"http://{HOST}:{port}/ping", running, log), timeout_s=120)
+        yield f"clickhouse://{HOST}:{port}/default", running
+
+
+@dataclass
+class Cluster:
+    """A Spark cluster: the address of its master, and its two workers."""
+
+    url: str
+    workers: Sequence["subprocess.Popen[bytes]"]
+
+
+@contextmanager
+def spark_cluster(folder: Path) -> Iterator[Cluster]:
+    """Give a standalone cluster with two workers of one core on loopback."""
+    import pyspark
+
+    command = str(Path(pyspark.__file__).parent / "bin" / "spark-class")
+    package = "org.apache.spark.deploy"
+    port, page = free_port(), free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    common = ["--host", HOST]
+    with ExitStack() as stack:
+        master = [command, f"{package}.master.Master", *common, "--port", str(port), "--webui-port", str(page)]
+        log = folder / "master.log"
+        running = stack.enter_context(process(*master, log=log))
+        wait_until(lambda: _answers(f"http://{HOST}:{page}/json/", running, log), timeout_s=180)
+        url = f"spark://{HOST}:{port}"
+        workers = []
+        for number in range(2):
+            own = folder / f"worker{number}"
+            worker = [
+                command,
+                f"{package}.worker.Worker",
+                *common,
+                "--webui-port",
+                "0",
+                "--cores",
+                "1",
+                "--memory",
+                "1g",
+            ]
+            log = folder / f"worker{number}.log"
+            workers.append(stack.enter_context(process(*worker, "--work-dir", str(own), url, log=log)))
+        wait_until(lambda: _alive(page) == 2, timeout_s=180)
+        yield Cluster(url, workers)
+
+
+def _alive(page: int) -> int:
+    with urllib.request.urlopen(f"http://{HOST}:{page}/json/", timeout=10) as answer:
+        return str(answer.read()).count("ALIVE") - 1  # the master is too
+
+
+def _answers(url: str, running: "subprocess.Popen[bytes]", log: Path) -> bool:
+    if running.poll() is not None:
+        raise AssertionError(log.read_text(errors="replace")[-3000:])
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return int(answer.status) == 200
+    except OSError:
+        return False
+
+
+def written_lake(reader: Reader, names: Sequence[str], folder: Path) -> dict[str, list[str]]:
+    """Write each table as FILES Parquet files, and return their paths by table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[str]] = {}
+    for name in names:
+        rows = reader.query(f"from {name}")
+        size = max(-(-rows.num_rows // FILES), 1)
+        for number, start in enumerate(range(0, max(rows.num_rows, 1), size)):
+            path = folder / f"{name}-{number}.parquet"
+            pq.write_table(rows.slice(start, size), path)
+            found.setdefault(name, []).append(str(path))
+    return found
+
+
+def same(one: object, other: object) -> bool:
+    """Return whether two answers are equal, numbers within 1e-9 of their size."""
+    if isinstance(one, float) and isinstance(other, int | float):
+        return one == other or math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9) or (one != one and other != other)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    return type(one) is type(other) and one == other

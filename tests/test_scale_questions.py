@@ -1,0 +1,186 @@
+"""Every question gives the same rows on DuckDB, ClickHouse and Spark, or an engine says what it cannot."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from tailbudget.analytics import questions
+from tailbudget.analytics.reader import ConnectionReader, NotAnsweredError, Reader
+from tailbudget.collector.land.schema import create_or_check
+from tailbudget.collector.store.tables import definitions, tables
+from tailbudget.instrument.vocabulary import STAGES
+
+from .scale_support import HOST, ROOT, Cluster, clickhouse, kill, same, spark_cluster, written_lake
+from .seed import seed
+from .seed_more import furnish
+from .support import wait_until
+from .test_questions_registry import SAMPLES
+
+pytest.importorskip("sqlglot", reason="the extra `scale` is not installed: make test-scale")
+pytestmark = [pytest.mark.scale, pytest.mark.filterwarnings("default")]
+
+ENDED = datetime(2026, 3, 1, 12, 15, tzinfo=UTC)
+TABLE = ROOT / "docs" / "scale-questions.md"
+ENGINES = ("clickhouse", "spark")
+MORE = """
+    insert into feedback
+        select request_id, started, 0.5, outcome = 'ok', total_ms < 1500 from requests where hash(request_id) % 3 = 0;
+    insert into rollup_minute
+        select
+            time_bucket(interval 1 minute, started), 'total_ms', service, route, model, tenant, outcome,
+            ceil(ln(total_ms) / ln(1.02)), count(*), sum(total_ms)
+        from requests group by all;
+"""
+HEAD = """# Questions and engines
+
+Each question of `analytics/sql/` asked of DuckDB, ClickHouse and Spark on the same data. `same`: the same rows, numbers
+within 1e-9. Made by `tests/test_scale_questions.py`; `make test-scale` fails when it is not so any more.
+
+| question | one row | ClickHouse | Spark |
+| --- | --- | --- | --- |
+"""
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[ConnectionReader]:
+    with duckdb.connect(config={"storage_compatibility_version": "v1.5.0"}) as connection:
+        connection.execute("set timezone = 'UTC'")
+        create_or_check(connection, name="the test's data")
+        furnish(connection, seed(connection, ended=ENDED))
+        connection.execute(MORE)
+        yield ConnectionReader(connection)
+
+
+@pytest.fixture(scope="module")
+def engines(
+    local: ConnectionReader, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Mapping[str, Reader], Cluster]]:
+    pytest.importorskip("chdb", reason="chdb, ClickHouse's engine, is not installed: make test-scale")
+    pytest.importorskip("pyspark", reason="pyspark is not installed: make test-scale")
+    from tailbudget.collector.engines.clickhouse import ClickHouseReader
+    from tailbudget.collector.engines.spark import SparkReader
+
+    os.environ["SPARK_LOCAL_IP"] = HOST  # read by the Java machine that the session starts
+    folder = tmp_path_factory.mktemp("scale")
+    files = written_lake(local, list(tables()), folder / "lake")
+    with clickhouse(folder / "clickhouse") as (address, _), spark_cluster(folder / "spark") as cluster:
+        stored = ClickHouseReader(address)
+        for statement in definitions(expire=False):
+            stored.client.command(statement)
+        for name, one in tables().items():
+            rows = local.query(f"from {name}")
+            if rows.num_rows:
+                stored.client.insert_arrow(
+                    one.kept, rows.append_column("_version", pa.array([1] * rows.num_rows, pa.uint64()))
+                )
+        lake = SparkReader(cluster.url, files)
+        lake.session.conf.set("spark.sql.codegen.wholeStage", "false")  # small data: compiling costs more than it saves
+        yield {"clickhouse": stored, "spark": lake}, cluster
+        lake.session.stop()
+
+
+def _params(local: Reader) -> dict[str, object]:
+    (row,) = local.query(
+        "select request_id, trace_id::varchar as trace_id from requests where over_stage is not null "
+        "order by started limit 1"
+    ).to_pylist()
+    (series,) = local.query("select min(series) as series from decode_rate")["series"].to_pylist()
+    instants = {
+        "from_ts": ENDED - timedelta(minutes=10),
+        "to_ts": ENDED,
+        "now": ENDED,
+        "since": ENDED - timedelta(minutes=15),
+        "baseline_from_ts": ENDED - timedelta(minutes=15),
+        "baseline_to_ts": ENDED - timedelta(minutes=10),
+        "box_from_ts": ENDED - timedelta(minutes=10),
+        "box_to_ts": ENDED - timedelta(minutes=5),
+        "opened": ENDED - timedelta(minutes=4),
+    }
+    sag = {"bucket_stream_s": 1, "baseline_s": 240, "gap_s": 30, "window_s": 30, "min_buckets": 15, "threshold": 0.12}
+    return {
+        **SAMPLES,
+        **row,
+        **instants,
+        **sag,
+        "series": series,
+        "sagging": [series],
+        "stages": list(STAGES),
+        "value": "1.4.0",
+    }
+
+
+def _asked(local: Reader, name: str) -> tuple[str, dict[str, object]]:
+    text = questions.sql(name)
+    params = {word: _params(local)[word] for word in set(re.findall(r"\$([a-z_]+)", text))}
+    by = {"blame": "operation", "compare": "version", "segment_values": "version", "cost": "model"}
+    return text, {**params, "by": by[name]} if name in by else params
+
+
+def _verdict(local: Reader, reader: Reader, engine: str, name: str) -> str:
+    text, params = _asked(local, name)
+    wanted: list[dict[str, Any]] = local.query(text, params).to_pylist()
+    try:
+        found = reader.query(text, params).to_pylist()
+    except NotAnsweredError as error:
+        return str(error).removeprefix(f"{engine} ").partition(":")[0]
+    differing = next((pair for pair in zip(wanted, found, strict=False) if not same(*pair)), None)
+    assert same(wanted, found), (
+        f"{name} on {engine}: {len(found)} rows, expected {len(wanted)}; first other {differing}"
+    )
+    assert wanted or name in MAY_BE_EMPTY, f"{name}: nothing was compared"
+    return "same"
+
+
+#: Where nothing sags together, no scope is named.
+MAY_BE_EMPTY = {"sag_scopes"}
+
+
+def test_every_question_gives_the_same_rows_on_every_engine(
+    local: ConnectionReader, engines: tuple[Mapping[str, Reader], Cluster]
+) -> None:
+    readers, _ = engines
+    rows = []
+    for name in questions.names():
+        verdicts = [_verdict(local, readers[engine], engine, name) for engine in ENGINES]
+        first = (
+            questions.sql(name).splitlines()[0].removeprefix("-- One row").lstrip(":, ").partition(":")[0].rstrip(".")
+        )
+        rows.append(f"| `{name}` | {first.replace('|', ' ')} | {' | '.join(verdicts)} |\n")
+    table = HEAD + "".join(rows)
+    if "TAILBUDGET_WRITE_DOCS" in os.environ:
+        TABLE.write_text(table, encoding="utf-8")
+    assert TABLE.read_text(encoding="utf-8") == table, "run it with TAILBUDGET_WRITE_DOCS=1 to write the table anew"
+
+
+def test_a_worker_that_is_killed_amid_a_job_changes_no_answer(
+    local: ConnectionReader, engines: tuple[Mapping[str, Reader], Cluster]
+) -> None:
+    readers, cluster = engines
+    heavy = (
+        "select one.route, count(*) as n, max(one.total_ms + two.total_ms + stages.critical_ms) as most "
+        "from requests as one, requests as two, stages where one.total_ms + two.total_ms > stages.critical_ms "
+        "and stages.stage in ('queue', 'prefill', 'decode', 'post') group by one.route order by one.route"
+    )
+    session = readers["spark"].session  # type: ignore[attr-defined]
+    session.conf.set("spark.sql.files.maxPartitionBytes", "64k")  # a task a file
+    tracker = session.sparkContext.statusTracker()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(readers["spark"].query, heavy)
+        wait_until(lambda: _busy(tracker) or answer.done(), timeout_s=300)
+        assert not answer.done(), f"the job ended before the worker was killed: {answer.result()}"
+        kill(cluster.workers[0])
+        assert same(local.query(heavy).to_pylist(), answer.result(timeout=500).to_pylist())
+    assert cluster.workers[0].poll() is not None
+
+
+def _busy(tracker: Any) -> int:
+    """Return how many stages run that have a task on either worker and others to come."""
+    stages = [tracker.getStageInfo(number) for number in tracker.getActiveStageIds()]
+    return sum(stage.numActiveTasks > 1 and stage.numTasks > stage.numCompletedTasks + 2 for stage in stages if stage)

@@ -1,0 +1,144 @@
+"""Commands and the dashboard say the same whether DuckDB answers or a ClickHouse with the same rows."""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from tailbudget.analytics.reader import ConnectionReader
+from tailbudget.app.cli import cli
+from tailbudget.collector.store.tables import definitions, tables
+
+from .scale_support import clickhouse, same
+from .seed import empty, seed
+from .seed_more import furnish
+
+pytest.importorskip("sqlglot", reason="the extra `scale` is not installed: make test-scale")
+pytest.importorskip("chdb", reason="chdb, ClickHouse's engine, is not installed: make test-scale")
+pytestmark = [pytest.mark.scale, pytest.mark.filterwarnings("default")]
+
+ENDED = datetime.now(UTC).replace(second=0, microsecond=0)
+OBJECTIVES = """
+objectives:
+  - {name: chat, where: "route = '/chat'", total: p95 < 2.5s, retrieval: p99 < 300ms, success: 99%}
+"""
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """Give a data folder, and the address of a ClickHouse with the same rows."""
+    from tailbudget.collector.engines.clickhouse import connect
+
+    folder = tmp_path_factory.mktemp("reading")
+    data = folder / "data"
+    data.mkdir()
+    with empty(data) as connection, clickhouse(folder / "clickhouse") as (address, _):
+        connection.execute("insert into meta values (3, 0, 0, 'c0ffee00')")
+        furnish(connection, seed(connection, ended=ENDED))
+        client, local = connect(address), ConnectionReader(connection)
+        for statement in definitions():
+            client.command(statement)
+        for name, one in tables().items():
+            rows = local.query(f"from {name}")
+            if rows.num_rows:
+                version = pa.array([1] * rows.num_rows, pa.uint64())
+                client.insert_arrow(one.kept, rows.append_column("_version", version))
+        connection.close()
+        yield data, address
+
+
+def _said(*arguments: str) -> str:
+    result = CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def _both(stored: tuple[Path, str], *arguments: str) -> tuple[str, str]:
+    data, address = stored
+    return _said(*arguments, "--data", str(data)), _said(*arguments, "--reader", "clickhouse", "--url", address)
+
+
+WINDOW = ("--from", (ENDED - timedelta(minutes=10)).isoformat(), "--to", ENDED.isoformat())
+BASELINE = ("--baseline-from", (ENDED - timedelta(minutes=15)).isoformat(), "--baseline-to", WINDOW[1])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sql", "select route, count(*) as n, quantile_cont(total_ms, 0.95) from requests group by all order by n"),
+        ("sql", "from calls order by started limit 3"),
+        ("blame", *WINDOW, *BASELINE, "--by", "operation"),
+        ("blame", *WINDOW, *BASELINE, "--by", "tenant"),
+        ("slo", "status"),
+    ],
+)
+def test_a_command_says_the_same(stored: tuple[Path, str], arguments: tuple[str, ...]) -> None:
+    local, remote = _both(stored, *arguments, "--json")
+    found = json.loads(local)
+    assert found
+    assert same(found, json.loads(remote))
+
+
+def test_a_report_says_the_same(stored: tuple[Path, str]) -> None:
+    said = [
+        json.loads(text) for text in _both(stored, "report", "--since", "20m", "--by", "stage,tenant,route", "--json")
+    ]
+    assert said[0]["all"]["n"] > 400
+    assert same(*({name: one[name] for name in ("all", "breakdowns")} for one in said))
+
+
+def test_budgets_are_counted_anew_alike(stored: tuple[Path, str], tmp_path: Path) -> None:
+    file = tmp_path / "slo.yaml"
+    file.write_text(OBJECTIVES)
+    local, remote = (json.loads(text) for text in _both(stored, "slo", "status", str(file), "--json"))
+    assert len(local) == 3
+    for one, other in zip(local, remote, strict=True):
+        assert one["n"] > 300
+        assert {name: one[name] for name in ("n", "bad", "firing")} == {
+            name: other[name] for name in ("n", "bad", "firing")
+        }
+    fired = [json.loads(text) for text in _both(stored, "slo", "test", str(file), "--since", "1h", "--json")]
+    assert fired[0]
+    assert [(row["rule"], row["opened"]) for row in fired[0]] == [(row["rule"], row["opened"]) for row in fired[1]]
+
+
+def test_an_incident_has_the_same_rows(stored: tuple[Path, str], tmp_path: Path) -> None:
+    data, address = stored
+    _said("incident", *WINDOW, "--out", str(tmp_path / "local"), "--data", str(data))
+    _said("incident", *WINDOW, "--out", str(tmp_path / "remote"), "--reader", "clickhouse", "--url", address)
+    local, remote = ((tmp_path / name / "report.md").read_text() for name in ("local", "remote"))
+    assert "decode" in local
+    assert local == remote
+
+
+def test_the_dashboard_asks_the_engine(stored: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamlit.testing.v1 import AppTest
+
+    from tailbudget.app.dashboard import SCRIPT
+
+    monkeypatch.setitem(os.environ, "TAILBUDGET_READER", "clickhouse")
+    monkeypatch.setitem(os.environ, "TAILBUDGET_URL", stored[1])
+    monkeypatch.setitem(os.environ, "TAILBUDGET_API", "http://127.0.0.1:1")  # nobody answers there
+    page: Any = AppTest.from_file(str(SCRIPT), default_timeout=120).run()
+    assert not page.exception
+    assert ["sag" in alert.value for alert in page.error] == [True]  # the alert, and no question that failed
+    assert any(len(frame.value) for frame in page.dataframe)
+
+
+def test_a_question_that_an_engine_cannot_answer_says_so_by_name(stored: tuple[Path, str]) -> None:
+    given = ["diagnose", "--reader", "clickhouse", "--url", stored[1]]
+    result = CliRunner().invoke(cli, given)
+    assert result.exit_code != 0
+    assert "clickhouse does not answer found_" in f"{result.output}{result.exception}"
+
+
+def test_a_reader_without_an_address_says_what_is_expected() -> None:
+    result = CliRunner().invoke(cli, ["sql", "select 1", "--reader", "clickhouse"])
+    assert result.exit_code != 0
+    assert "clickhouse://" in f"{result.output}{result.exception}"
