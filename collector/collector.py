@@ -25,6 +25,7 @@ from .land.database import open_database
 from .land.lander import Chore, Entry, Lander
 from .land.landing import Landing, landing_sql
 from .land.seen import Keys
+from .outward import Outward, stores
 from .receive.batches import CONTENT_DROPPED, Batches
 from .receive.decoder import decoder_of
 from .receive.intake import Intake, decode
@@ -82,6 +83,7 @@ class Collector:
         )
         self._journal.start()
         self._lander.start()
+        self._outward = Outward(stores(self._connection, settings), self.counters)
 
     def _make_lander(self, landing: Landing, backlog: Sequence[Entry]) -> Lander:
         return Lander(
@@ -102,6 +104,7 @@ class Collector:
     def close(self) -> None:
         """Land what was acknowledged, at most for a few seconds, and close the data file; the rest stays journaled."""
         self.intake.close()
+        self._outward.close()
         self._journal.close()
         if self._lander.close(within_s=LAND_WITHIN_S):
             self._journal.discard()

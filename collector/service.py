@@ -16,6 +16,7 @@ from .api.http import ApiApp
 from .api.snapshots import SnapshotRoute
 from .collector import Collector
 from .forward import Forwarder
+from .peers import Peers
 from .receive.cors import Cors
 from .receive.http import OtlpApp
 from .receive.intake import Packed
@@ -85,6 +86,7 @@ async def _serve(
         room=Room(bodies=settings.max_bodies, nbytes=settings.bodies_bytes),
         max_body_bytes=settings.max_body_bytes,
         pass_on=forwarder.offer,
+        peers=Peers(settings.peers, own=settings.peer_self, token=settings.token),
     )
     cors = Cors(settings.cors_origins)
     otlp = server(

@@ -73,6 +73,10 @@ class CollectorSettings:
     scrape: tuple[str, ...] = ()  # engines whose /metrics are pulled
     scrape_every_s: float = 5.0
     cors_origins: tuple[str, ...] = ()  # pages of a browser that may send, such as https://app.example; * is any
+    peers: tuple[str, ...] = ()  # bases of the OTLP/HTTP endpoints of all collectors of a group
+    peer_self: str = ""  # which of them this one is
+    store: str = field(default="", repr=False)  # clickhouse://...: a store shared with other collectors
+    seal_to: str = ""  # s3://bucket/prefix or a folder: where hours that are over go as Parquet too
     key: str | None = field(default=None, repr=False)  # of the hashes of content and users; else this run's own
     tenant_from_user_id: bool = False  # a span without a tenant has its user's, hashed
 

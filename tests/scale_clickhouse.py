@@ -63,13 +63,13 @@ class Handler(BaseHTTPRequestHandler):
     def _insert(self, text: str, form: str, data: bytes) -> bytes:
         table = text.split()[2]
         described = self.store.query(f"DESCRIBE TABLE {table.partition('(')[0]}", "TSVRaw").bytes().decode()
-        named = {name.strip(" `") for name in text.partition("(")[2].rstrip(") ").split(",")}
+        listed = text.partition("(")[2].rstrip(") ")
         columns = [line.split("\t")[:2] for line in described.splitlines()]
-        structure = ", ".join(f"`{name}` {kind}" for name, kind in columns if not named or name in named)
+        structure = ", ".join(f"`{name}` {kind}" for name, kind in columns if f"`{name}`" in listed)
         with tempfile.NamedTemporaryFile() as file:
             file.write(data)
             file.flush()
-            self.store.query(f"{text} SELECT * FROM file('{file.name}', '{form}', $${structure}$$)")
+            self.store.query(f"{text} SELECT {listed} FROM file('{file.name}', '{form}', $${structure}$$)")
         return b""
 
     def _body(self) -> bytes:

@@ -5,16 +5,18 @@ import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pytest
 
 from tailbudget.analytics import questions
 from tailbudget.analytics.reader import ConnectionReader, NotAnsweredError, Reader
+from tailbudget.collector.lake.manifest import Lake
+from tailbudget.collector.lake.uploader import Uploader
 from tailbudget.collector.land.schema import create_or_check
-from tailbudget.collector.store.tables import definitions, tables
+from tailbudget.collector.store.mirror import Mirror
 from tailbudget.instrument.vocabulary import STAGES
 
 from .scale_support import HOST, ROOT, Cluster, clickhouse, kill, same, spark_cluster, written_lake
@@ -26,7 +28,8 @@ from .test_questions_registry import SAMPLES
 pytest.importorskip("sqlglot", reason="the extra `scale` is not installed: make test-scale")
 pytestmark = [pytest.mark.scale, pytest.mark.filterwarnings("default")]
 
-ENDED = datetime(2026, 3, 1, 12, 15, tzinfo=UTC)
+#: The same minute of an hour whenever it runs, since the sag detector counts anew each hour, and in the past.
+ENDED = (datetime.now(UTC) - timedelta(hours=1)).replace(minute=50, second=0, microsecond=0)
 TABLE = ROOT / "docs" / "scale-questions.md"
 ENGINES = ("clickhouse", "spark")
 MORE = """
@@ -69,21 +72,15 @@ def engines(
 
     os.environ["SPARK_LOCAL_IP"] = HOST  # read by the Java machine that the session starts
     folder = tmp_path_factory.mktemp("scale")
-    files = written_lake(local, list(tables()), folder / "lake")
+    lake = Lake(str(folder / "lake"))
+    Uploader(local.connection, lake, seal_after=timedelta(0)).tick(ENDED + timedelta(hours=2))
     with clickhouse(folder / "clickhouse") as (address, _), spark_cluster(folder / "spark") as cluster:
+        Mirror(local.connection, address).tick(ENDED)
         stored = ClickHouseReader(address)
-        for statement in definitions(expire=False):
-            stored.client.command(statement)
-        for name, one in tables().items():
-            rows = local.query(f"from {name}")
-            if rows.num_rows:
-                stored.client.insert_arrow(
-                    one.kept, rows.append_column("_version", pa.array([1] * rows.num_rows, pa.uint64()))
-                )
-        lake = SparkReader(cluster.url, files)
-        lake.session.conf.set("spark.sql.codegen.wholeStage", "false")  # small data: compiling costs more than it saves
-        yield {"clickhouse": stored, "spark": lake}, cluster
-        lake.session.stop()
+        spark = SparkReader(cluster.url, lake.tables())
+        spark.session.conf.set("spark.sql.codegen.wholeStage", "false")  # compiling costs small data more than it saves
+        yield {"clickhouse": stored, "spark": spark}, cluster
+        spark.session.stop()
 
 
 def _params(local: Reader) -> dict[str, object]:
@@ -160,19 +157,22 @@ def test_every_question_gives_the_same_rows_on_every_engine(
 
 
 def test_a_worker_that_is_killed_amid_a_job_changes_no_answer(
-    local: ConnectionReader, engines: tuple[Mapping[str, Reader], Cluster]
+    local: ConnectionReader, engines: tuple[Mapping[str, Reader], Cluster], tmp_path: Path
 ) -> None:
-    readers, cluster = engines
+    from tailbudget.collector.engines.spark import SparkReader
+
+    _, cluster = engines
     heavy = (
         "select one.route, count(*) as n, max(one.total_ms + two.total_ms + stages.critical_ms) as most "
         "from requests as one, requests as two, stages where one.total_ms + two.total_ms > stages.critical_ms "
         "and stages.stage in ('queue', 'prefill', 'decode', 'post') group by one.route order by one.route"
     )
-    session = readers["spark"].session  # type: ignore[attr-defined]
+    reader = SparkReader(cluster.url, written_lake(local, ("requests", "stages"), tmp_path))
+    session = reader.session
     session.conf.set("spark.sql.files.maxPartitionBytes", "64k")  # a task a file
     tracker = session.sparkContext.statusTracker()
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(readers["spark"].query, heavy)
+        answer = pool.submit(reader.query, heavy)
         wait_until(lambda: _busy(tracker) or answer.done(), timeout_s=300)
         assert not answer.done(), f"the job ended before the worker was killed: {answer.result()}"
         kill(cluster.workers[0])

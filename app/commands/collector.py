@@ -66,6 +66,30 @@ SLO: Final = Path("slo.yaml")
     envvar="TAILBUDGET_SCRAPE",
     help="Pull the /metrics of this vLLM, SGLang or tailbudget runtime (http://127.0.0.1:8000) every 5 s; repeatable.",
 )
+@option(
+    "--peer",
+    "peers",
+    multiple=True,
+    metavar="URL",
+    envvar="TAILBUDGET_PEERS",
+    help="OTLP/HTTP address of a collector of a group, this one's too (http://c1:4318): traces are shared out "
+    "among them by id, so that each is assembled by one; repeatable, needs --self.",
+)
+@option("--self", "peer_self", default="", metavar="URL", envvar="TAILBUDGET_SELF", help="Which --peer this one is.")
+@option(
+    "--store",
+    default="",
+    metavar="URL",
+    envvar="TAILBUDGET_STORE",
+    help="Keep all rows in this ClickHouse too, which many collectors share: clickhouse://user:password@host:8123/db.",
+)
+@option(
+    "--seal-to",
+    default="",
+    metavar="URL",
+    envvar="TAILBUDGET_SEAL_TO",
+    help="Also write hours that are over as Parquet below s3://bucket/prefix, or a folder, for Spark and others.",
+)
 @content_option
 @key_option
 @user_option

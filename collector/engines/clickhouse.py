@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import pyarrow as pa
 
@@ -10,8 +10,6 @@ from tailbudget.analytics.reader import QueryError
 from tailbudget.instrument.errors import UserError
 
 from .catalog import catalog, conformed, reason
-from .translate import asks_catalog, translate
-from .words import CLICKHOUSE
 
 PORT: Final = 8123
 #: As DuckDB does: names of columns before aliases, null for what a join or an empty group lacks, the newest of a key.
@@ -30,9 +28,7 @@ def connect(url: str) -> Any:
 
     Raises UserError for another address or without the package, QueryError when nothing answers.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("clickhouse", "clickhouses") or not parts.hostname:
-        raise UserError(f"{url!r} is no ClickHouse: expected clickhouse://user:password@host:8123/database")
+    parts = checked(url)
     try:
         import clickhouse_connect
         from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -56,6 +52,14 @@ def connect(url: str) -> Any:
         ) from error
 
 
+def checked(url: str) -> SplitResult:
+    """Return the parts of a ClickHouse's address; raises UserError for another."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("clickhouse", "clickhouses") or not parts.hostname:
+        raise UserError(f"{url!r} is no ClickHouse: expected clickhouse://user:password@host:8123/database")
+    return parts
+
+
 class ClickHouseReader:
     """Answers questions from the database at `url`; threads may share it."""
 
@@ -66,10 +70,12 @@ class ClickHouseReader:
         """Return the rows of `sql`, as DuckDB would name and type them; raises QueryError."""
         from clickhouse_connect.driver.exceptions import ClickHouseError
 
+        from .translate import asks_catalog, translate  # sqlglot is of the extra `scale`
+
         shape = catalog().shape(sql, params)
         if asks_catalog(sql):
             return shape
-        text = translate(sql, params, CLICKHOUSE)
+        text = translate(sql, params, "clickhouse")
         try:
             found = self.client.query_arrow(text, settings=SETTINGS, use_strings=True)
         except ClickHouseError as error:

@@ -10,8 +10,6 @@ from tailbudget.analytics.reader import QueryError
 from tailbudget.instrument.errors import UserError
 
 from .catalog import catalog, conformed, reason
-from .translate import asks_catalog, translate
-from .words import SPARK
 
 #: Divisions by nothing are null, as in DuckDB; instants are UTC.
 SETTINGS: Final = {
@@ -72,10 +70,12 @@ class SparkReader:
         """Return the rows of `sql`, as DuckDB would name and type them; raises QueryError."""
         from pyspark.errors import PySparkException
 
+        from .translate import asks_catalog, translate  # sqlglot is of the extra `scale`
+
         shape = catalog().shape(sql, params)
         if asks_catalog(sql):
             return shape
-        text = translate(sql, params, SPARK)
+        text = translate(sql, params, "spark")
         try:
             found = self.session.sql(text).toArrow()
         except PySparkException as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs
 
 from tailbudget.analytics.reader import QueryError
@@ -83,11 +84,31 @@ class Lake:
 
     def write(self, manifest: Manifest) -> None:
         """List the files of a manifest: from now on readers see them."""
-        self._put(f"{MANIFESTS}/{manifest.collector}/{manifest.number:010d}.json", manifest.text())
+        with self.opened(f"{MANIFESTS}/{manifest.collector}/{manifest.number:010d}.json") as out:
+            out.write(manifest.text())
 
-    def put(self, place: str, content: Any) -> int:
-        """Write one file below the prefix and return its size."""
-        return self._put(place, content)
+    def opened(self, place: str) -> Any:
+        """Return a stream to a new file below the prefix; the file is there once the stream is closed."""
+        path = self._at(place)
+        if isinstance(self.files, fs.LocalFileSystem):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return self.files.open_output_stream(path)
+
+    def size(self, place: str) -> int:
+        """Return how many bytes a file has."""
+        return int(self.files.get_file_info(self._at(place)).size)
+
+    def read(self, table: str) -> list[pa.Table]:
+        """Return the listed files of a table."""
+        places = [one.file for manifest in self.manifests().values() for one in manifest.files if one.table == table]
+        return [pq.read_table(self._at(place), filesystem=self.files) for place in places]
+
+    def forget_manifests(self, collector: str, *, before: int) -> None:
+        """Delete a collector's manifests with a lower number."""
+        found = self.files.get_file_info(fs.FileSelector(self._at(f"{MANIFESTS}/{collector}"), allow_not_found=True))
+        for one in found:
+            if (match := _NUMBER.fullmatch(one.base_name)) and int(match[1]) < before:
+                self.files.delete_file(one.path)
 
     def delete(self, place: str) -> None:
         """Delete one file below the prefix, if it is there."""
@@ -101,14 +122,6 @@ class Lake:
         found = self.files.get_file_info(fs.FileSelector(self.root, allow_not_found=True, recursive=True))
         skip = len(self.root) + 1
         return [one.path[skip:] for one in found if one.base_name.endswith(f"-{collector}.parquet")]
-
-    def _put(self, place: str, content: Any) -> int:
-        path = self._at(place)
-        if isinstance(self.files, fs.LocalFileSystem):
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with self.files.open_output_stream(path) as out:
-            out.write(content)
-        return len(content)
 
     def _at(self, place: str) -> str:
         return f"{self.root}/{place}"

@@ -15,7 +15,7 @@ from ..journal.record import ENCODINGS, Encoding
 from ..token import bears
 from .cors import Cors
 from .endpoints import BY_PATH, Endpoint
-from .receiver import JSON, PROTOBUF, Media, Received, Receiver, Taken
+from .receiver import JSON, PROTOBUF, ROUTED, Media, Received, Receiver, Taken
 from .refusal import NO_TOKEN, RETRY_AFTER_S, RefusedError, refusal_of
 from .room import Hold
 
@@ -93,7 +93,7 @@ class OtlpApp:
         except TimeoutError as error:
             reason = f"the body took longer than {BODY_WITHIN_S:g} s to arrive"
             raise RefusedError(408, code_pb2.DEADLINE_EXCEEDED, reason, connection="close") from error
-        return Received(endpoint=endpoint, data=data, media=media, encoding=encoding)
+        return Received(endpoint=endpoint, data=data, media=media, encoding=encoding, routed=ROUTED.encode() in fields)
 
 
 def _media(fields: Mapping[bytes, bytes]) -> str:

@@ -1,8 +1,9 @@
 """Takes a body of either port to the intake: unpacked, turned into protobuf, accepted, passed on, answered."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from google.protobuf.message import Message
 
@@ -10,7 +11,7 @@ from ..counters import Counters
 from ..journal.record import Encoding
 from ..unpack import gunzip
 from .endpoints import Endpoint
-from .intake import INLINE_BYTES, Intake, Packed
+from .intake import INLINE_BYTES, Accepted, Intake, Packed
 from .otlp_json import to_protobuf
 from .room import Hold, Room
 
@@ -27,6 +28,7 @@ class Received:
     data: bytes
     media: Media = PROTOBUF
     encoding: Encoding = "identity"
+    routed: bool = False  # another collector of the group has shared it out
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,30 @@ class Taken:
 
     answer: Message
     repeated: bool
+
+
+#: Header of a body that was shared out already, whatever its taker thinks of whose it is.
+ROUTED: Final = "tailbudget-routed"
+
+
+class Group(Protocol):
+    """The collectors among which traces are shared out; `collector/peers` says what each of these does."""
+
+    def shares(self, signal: str) -> bool:
+        """Return whether bodies of that signal are shared out."""
+        ...
+
+    def own_part(self, parts: Mapping[str, bytes]) -> bytes | None:
+        """Return the part of this collector, None when it has none."""
+        ...
+
+    async def parts(self, body: bytes, request: type[Message], signal: str) -> dict[str, bytes]:
+        """Return the body's part of each member."""
+        ...
+
+    async def hand_over(self, parts: Mapping[str, bytes], path: str) -> None:
+        """Return once every other member has its part on disk; raises JournalRefusedError when one has not."""
+        ...
 
 
 #: Told of every body that was accepted for the first time, after its acknowledgement is sure; must not wait.
@@ -52,10 +78,12 @@ class Receiver:
         room: Room,
         max_body_bytes: int,
         pass_on: PassOn,
+        peers: Group | None = None,
     ) -> None:
         self._intake = intake
         self._counters = counters
         self._pass_on = pass_on
+        self._peers = peers
         self.room: Final = room
         self.max_body_bytes: Final = max_body_bytes
 
@@ -68,10 +96,28 @@ class Receiver:
         self._counters.received.labels(endpoint.signal).inc(len(received.data))
         with self.room.enter():
             body, packed = await self._unpacked(received, hold)
-            accepted = await self._intake.accept(endpoint.signal, body, packed)
-        if not accepted.repeated:
+            accepted = await self._accepted(received, body, packed)
+        if not accepted.repeated and not received.routed:
             self._pass_on(received)
         return Taken(endpoint.answer(rejected=accepted.rejected), accepted.repeated)
+
+    async def _accepted(self, received: Received, body: bytes, packed: Packed) -> Accepted:
+        """Return what became of the body once all of it is on disk: here, or where its traces are assembled."""
+        endpoint = received.endpoint
+        if received.routed or self._peers is None or not self._peers.shares(endpoint.signal):
+            return await self._intake.accept(endpoint.signal, body, packed)
+        parts = await self._peers.parts(body, endpoint.request, endpoint.signal)
+        own = self._peers.own_part(parts)
+        if own is not None and len(parts) == 1:
+            return await self._intake.accept(endpoint.signal, body, packed)
+        handed = asyncio.create_task(self._peers.hand_over(parts, endpoint.path))
+        try:
+            accepted = Accepted(0, repeated=False)
+            if own is not None:
+                accepted = await self._intake.accept(endpoint.signal, own, Packed(own, "identity"))
+        finally:
+            await handed
+        return accepted
 
     async def _unpacked(self, received: Received, hold: Hold) -> tuple[bytes, Packed]:
         """Return the protobuf body, and how it goes to the journal."""

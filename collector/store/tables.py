@@ -24,13 +24,11 @@ TYPES: Final = {
     "TIMESTAMP WITH TIME ZONE": "DateTime64(6, 'UTC')",
     "MAP(VARCHAR, DOUBLE)": "Map(String, Float64)",
 }
-#: What a collector adds to a row's key: its own id, so that two of them never replace each other's rows.
-BY_COLLECTOR: Final = ("ingest_health", "decode_rate", "slo_minute", "slo_status", "rollup_minute")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A table of the store: what makes a row the same row, the column of its time, and how many days it is kept."""
+    """A table of the store: what its rows are sorted by, the column of its time, and how many days it is kept."""
 
     name: str
     key: tuple[str, ...]
@@ -72,8 +70,8 @@ def clickhouse_type(kind: str, *, nullable: bool) -> str:
 def definitions(*, expire: bool = True) -> Iterator[str]:
     """Yield ClickHouse's statements that make what is missing: a table of each kind, and the view that readers see.
 
-    A row that is written again with a higher `_version` replaces the one with its key, or ends it (`_gone`), so that
-    writing again changes nothing. What collectors add up is kept a collector. Without `expire` rows are kept for ever.
+    The key of a row is where it is sorted, whose it is, and its hash: writing it again changes nothing, and what is no
+    more is ended by a row with a higher `_version` and `_gone`. Without `expire` rows are kept for ever.
     """
     for name, columns in catalog().columns().items():
         if (one := tables().get(name)) is None:
@@ -81,7 +79,7 @@ def definitions(*, expire: bool = True) -> Iterator[str]:
         declared = ", ".join(
             f"`{column}` {clickhouse_type(kind, nullable=nullable)}" for column, (kind, nullable) in columns.items()
         )
-        key = ", ".join([f"`{column}`" for column in one.key] + ["_collector"] * (name in BY_COLLECTOR))
+        key = ", ".join([*(f"`{column}`" for column in one.key), "_collector", "_hash"])
         timed = one.time if one.time and not columns[one.time][1] else None
         month = f"PARTITION BY toYYYYMM(`{timed}`) " if timed else ""
         ends = f"TTL toDateTime(`{timed}`) + INTERVAL {one.keep_d} DAY " if timed and expire else ""

@@ -1,0 +1,99 @@
+"""Seals hours that are over to a store of objects: each file first, then the manifest that lists it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..store.mirror import HOUR, floored, local_sql, within
+from ..store.tables import Stored, tables
+from .manifest import Lake, Manifest, Sealed
+
+#: An hour is looked at again for so long: late spans, and roll-ups until they are packed.
+SETTLED_AFTER: Final = timedelta(hours=25)
+#: Rows that are in memory at once, and a row group.
+ROWS: Final = 30_000
+#: Files between two manifests: what a crash makes to be written once more.
+FILES: Final = 25
+
+
+class Uploader:
+    """Makes the listed files of one collector equal to its data file's hours that are over; used by one thread.
+
+    A file's name holds its table, hour, collector and the fingerprint of its rows: written again after a crash it is
+    the same. It counts from the manifest on that lists it; of an hour that changed, that is the new file.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, lake: Lake, *, seal_after: timedelta) -> None:
+        self._connection = connection
+        self._lake = lake
+        self._seal_after = seal_after
+        ((self._collector,),) = connection.execute("select collector_id from meta").fetchall()
+
+    def tick(self, now: datetime) -> int:
+        """Return how many files were sealed; raises QueryError and OSError, with the next tick as the remedy."""
+        before = self._lake.manifests().get(self._collector) or Manifest(self._collector, 0, ())
+        listed = {(one.table, one.hour): one for one in before.files}
+        manifest, written = before, 0
+        for one in self._changed(listed, now):
+            listed[one.table, one.hour] = one
+            written += 1
+            if written % FILES == 0:
+                manifest = self._list(manifest, listed)
+        if written % FILES:
+            manifest = self._list(manifest, listed)
+        self._tidy(manifest, keep={one.file for one in before.files})
+        return written
+
+    def _list(self, manifest: Manifest, listed: dict[tuple[str, str], Sealed]) -> Manifest:
+        manifest = Manifest(self._collector, manifest.number + 1, tuple(listed.values()))
+        self._lake.write(manifest)
+        return manifest
+
+    def _changed(self, listed: dict[tuple[str, str], Sealed], now: datetime) -> Iterator[Sealed]:
+        """Write and yield the files whose rows no listed file holds as they are."""
+        until = floored(now - self._seal_after, HOUR)
+        for one in tables().values():
+            for hour, fingerprint in self._fingerprints(one, until):
+                known = listed.get((one.name, hour.isoformat() if hour else ""))
+                settled = known is not None and hour is not None and hour < now - SETTLED_AFTER
+                if not settled and (known is None or known.fingerprint != fingerprint):
+                    yield self._sealed(one, hour, fingerprint)
+
+    def _fingerprints(self, one: Stored, until: datetime) -> list[tuple[datetime | None, str]]:
+        slice_ = "0" if one.time is None else f"epoch_us({one.time}) // 3600000000"
+        start = None if one.time is None else datetime(1970, 1, 1, tzinfo=UTC)
+        found = local_sql(
+            self._connection, "local_slices", table=one.name, slice=slice_, within=within(one, start, until)
+        ).to_pylist()
+        return sorted(
+            (datetime.fromtimestamp(row["slice"] * 3600, UTC) if one.time else None, f"{row['n']}-{row['bits']:016x}")
+            for row in found
+        )
+
+    def _sealed(self, one: Stored, hour: datetime | None, fingerprint: str) -> Sealed:
+        named = f"{hour:%Y%m%dT%H}" if hour else "all"
+        place = f"{one.name}/{named}-{fingerprint}-{self._collector}.parquet"
+        end = None if hour is None else hour + HOUR
+        cursor = self._connection.cursor()
+        rows = 0
+        try:
+            batches = cursor.sql(f"from {one.name} where {within(one, hour, end)}").to_arrow_reader(ROWS)
+            with self._lake.opened(place) as out, pq.ParquetWriter(out, batches.schema, compression="zstd") as file:
+                for batch in batches:
+                    file.write_table(pa.Table.from_batches([batch]))
+                    rows += batch.num_rows
+        finally:
+            cursor.close()
+        return Sealed(one.name, hour.isoformat() if hour else "", place, rows, self._lake.size(place), fingerprint)
+
+    def _tidy(self, manifest: Manifest, *, keep: set[str]) -> None:
+        """Delete what neither this manifest nor the one before lists: readers may still hold that one."""
+        keep |= {one.file for one in manifest.files}
+        for place in self._lake.places(self._collector):
+            if place not in keep:
+                self._lake.delete(place)
+        self._lake.forget_manifests(self._collector, before=manifest.number - 10)
