@@ -44,7 +44,11 @@ def budgets(reader: Reader) -> pa.Table:
 
 
 def running(reader: Reader, *, now: datetime, route: str | None = None) -> pa.Table:
-    """Return one row a request that hangs, oldest first: request_id, route, tenant, service, stage, age_s, started."""
+    """Return one row a request that runs too long or whose stream stalls, oldest first.
+
+    Columns: request_id, route, tenant, service, stage, age_s, started, stalled, silence_ms, projected_ms (what its
+    total comes to), budget_ms; the last three are null where they cannot be told.
+    """
     return ask(reader, "running", {"now": now, "route": route})
 
 
