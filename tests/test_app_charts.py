@@ -8,14 +8,25 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tailbudget.analytics import coverage, gpu, latency, overview, service_map, stages, token_rate, traces, violations
+from tailbudget.analytics import (
+    coverage,
+    diagnoses,
+    gpu,
+    latency,
+    overview,
+    service_map,
+    stages,
+    token_rate,
+    traces,
+    violations,
+)
 from tailbudget.analytics.compare import Change
 from tailbudget.analytics.drill import Finding
 from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.analytics.window import Box, Window
-from tailbudget.app.pages.parts import charts, comparisons, tables
+from tailbudget.app.pages.parts import charts, comparisons, diagnosed, tables
 from tailbudget.instrument.vocabulary import STAGES
 
 from .seed import SCHEMA, VIEWS
@@ -46,6 +57,7 @@ def _columns(window: Window) -> dict[str, set[str]]:
         "comparison": comparisons.rows([Change("ttft_ms_p95", 9, 9, Difference(10.0, 12.0, 0.2, 0.1, 0.3))]),
         "coverage": coverage.coverage(reader),
         "engine_series": gpu.engine_series(reader, window, bucket_s=20),
+        "diagnoses": diagnosed.shown(diagnoses.findings(reader, window), window),
         "queue_quadrant": gpu.queue_quadrant(reader, window, bucket_s=20),
         "stage_shares": stages.stage_shares(reader, window, bucket_s=20),
         "stage_waterfall": stages.stage_waterfall(reader, window),

@@ -10,18 +10,21 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from tailbudget.analytics import drill, overview, stages, violations
+from tailbudget.analytics import diagnoses, drill, overview, stages, violations
 from tailbudget.analytics.compare import Change
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Window
-from tailbudget.app.pages.parts import answers, comparisons, controls, tables
+from tailbudget.app.pages import site
+from tailbudget.app.pages.parts import answers, comparisons, controls, diagnosed, tables
 
 from .local_api import local_api
 from .seed import Seeded, empty, seed
 from .seed_more import furnish
 from .support import free_port
 
-PAGES = ("overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace")
+PAGES = (
+    "overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace", "diagnoses"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,7 @@ def _charts(app: AppTest) -> int:
 
 PICTURES = {
     "overview": 3, "latency": 4, "stages": 3, "gpu": 9, "coverage": 1,
-    "service_map": 1, "compare": 1, "violations": 1, "token_rate": 3, "trace": 1,
+    "service_map": 1, "compare": 1, "violations": 1, "token_rate": 3, "trace": 1, "diagnoses": 1,
 }  # fmt: skip
 
 
@@ -268,6 +271,38 @@ def test_each_picture_shows_its_sql_ready_to_run(monkeypatch: pytest.MonkeyPatch
         assert again.to_pylist() == found.to_pylist()
     bad = answers.table(tables.findings, drill.drill, window)
     assert answers.typed(answers.asked(bad)).num_rows >= bad.num_rows > 0
+
+
+def test_a_diagnosis_says_what_it_saves_and_links_to_what_shows_it(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    text = _text(_run(monkeypatch, seeded[0], "diagnoses", range="1h"))
+    card = next(part for part in text.split('<div class="found ') if "no_pooling" in part)
+    assert card.startswith("ticket")
+    assert "Connections are not kept · service demo, peer billing.internal:443" in card
+    assert "make one client for billing.internal:443" in card
+    assert "<b>21 ms</b>" in card
+    assert "setup 21 ms" in card
+    assert re.search(r'href="/map\?range=1h&amp;between=\d{4}-\d\d-\d\dT', card)
+    stamps = [found[:20] for found in re.findall(r'found <time datetime="([^"]+)', text)]
+    assert len(stamps) >= 4
+    assert stamps == sorted(stamps, reverse=True)
+
+
+def test_a_diagnosis_of_a_request_opens_its_trace() -> None:
+    found_at = datetime(2026, 3, 1, 12, 5, tzinfo=UTC)
+    row = {"rule": "cold_start", "found_at": found_at, "scope": '{"model": "m"}', "request_id": "req-1"}
+    assert diagnosed.href(row).startswith("/trace?")
+    assert "request=req-1" in diagnosed.href(row)
+    whole = diagnosed.href({**row, "rule": "queue_deep", "request_id": None})
+    assert whole.startswith("/gpu?between=2026-03-01T12%3A00%3A00%2F2026-03-01T12%3A05%3A00")
+
+
+def test_every_rule_has_words_and_a_page_that_shows_it() -> None:
+    assert set(diagnosed.RULES) == set(diagnoses.rules())
+    paths = {path for _, path, _ in site.PAGES}
+    assert {page for _, page in diagnosed.RULES.values()} <= set(diagnosed.PAGES) <= paths
+    assert all(title == next(one for one, path, _ in site.PAGES if path == at) for at, title in diagnosed.PAGES.items())
 
 
 def test_a_what_if_is_in_the_address_and_says_what_it_would_save(

@@ -93,13 +93,17 @@ def between() -> tuple[datetime, datetime] | None:
     return (from_ts, to_ts) if from_ts < to_ts else None
 
 
+def stretch(from_ts: datetime, to_ts: datetime) -> str:
+    """Return the stretch of time as `between` reads it."""
+    return "/".join(f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" for instant in (from_ts, to_ts))
+
+
 def drag(key: str) -> Callable[[], None]:
     """Return what makes the stretch dragged over the picture `key` the range of all pages."""
 
     def callback() -> None:
         if found := time_of(brushed(st.session_state.get(f"{key}{st.session_state.get('between') or ''}"))):
-            texts = (f"{instant:%Y-%m-%dT%H:%M:%S}" for instant in found)
-            st.session_state["between"] = "/".join(texts)
+            st.session_state["between"] = stretch(*found)
 
     return callback
 
@@ -141,12 +145,12 @@ def chosen_range() -> Range:
     return RANGES[st.session_state.get("range") or DEFAULT_RANGE]
 
 
-def now() -> datetime:
+def now(*, rhythm_s: int = REFRESH_S) -> datetime:
     """Return the time, rounded up to the refresh rhythm, so that viewers share answers."""
-    return datetime.fromtimestamp((datetime.now(UTC).timestamp() // REFRESH_S + 1) * REFRESH_S, UTC)
+    return datetime.fromtimestamp((datetime.now(UTC).timestamp() // rhythm_s + 1) * rhythm_s, UTC)
 
 
-def window() -> Window:
+def window(*, rhythm_s: int = REFRESH_S) -> Window:
     """Return the chosen range up to now, rounded up to the refresh rhythm, for the chosen route.
 
     While something is selected the window stays where it was.
@@ -155,7 +159,7 @@ def window() -> Window:
     only = None if route in (None, ALL_ROUTES) else str(route)
     if found := between():
         return Window(*found, only)
-    to_ts = st.session_state["held"] if is_held() and "held" in st.session_state else now()
+    to_ts = st.session_state["held"] if is_held() and "held" in st.session_state else now(rhythm_s=rhythm_s)
     st.session_state["held"] = to_ts
     return Window(to_ts - timedelta(seconds=chosen_range().length_s), to_ts, only)
 
