@@ -131,7 +131,7 @@ select
     other / 1e6 as other_ms,
     calls, tool_rounds, attempts, input_tokens, output_tokens, cached_tokens,
     case when input_tokens > 0 then try_cast(pow(2, ceil(log2(input_tokens))) as bigint) end as prompt_bucket,
-    budgets['total'] as budget_ms, skew_ns / 1e6 as skew_ms, root_kind,
+    budgets['total'] as budget_ms, budgets['ttft'] as ttft_budget_ms, skew_ns / 1e6 as skew_ms, root_kind,
     cost.usd as cost_usd, coalesce(fallback, call_fallback) as fallback, coalesce(told.said, feedback) as feedback, coalesce(synthetic, false) as synthetic, weight,
     budgets, cs
 from ended

@@ -190,7 +190,8 @@ create table requests (
     fallback BOOLEAN,                  -- a fallback model answered
     feedback VARCHAR,                  -- converted, completed, not completed, not converted or the score; else slo.feedback of its span
     synthetic BOOLEAN not null,        -- load tests and probes: kept, but in no objective
-    weight DOUBLE                      -- requests that it stands for, by the sampling threshold in its tracestate; null without one
+    weight DOUBLE,                     -- requests that it stands for, by the sampling threshold in its tracestate; null without one
+    ttft_budget_ms DOUBLE              -- budget of the first token, null when none
 );
 
 -- One row a model call, duplicates joined.
