@@ -26,7 +26,7 @@ from .tenants import Tenant
 from .tokenizer import ChatTemplateError, TextTokenizer
 from .vitals import LiveFigures, Vitals
 from .watch import GpuWatch, gpu_of
-from .weights import ModelFile
+from .weights import open_model
 
 #: When to come back where no rate is known yet.
 RETRY_S = 2
@@ -38,7 +38,8 @@ class Runtime:
     def __init__(self, settings: RuntimeSettings, path: Path, *, address: str, watch: GpuWatch | None = None) -> None:
         self.settings = settings
         self.path = path
-        self.name = settings.served_name or (settings.model if settings.model in models.CATALOG else path.stem)
+        of_path = path.name if path.is_dir() else path.stem
+        self.name = settings.served_name or (settings.model if settings.model in models.CATALOG else of_path)
         self.address = address
         self.created_s = int(time.time())
         self.registry = CollectorRegistry()
@@ -60,9 +61,9 @@ class Runtime:
 
         def build() -> tuple[Engine, TextTokenizer]:
             torch.set_num_threads(1)
-            file = ModelFile(self.path)
+            file = open_model(self.path)
             tokenizer = TextTokenizer(file.vocabulary)
-            model = Llama(file, dtype=getattr(torch, self.settings.dtype))
+            model = Llama(file, form=self.settings.dtype)
             engine = Engine(model, tokenizer=tokenizer, settings=self.settings, observer=telemetry, emit=emit)
             engine.warm_up()
             self._watch.gpu = gpu_of(model.device)
