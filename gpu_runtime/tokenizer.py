@@ -44,6 +44,10 @@ class TextTokenizer:
         """Return the ids of `text` and of what a text begins with; a special token's own text becomes that token."""
         return self._start + self._encoder.encode(text).ids
 
+    def encode_part(self, text: str) -> list[int]:
+        """Return the ids of `text` in the middle of another."""
+        return self._encoder.encode(text, add_special_tokens=False).ids
+
     def encode_chat(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Return the ids of a chat up to where the assistant answers; ChatTemplateError when it cannot be rendered."""
         if self._template is None:
