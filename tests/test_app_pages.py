@@ -18,7 +18,7 @@ from tailbudget.app.pages import site
 from tailbudget.app.pages.parts import answers, comparisons, controls, diagnosed, tables
 
 from .local_api import local_api
-from .seed import Seeded, empty, seed
+from .seed import MODEL, Seeded, empty, seed
 from .seed_more import furnish
 from .support import free_port
 
@@ -58,6 +58,12 @@ def _script(name: str) -> None:
 
     controls.show("page")
     importlib.import_module(f"tailbudget.app.pages.{name}").page()
+
+
+def _unfiltered() -> None:
+    from tailbudget.app.pages.parts import controls
+
+    controls.show("Coverage", filters=())
 
 
 def _run(
@@ -128,6 +134,36 @@ def test_a_route_and_a_range_in_the_address_narrow_the_page(
     text = _text(_run(monkeypatch, seeded[0], "overview", route="/summarise", range="1h"))
     n = sum(not row["synthetic"] and row["route"] == "/summarise" for row in seeded[1].rows["requests"])
     assert f"p95 total · n {n:,}" in text
+
+
+def test_a_tenant_and_a_model_in_the_address_narrow_every_page_and_its_links(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    chosen = {"range": "1h", "tenant": "acme", "model": MODEL}
+    app = _run(monkeypatch, seeded[0], "overview", **chosen)
+    found = _latency_link(app)
+    n = answers.typed("select count(*) as n from requests where tenant = 'acme' and not synthetic")["n"][0].as_py()
+    assert f"p95 total · n {n:,}" in _text(app)
+    assert {"tenant=acme", f"model={MODEL}"} <= set(found.split("?")[1].split("&amp;"))
+    text = _text(_run(monkeypatch, seeded[0], "latency", range="1h", tenant="nobody", model="none"))
+    assert "No request of nobody, none in the last hour: choose a longer range above, or fewer filters." in text
+
+
+def _latency_link(app: AppTest) -> str:
+    """Return the address that the cards of the latency open."""
+    return next(found for found in re.findall(r'href="([^"]+)"', _text(app)) if found.startswith("/latency"))
+
+
+def test_a_filter_that_a_page_cannot_heed_is_shown_as_such(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    app = AppTest.from_function(_unfiltered, default_timeout=30).run()
+    assert not app.exception
+    assert [app.selectbox(key=name).disabled for name in controls.FILTERS] == [True, True, True]
+    by_title = {title: filters for title, _, _, filters in site.PAGES}
+    assert by_title["Overview"] == by_title["Violations"] == controls.FILTERS
+    assert not by_title["Coverage"]
 
 
 def test_violations_name_the_stage_to_blame_and_link_to_the_trace(

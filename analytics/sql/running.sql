@@ -10,4 +10,5 @@ select
 from live
 where outcome is null
     and ($route::varchar is null or route = $route)
+    and ($tenant::varchar is null or tenant = $tenant)
 order by age_s desc, request_id

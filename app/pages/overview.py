@@ -20,7 +20,7 @@ def _body() -> None:
     budgets = answer(overview.budgets).to_pylist()
     if budgets:
         cards.budgets(budgets, href=controls.link("violations"))
-    running = answer(overview.running, now=controls.now(), route=window.route)
+    running = answer(overview.running, now=controls.now(), route=window.route, tenant=window.tenant)
     summary = answer(overview.latency_summary, window).to_pylist()[0]
     if not summary["n"]:
         _running(running)

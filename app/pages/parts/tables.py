@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -10,11 +11,17 @@ import streamlit as st
 
 from tailbudget.analytics.drill import Finding
 
-from .words import NOTHING
+from .words import NOTHING, zone
 
-CLOCK = st.column_config.DatetimeColumn("started (UTC)", format="HH:mm:ss", timezone="UTC", width="small")
 LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width="small")
 TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
+
+
+def clock(label: str) -> Any:
+    """Return the column of an instant, in the viewer's zone."""
+    return st.column_config.DatetimeColumn(
+        label, format="D MMM HH:mm:ss", timezone=str(zone()), width="small", help=f"{zone()}; the CSV has UTC"
+    )
 
 
 def violations(rows: pa.Table) -> None:
@@ -25,7 +32,7 @@ def violations(rows: pa.Table) -> None:
         height=400,
         placeholder=NOTHING,
         column_config={
-            "started": CLOCK,
+            "started": clock("started"),
             "trace": LINK,
             "why": st.column_config.TextColumn(width="large"),
             "total_ms": TOTAL,
@@ -43,7 +50,7 @@ def running(rows: pa.Table) -> None:
         column_config={
             "age_s": st.column_config.NumberColumn("runs for s", format="%.0f", width="small"),
             "stage": st.column_config.TextColumn("now in"),
-            "started": CLOCK,
+            "started": clock("started"),
         },
     )
 
@@ -59,7 +66,7 @@ def requests(rows: pa.Table) -> None:
             "trace": LINK,
             "total_ms": TOTAL,
             "longest": st.column_config.TextColumn("longest stage"),
-            "started": CLOCK,
+            "started": clock("started"),
         },
     )
 
