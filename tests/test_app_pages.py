@@ -139,8 +139,7 @@ def test_a_route_and_a_range_in_the_address_narrow_the_page(
 def test_a_tenant_and_a_model_in_the_address_narrow_every_page_and_its_links(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
-    chosen = {"range": "1h", "tenant": "acme", "model": MODEL}
-    app = _run(monkeypatch, seeded[0], "overview", **chosen)
+    app = _run(monkeypatch, seeded[0], "overview", range="1h", tenant="acme", model=MODEL)
     found = _latency_link(app)
     n = answers.typed("select count(*) as n from requests where tenant = 'acme' and not synthetic")["n"][0].as_py()
     assert f"p95 total · n {n:,}" in _text(app)
@@ -336,9 +335,9 @@ def test_a_diagnosis_of_a_request_opens_its_trace() -> None:
 
 def test_every_rule_has_words_and_a_page_that_shows_it() -> None:
     assert set(diagnosed.RULES) == set(diagnoses.rules())
-    paths = {path for _, path, _ in site.PAGES}
-    assert {page for _, page in diagnosed.RULES.values()} <= set(diagnosed.PAGES) <= paths
-    assert all(title == next(one for one, path, _ in site.PAGES if path == at) for at, title in diagnosed.PAGES.items())
+    titles = {path: title for title, path, *_ in site.PAGES}
+    assert {page for _, page in diagnosed.RULES.values()} <= set(diagnosed.PAGES)
+    assert diagnosed.PAGES.items() <= titles.items()
 
 
 def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
