@@ -46,9 +46,14 @@ def budgets(reader: Reader) -> pa.Table:
     return ask(reader, "budgets")
 
 
-def running(reader: Reader, *, now: datetime, route: str | None = None, tenant: str | None = None) -> pa.Table:
-    """Return one row a request that hangs, oldest first: request_id, route, tenant, service, stage, age_s, started."""
-    return ask(reader, "running", {"now": now, "route": route, "tenant": tenant})
+def running(reader: Reader, window: Window, *, now: datetime) -> pa.Table:
+    """Return one row a request that runs too long or whose stream stalls, oldest first, whenever it began.
+
+    Columns: request_id, route, tenant, service, stage, age_s, started, stalled, silence_ms, projected_ms (what its
+    total comes to), budget_ms; the last three are null where they cannot be told. A model is that of the stream that
+    is read now.
+    """
+    return ask(reader, "running", {**window.only(), "now": now})
 
 
 def assembly_lag(reader: Reader, *, now: datetime) -> pa.Table:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from tailbudget.analytics.objectives import Objective
+from tailbudget.analytics.objectives import Objective, burn
 
 from .book import Alarm
 
@@ -50,6 +50,7 @@ def status(
     """Return one row of `slo_status`."""
     return {
         **{name: row[name] for name in KEPT},
+        **burn.slice_of(objective, row["part"]),
         "objective": objective.name,
         "judged": now,
         "goal": str(objective),

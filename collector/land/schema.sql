@@ -321,7 +321,15 @@ create table live (
     heard TIMESTAMPTZ not null,        -- when that was, on the collector's clock
     outcome VARCHAR,                   -- null while it runs; lost after 15 s of silence: then it is a row of requests too
     changed BOOLEAN not null,          -- it was lost or heard of again since its trace was assembled
-    resource_id UBIGINT not null       -- row of resources
+    resource_id UBIGINT not null,      -- row of resources
+    model VARCHAR,                     -- of the stream that it reads, null while it reads none
+    budget_ms DOUBLE,                  -- budget of the total, null when none
+    ttft_ms DOUBLE,                    -- first token of the latest stream since started, null before it
+    chunks BIGINT,                     -- with a token so far, of the stream that it reads, null while it reads none
+    silence_ms DOUBLE,                 -- since the last of them, while it waits for the next
+    usual_gap_ms DOUBLE,               -- median of the gaps so far
+    stalls BIGINT,                     -- gaps over a second and 8 times the median so far, the silence included
+    stall_ms DOUBLE                    -- how long a reader has waited for text so far
 );
 
 -- One row a record of what a user made of an answer, told later by its service; of several the newest word counts.
@@ -424,6 +432,9 @@ create table slo_status (
     part VARCHAR not null,             -- the tenant, model, ... that has a budget of its own; empty when all share one
     judged TIMESTAMPTZ not null,       -- when
     goal VARCHAR not null,             -- what is promised, in words
+    slice VARCHAR,                     -- requests that it is about, as an SQL condition
+    measure VARCHAR,                   -- milliseconds that its first limit is on, as an SQL expression over requests; total_ms without one
+    limit_ms DOUBLE,                   -- that limit, null without one
     target DOUBLE not null,            -- share that must be good, 0 to 1
     period VARCHAR not null,           -- over what time: 30d, or month
     n BIGINT not null,                 -- events of the period

@@ -164,7 +164,7 @@ def window(*, rhythm_s: int = REFRESH_S) -> Window:
     """
     only = chosen()
     if found := between():
-        return Window(*found, **only)
+        return Window(found[0], found[1], **only)
     to_ts = st.session_state["held"] if is_held() and "held" in st.session_state else now(rhythm_s=rhythm_s)
     st.session_state["held"] = to_ts
     return Window(to_ts - timedelta(seconds=chosen_range().length_s), to_ts, **only)
@@ -187,10 +187,12 @@ def chosen() -> dict[str, str]:
 
 
 def link(path: str, **params: object) -> str:
-    """Return the address of another page with the same controls, and `params`."""
+    """Return the address of another page with the same controls, and those of `params` that are not None."""
     kept_names = {name: st.session_state.get(name) for name in ("range", "between")}
-    given = {**kept_names, **chosen(), **params}
-    return f"/{path}?" + urlencode({name: value for name, value in given.items() if value})
+    known = {name: value for name, value in params.items() if value}
+    return f"/{path}?" + urlencode(
+        {name: value for name, value in {**kept_names, **chosen(), **known}.items() if value}
+    )
 
 
 def known() -> pa.Table:

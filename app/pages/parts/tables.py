@@ -11,6 +11,7 @@ import streamlit as st
 
 from tailbudget.analytics.drill import Finding
 
+from .charts import tools
 from .words import NOTHING, zone
 
 LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width="small")
@@ -20,7 +21,7 @@ TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
 def clock(label: str) -> Any:
     """Return the column of an instant, in the viewer's zone."""
     return st.column_config.DatetimeColumn(
-        label, format="D MMM HH:mm:ss", timezone=str(zone()), width="small", help=f"{zone()}; the CSV has UTC"
+        label, format="D MMM HH:mm:ss", timezone=str(zone()), help=f"{zone()}; the CSV has UTC"
     )
 
 
@@ -41,15 +42,24 @@ def violations(rows: pa.Table) -> None:
 
 
 def running(rows: pa.Table) -> None:
-    """Draw requests that still run, oldest first."""
+    """Draw requests that still run, oldest first, and what they will come to; nothing when none does."""
+    if not rows.num_rows:
+        return
+    title = f"**Running now**, late or stalled, oldest first · n {rows.num_rows:,}"
+    tools(rows, title, name="running")
     st.dataframe(
-        rows.select(["age_s", "stage", "route", "tenant", "service", "started", "request_id"]),
+        rows.select(
+            ["age_s", "stage", "stalled", "projected_ms", "budget_ms", "route", "tenant", "started", "request_id"]
+        ),
         hide_index=True,
         height="content" if rows.num_rows < 8 else 290,
         placeholder=NOTHING,
         column_config={
             "age_s": st.column_config.NumberColumn("runs for s", format="%.0f", width="small"),
-            "stage": st.column_config.TextColumn("now in"),
+            "stage": st.column_config.TextColumn("now in", width="small"),
+            "stalled": st.column_config.CheckboxColumn("stalled", width="small", help="Its stream has gone silent."),
+            "projected_ms": st.column_config.NumberColumn("comes to ms", format="%.0f", help="Its total at this pace."),
+            "budget_ms": st.column_config.NumberColumn("budget ms", format="%.0f"),
             "started": clock("started"),
         },
     )
