@@ -98,6 +98,11 @@ def test_a_chart_uses_only_columns_that_its_question_returns(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_times_are_the_viewers(name: str) -> None:
+    assert not re.search(r'utc(Format|seconds)|"type": "utc"|time \(UTC\)', json.dumps(charts.spec(name)))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_stages_have_one_order_and_one_colour_everywhere(name: str) -> None:
     colours = dict(zip(*_stage_scale("waterfall"), strict=True))
     for domain in [*_values(charts.spec(name), "domain"), *_values(charts.spec(name), "sort")]:

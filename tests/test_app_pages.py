@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
@@ -15,10 +16,10 @@ from tailbudget.analytics.compare import Change
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Window
 from tailbudget.app.pages import site
-from tailbudget.app.pages.parts import answers, comparisons, controls, diagnosed, tables
+from tailbudget.app.pages.parts import answers, cards, comparisons, controls, diagnosed, tables, words
 
 from .local_api import local_api
-from .seed import Seeded, empty, seed
+from .seed import MODEL, Seeded, empty, seed
 from .seed_more import furnish
 from .support import free_port
 
@@ -58,6 +59,12 @@ def _script(name: str) -> None:
 
     controls.show("page")
     importlib.import_module(f"tailbudget.app.pages.{name}").page()
+
+
+def _unfiltered() -> None:
+    from tailbudget.app.pages.parts import controls
+
+    controls.show("Coverage", filters=())
 
 
 def _run(
@@ -118,7 +125,8 @@ def test_overview_shows_percentiles_with_n_and_open_alerts(
     text = _text(_run(monkeypatch, seeded[0], "overview"))
     n = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
     assert f"p95 total · n {n:,}" in text
-    assert "**page · sag** since" in text
+    assert re.search(r'<b>▲ page · sag</b> since <time [^>]*title="[\d-]+ [\d:]+ UTC">', text)
+    assert 'href="/token-rate?' in text
     assert "Alerts that ended in this window: 1" in text
 
 
@@ -128,6 +136,36 @@ def test_a_route_and_a_range_in_the_address_narrow_the_page(
     text = _text(_run(monkeypatch, seeded[0], "overview", route="/summarise", range="1h"))
     n = sum(not row["synthetic"] and row["route"] == "/summarise" for row in seeded[1].rows["requests"])
     assert f"p95 total · n {n:,}" in text
+
+
+def test_a_tenant_and_a_model_in_the_address_narrow_every_page_and_its_links(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "overview", range="1h", tenant="acme", model=MODEL)
+    found = _latency_link(app)
+    n = answers.typed("select count(*) as n from requests where tenant = 'acme' and not synthetic")["n"][0].as_py()
+    assert f"p95 total · n {n:,}" in _text(app)
+    assert {"tenant=acme", f"model={MODEL}"} <= set(found.split("?")[1].split("&amp;"))
+    text = _text(_run(monkeypatch, seeded[0], "latency", range="1h", tenant="nobody", model="none"))
+    assert "No request of nobody, none in the last hour: choose a longer range above, or fewer filters." in text
+
+
+def _latency_link(app: AppTest) -> str:
+    """Return the address that the cards of the latency open."""
+    found: list[str] = re.findall(r'href="(/latency[^"]+)"', _text(app))
+    return found[0]
+
+
+def test_a_filter_that_a_page_cannot_heed_is_shown_as_such(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    app = AppTest.from_function(_unfiltered, default_timeout=30).run()
+    assert not app.exception
+    assert [app.selectbox(key=name).disabled for name in controls.FILTERS] == [True, True, True]
+    by_title = {title: filters for title, _, _, filters in site.PAGES}
+    assert by_title["Overview"] == by_title["Violations"] == controls.FILTERS
+    assert not by_title["Coverage"]
 
 
 def test_violations_name_the_stage_to_blame_and_link_to_the_trace(
@@ -223,6 +261,40 @@ def test_each_objective_has_a_card_with_what_is_left_of_its_budget(
     assert "n 38: too few to judge by" in text
 
 
+def test_a_card_of_an_objective_has_its_percentiles_and_opens_its_slice(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    drawn = _text(_run(monkeypatch, seeded[0], "overview", range="1h")).split("<a class=")
+    chat = next(card for card in drawn if "chat-total" in card)
+    totals = [row["total_ms"] for row in seeded[1].rows["requests"] if not row["synthetic"] and row["route"] == "/chat"]
+    p50, p95, p99 = (words.duration(ms) for ms in np.percentile(totals, [50, 95, 99]))
+    assert f"p50 <b>{p50}</b>" in chat
+    assert f"p95 <b>{p95}</b>" in chat
+    assert f"p99 <b class=bad>▲ {p99}</b>" in chat
+    assert f"n {len(totals)} in the last hour" in chat
+    assert 'href="/latency?range=1h&amp;route=%2Fchat' in chat
+    answers_card = next(card for card in drawn if "answers · acme" in card)
+    assert "tenant=acme" in answers_card
+    assert '"card small' in answers_card
+
+
+def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
+    begin = seeded[1].started + timedelta(seconds=100)
+    text = _text(
+        _run(monkeypatch, seeded[0], "overview", between=controls.stretch(begin, begin + timedelta(seconds=40)))
+    )
+    assert 'card small"' in text
+    assert text.count("too few to judge by") == 4
+    assert '"card few"' in text
+
+
+def test_an_objective_whose_requests_did_not_all_come_says_so() -> None:
+    row = {"limit_ms": None, "coverage": 0.912}
+    told = {"n": 60, "p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
+    assert cards._clock(row, told, "the last hour")["coverage"] == "▲ 91.2 %"
+    assert "coverage" not in cards._clock({"limit_ms": None, "coverage": None}, told, "the last hour")
+
+
 def test_requests_that_hang_are_listed_oldest_first(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
@@ -300,9 +372,9 @@ def test_a_diagnosis_of_a_request_opens_its_trace() -> None:
 
 def test_every_rule_has_words_and_a_page_that_shows_it() -> None:
     assert set(diagnosed.RULES) == set(diagnoses.rules())
-    paths = {path for _, path, _ in site.PAGES}
-    assert {page for _, page in diagnosed.RULES.values()} <= set(diagnosed.PAGES) <= paths
-    assert all(title == next(one for one, path, _ in site.PAGES if path == at) for at, title in diagnosed.PAGES.items())
+    titles = {path: title for title, path, *_ in site.PAGES}
+    assert {page for _, page in diagnosed.RULES.values()} <= set(diagnosed.PAGES)
+    assert diagnosed.PAGES.items() <= titles.items()
 
 
 def test_a_what_if_is_in_the_address_and_says_what_it_would_save(

@@ -86,5 +86,7 @@ select
         )
     ) as request_id
 from finding
-where $route::varchar is null or scope->>'$.route' = $route
+where ($route::varchar is null or scope->>'$.route' = $route)
+    and ($tenant::varchar is null or scope->>'$.tenant' = $tenant)
+    and ($model::varchar is null or scope->>'$.model' = $model)
 order by found_at desc, rule, scope::varchar

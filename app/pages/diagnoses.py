@@ -5,7 +5,7 @@ import streamlit as st
 from tailbudget.analytics import diagnoses, overview
 
 from .parts import charts, controls, diagnosed, empty, refresh, words
-from .parts.answers import answer
+from .parts.answers import answer, kept
 
 #: Cards on the page, the newest first.
 MOST = 30
@@ -18,7 +18,7 @@ def page() -> None:
 
 def _body() -> None:
     window = controls.window(rhythm_s=diagnosed.RHYTHM_S)
-    found = answer(diagnoses.findings, window)
+    found = kept(diagnoses.findings, window)
     if not found.num_rows and not answer(overview.latency_summary, window)["n"][0].as_py():
         empty.no_request()
         return

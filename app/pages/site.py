@@ -20,28 +20,28 @@ from . import (
 )
 from .parts import controls, gate
 
-#: Title, path (the first page answers at the root) and what draws it, in the order of the navigation.
+#: Title, path (the first page answers at the root), what draws it, and what of the filter narrows it.
 PAGES: Final = (
-    ("Overview", None, overview.page),
-    ("Latency", "latency", latency.page),
-    ("Stages", "stages", stages.page),
-    ("Violations", "violations", violations.page),
-    ("Diagnoses", "diagnoses", diagnoses.page),
-    ("Token rate", "token-rate", token_rate.page),
-    ("GPU runtime", "gpu", gpu.page),
-    ("Trace", "trace", trace.page),
-    ("Map", "map", service_map.page),
-    ("Compare", "compare", compare.page),
-    ("Coverage", "coverage", coverage.page),
-    ("SQL", "sql", sql.page),
+    ("Overview", None, overview.page, controls.FILTERS),
+    ("Latency", "latency", latency.page, controls.FILTERS),
+    ("Stages", "stages", stages.page, controls.FILTERS),
+    ("Violations", "violations", violations.page, controls.FILTERS),
+    ("Diagnoses", "diagnoses", diagnoses.page, controls.FILTERS),
+    ("Token rate", "token-rate", token_rate.page, ()),
+    ("GPU runtime", "gpu", gpu.page, ()),
+    ("Trace", "trace", trace.page, controls.FILTERS),
+    ("Map", "map", service_map.page, ()),
+    ("Compare", "compare", compare.page, controls.FILTERS),
+    ("Coverage", "coverage", coverage.page, ()),
+    ("SQL", "sql", sql.page, ()),
 )
 
 
 def run() -> None:
     """Draw the page that the address names."""
     st.set_page_config(page_title="tailbudget", layout="wide")
-    pages = [st.Page(draw, title=title, url_path=path, default=path is None) for title, path, draw in PAGES]
+    pages = [st.Page(draw, title=title, url_path=path, default=path is None) for title, path, draw, _ in PAGES]
     page = st.navigation(pages, position="top")
     if gate.passed():
-        controls.show(page.title)
+        controls.show(page.title, filters=next(filters for title, *_, filters in PAGES if title == page.title))
         page.run()

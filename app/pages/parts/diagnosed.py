@@ -57,8 +57,6 @@ PAGES: Final = {
 RHYTHM_S: Final = 60
 #: A finding is about so long before it.
 JUDGED: Final = timedelta(minutes=5)
-#: Parts of a scope that the filter bar knows.
-FILTERS: Final = ("route", "tenant", "model")
 STYLE = """<style>
 .found { border: 1px solid #2c3140; border-left: 4px solid #f2a83b; border-radius: 6px; padding: 10px 14px;
   margin-bottom: 10px; display: grid; grid-template-columns: minmax(0, 1fr) auto; column-gap: 20px }
@@ -129,7 +127,7 @@ def href(row: Mapping[str, Any]) -> str:
         return controls.link("trace", request=row["request_id"])
     from_ts, to_ts = row["found_at"] - JUDGED, row["found_at"]
     scope = json.loads(row["scope"])
-    known = {name: scope[name] for name in FILTERS if scope.get(name)}
+    known = {name: scope[name] for name in controls.FILTERS if scope.get(name)}
     return controls.link(RULES[row["rule"]][1], between=controls.stretch(from_ts, to_ts), **known)
 
 
