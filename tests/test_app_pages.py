@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import streamlit as st
@@ -19,6 +20,7 @@ from tailbudget.app.pages.parts import answers, comparisons, controls, tables
 from .local_api import local_api
 from .seed import Seeded, empty, seed
 from .seed_more import furnish
+from .seed_streams import stream
 from .support import free_port
 
 PAGES = ("overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace")
@@ -29,6 +31,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Seed
     connection = empty(Path(tmp_path_factory.mktemp("data")))
     rows = seed(connection, ended=datetime.now(UTC) - timedelta(seconds=5), minutes=13)
     furnish(connection, rows)
+    stream(connection, rows)
     with local_api(connection) as api:
         yield api, rows
     connection.close()
@@ -83,7 +86,7 @@ def _charts(app: AppTest) -> int:
 
 PICTURES = {
     "overview": 3, "latency": 4, "stages": 3, "gpu": 9, "coverage": 1,
-    "service_map": 1, "compare": 1, "violations": 1, "token_rate": 3, "trace": 1,
+    "service_map": 1, "compare": 1, "violations": 1, "token_rate": 5, "trace": 1,
 }  # fmt: skip
 
 
@@ -180,6 +183,19 @@ def test_the_gpu_clock_is_drawn_where_there_is_a_gpu(monkeypatch: pytest.MonkeyP
         assert _charts(app) == 3
         assert "No GPU" not in _text(app)
     connection.close()
+
+
+def test_the_worst_streams_open_their_traces_and_each_sag_leads_to_its_latency(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "token_rate", range="1h")
+    worst = app.dataframe[0].value
+    assert worst["trace"].iloc[0].startswith("/trace?request=req-")
+    assert worst[["max_gap_ms", "consumer_ms"]].max(axis=1).is_monotonic_decreasing
+    closed = next(row for row in seeded[1].rows["alerts"] if row["closed"])
+    began, ended = (quote(f"{closed[name]:%Y-%m-%dT%H:%M:%S}") for name in ("opened", "closed"))
+    assert f"/latency?range=1h&amp;between={began}%2F{ended}" in _text(app)
+    assert "throttled in" in _text(app)
 
 
 def test_a_trace_is_the_one_in_the_address_else_the_slowest(

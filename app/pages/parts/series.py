@@ -1,4 +1,4 @@
-"""The series of the token rate, one at a time, with a heading that names it and its n."""
+"""The series of the token rate and the GPUs behind them, one at a time, with a heading that names each and its n."""
 
 import math
 from collections.abc import Iterator
@@ -9,17 +9,20 @@ import pyarrow.compute as pc
 
 from tailbudget.analytics.sag import SagSettings
 
-from .words import plain
+from .words import plain, share
 
 #: Series shown on one page, the busiest first; more would be drawn too slowly to read live.
 MOST = 6
+#: GPUs beside them, the most throttled first.
+MOST_GPUS = 3
 
 
 class Series(NamedTuple):
-    """A heading in Markdown, and the rows of one series."""
+    """A heading in Markdown, and the rows of one series; `key` names it."""
 
     heading: str
     rows: pa.Table
+    key: str
 
 
 def split_by(rows: pa.Table, column: str) -> Iterator[pa.Table]:
@@ -31,7 +34,34 @@ def split_by(rows: pa.Table, column: str) -> Iterator[pa.Table]:
 def split(rates: pa.Table) -> list[Series]:
     """Return the busiest series of an answer of `token_rate`: those in tokens first, then by stream-seconds."""
     parts = sorted(split_by(rates, "series"), key=_place)
-    return [Series(_heading(part), part) for part in parts[:MOST]]
+    return [Series(_heading(part), part, str(part["series"][0])) for part in parts[:MOST]]
+
+
+def gpus(clocks: pa.Table) -> list[Series]:
+    """Return the GPUs of an answer of `gpu_clock` that were throttled most; the last heading says how many are left."""
+    parts = list(split_by(clocks, "gpu"))
+    left = f" · {len(parts) - MOST_GPUS} more GPUs were throttled no longer" if len(parts) > MOST_GPUS else ""
+    found = [Series(_gpu_heading(part), part, str(part["gpu"][0])) for part in parts[:MOST_GPUS]]
+    return [one._replace(heading=one.heading + left) if one is found[-1] else one for one in found]
+
+
+def _gpu_heading(rows: pa.Table) -> str:
+    throttled = [row for row in rows.to_pylist() if row["throttled"]]
+    reasons = ", ".join(dict.fromkeys(reason for row in throttled for reason in str(row["reasons"]).split(", ")))
+    state = (
+        f"▼ throttled in {share(len(throttled), rows.num_rows)} of the time: {reasons}"
+        if throttled
+        else "never throttled"
+    )
+    return f"**GPU clock** · {plain(str(rows['gpu'][0]))} · {state} · n {sum(rows['n'].to_pylist()):,} samples"
+
+
+def trouble(rows: pa.Table) -> str:
+    """Return the share of each kind of trouble in words, from an answer of `stream_trouble`."""
+    parts = {str(part["kind"][0]): part for part in split_by(rows, "kind")}
+    counts = {kind: (sum(part["troubled"].to_pylist()), sum(part["n"].to_pylist())) for kind, part in parts.items()}
+    told = ", ".join(f"{share(*count)} {kind}" for kind, count in counts.items())
+    return f"**Streams** · {told} · n {next(iter(counts.values()))[1]:,}"
 
 
 def _place(rows: pa.Table) -> tuple[bool, float]:

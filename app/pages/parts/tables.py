@@ -64,6 +64,21 @@ def requests(rows: pa.Table) -> None:
     )
 
 
+def streams(rows: pa.Table) -> None:
+    """Draw streamed calls with what they lost to stalls and slow readers, each with the link to its trace."""
+    names = {"stalls": "stalls", "max_gap_ms": "gap ms", "consumer_ms": "reader ms", "chunks": "chunks"}
+    numbers = {
+        name: st.column_config.NumberColumn(label, format="%.0f", width="small") for name, label in names.items()
+    }
+    st.dataframe(
+        rows.select(["trace", *names, "started", "model", "instance", "outcome"]),
+        hide_index=True,
+        height=212,
+        placeholder=NOTHING,
+        column_config={"trace": LINK, "started": CLOCK, **numbers},
+    )
+
+
 def linked(rows: pa.Table) -> pa.Table:
     """Return the rows with `trace`, the address of each request's trace."""
     ids = (quote(str(one), safe="") for one in rows["request_id"].to_pylist())
