@@ -33,9 +33,14 @@ def stream(connection: duckdb.DuckDBPyConnection, seeded: Seeded, *, number: int
     for row in made["calls"]:
         connection.execute(
             "update calls set stalls = $stalls, stall_ms = $stall_ms, max_gap_ms = $max_gap_ms, chunks = $chunks, "
-            "consumer_ms = $consumer_ms, spans = $spans where request_id = $request_id",
+            "consumer_ms = $consumer_ms, spans = $spans, span_id = $spans[1], "
+            "queue_ms = queue_ms * if($stalls > 0, 90, 1) where request_id = $request_id",
             row,
         )
+    connection.execute(
+        "update stage_spans set span_id = calls.span_id from calls where calls.request_id = stage_spans.request_id "
+        "and stage in ('network', 'queue', 'prefill', 'decode')"
+    )
     return made
 
 

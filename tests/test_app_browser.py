@@ -124,7 +124,7 @@ class Visit:
 
 #: Each page's address, and its pictures.
 PATHS = {
-    "": 3, "latency": 4, "stages": 3, "violations": 1, "token-rate": 5, "gpu": 9, "trace": 1, "coverage": 1,
+    "": 3, "latency": 4, "stages": 3, "violations": 1, "token-rate": 5, "gpu": 11, "trace": 1, "coverage": 1,
     "map": 1, "compare": 1, "sql": 0,
 }  # fmt: skip
 
@@ -279,10 +279,23 @@ def _left(tick: Locator) -> float:
 def test_the_wrong_corners_are_named_on_the_picture(browser: Browser, address: str) -> None:
     visit = Visit(browser)
     visit.open(f"{address}/gpu?live=false")
-    quadrant = visit.pictures(9).nth(0)
-    assert quadrant.get_by_text("idle GPU, deep queue: a scheduling fault").count() == 1
-    assert quadrant.get_by_text("busy GPU, empty queue: batching misconfigured?").count() == 1
+    quadrant = visit.pictures(11).nth(0)
+    for words in ("idle GPU, deep queue:", "a scheduling fault", "busy GPU, empty queue:", "batching misconfigured?"):
+        assert quadrant.get_by_text(words).count() == 1
     assert quadrant.locator("g.mark-rect path").count() == 2
+    visit.page.close()
+
+
+def test_a_click_on_a_point_shows_who_was_in_that_step(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/gpu?live=false")
+    points = visit.pictures(11).nth(0).locator("g.mark-symbol.role-mark path")
+    before = visit.page.get_by_text("In the step of").inner_text()
+    box = points.first.bounding_box()  # others may lie over it: any of them is a step of its own
+    assert box is not None
+    visit.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    wait_until(lambda: visit.page.get_by_text("In the step of").inner_text() != before, what="the step of the point")
+    assert visit.errors == []
     visit.page.close()
 
 

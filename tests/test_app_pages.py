@@ -11,14 +11,15 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from tailbudget.analytics import drill, overview, stages, violations
+from tailbudget.analytics import drill, gpu, overview, stages, violations
 from tailbudget.analytics.compare import Change
+from tailbudget.analytics.reader import ApiReader
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Window
-from tailbudget.app.pages.parts import answers, comparisons, controls, tables
+from tailbudget.app.pages.parts import answers, comparisons, controls, tables, words
 
 from .local_api import local_api
-from .seed import Seeded, empty, seed
+from .seed import INSTANCE, Seeded, empty, seed
 from .seed_more import furnish
 from .seed_streams import stream
 from .support import free_port
@@ -85,7 +86,7 @@ def _charts(app: AppTest) -> int:
 
 
 PICTURES = {
-    "overview": 3, "latency": 4, "stages": 3, "gpu": 9, "coverage": 1,
+    "overview": 3, "latency": 4, "stages": 3, "gpu": 11, "coverage": 1,
     "service_map": 1, "compare": 1, "violations": 1, "token_rate": 5, "trace": 1,
 }  # fmt: skip
 
@@ -301,6 +302,25 @@ def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(
     text = _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
     assert int(re.search(r"(\d+) in the two named corners", text)[1]) > 0  # type: ignore[index]
     assert "preemptions in each bucket" in text
+
+
+def test_a_point_of_the_quadrant_lists_who_was_in_that_step_and_holds_the_page(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    window = Window(seeded[1].started, seeded[1].ended)
+    points = gpu.queue_quadrant(ApiReader(seeded[0]), window, bucket_s=60).to_pylist()
+    calmest = min((row for row in points if row["running"]), key=lambda row: row["wait_ms"])
+    app = _run(monkeypatch, seeded[0], "gpu", range="1h", select={"queue_quadrantheld-step": [{"id": calmest["id"]}]})
+    step = gpu.step_requests(ApiReader(seeded[0]), controls.stretch(calmest), instance=INSTANCE)
+    listed = app.dataframe[0].value
+    assert listed["phase"].tolist() == step["phase"].to_pylist()
+    assert listed["trace"].tolist() == [f"/trace?request={one}" for one in step["request_id"].to_pylist()]
+    assert words.step(calmest, step) in _text(app)
+    assert app.session_state["held"] is not None
+    deepest = max(points, key=lambda row: row["wait_ms"])
+    step = gpu.step_requests(ApiReader(seeded[0]), controls.stretch(deepest), instance=INSTANCE)
+    assert words.step(deepest, step) in _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
 
 
 def test_coverage_names_what_is_missing_with_its_line_and_what_was_not_stored(

@@ -48,6 +48,7 @@ SAMPLES: dict[str, object] = {
     "threshold": 0.12,
     "ranks": [0.5, 0.95],
     "p": 0.95,
+    "instance": "127.0.0.1:8000",
     "series": "m|p|i|server|token",
     "opened": "2026-03-01 12:00:00+00:00",
     "since": "2026-03-01 12:00:00+00:00",

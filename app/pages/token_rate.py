@@ -16,13 +16,12 @@ def page() -> None:
 
 def _body() -> None:
     window, chosen, settings = controls.window(), controls.chosen_range(), sag_settings()
-    opened = answer(overview.alerts, window)
-    alerts.show(opened, kinds=("sag",))
+    alerts.show(opened := answer(overview.alerts, window), kinds=("sag",))
     rates = answer(token_rate.token_rate, window, bucket_s=chosen.bucket_s, settings=settings)
     if not rates.num_rows:
         st.info(
-            f"No token was decoded in {chosen.words}: the rate comes from the `slo.decode` metrics, which a "
-            "service sends once it calls `tailbudget.init()` and streams an answer."
+            f"No token was decoded in {chosen.words}: a service sends its rate, the `slo.decode` metrics, "
+            "once it calls `tailbudget.init()` and streams an answer."
         )
     else:
         st.caption("Line: decode rate of a stream, coral below what is expected · grey: expected · drag over time")

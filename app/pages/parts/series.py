@@ -1,8 +1,8 @@
-"""The series of the token rate and the GPUs behind them, one at a time, with a heading that names each and its n."""
+"""The series of token rates, engines and GPUs, one at a time, with a heading that names each and its n."""
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +13,19 @@ from .words import plain, share
 
 #: Series shown on one page, the busiest first; more would be drawn too slowly to read live.
 MOST = 6
+#: Measures of engines and GPUs in the order of their page, and what they are called.
+MEASURES: Final = {
+    "running": "requests in the batch, mean",
+    "waiting": "requests waiting, mean",
+    "kv_used": "KV pages in use, most (1 = full)",
+    "prefix_hits": "prompt tokens found in the prefix cache, share",
+    "preemptions": "preemptions in each bucket",
+    "joules_a_token": "joules a generated token",
+    "tokens_per_s": "tokens generated a second",
+    "util": "GPU utilisation (1 = always busy)",
+    "sm_mhz": "GPU clock, mean MHz",
+    "power_w": "GPU power, W",
+}
 #: GPUs beside them, the most throttled first.
 MOST_GPUS = 3
 
@@ -54,6 +67,24 @@ def _gpu_heading(rows: pa.Table) -> str:
         else "never throttled"
     )
     return f"**GPU clock** · {plain(str(rows['gpu'][0]))} · {state} · n {sum(rows['n'].to_pylist()):,} samples"
+
+
+def measures(found: pa.Table) -> list[Series]:
+    """Return one series a measure and source of an answer of `engine_series`, in the order of MEASURES."""
+    drawn = sorted(split_by(found, "measure"), key=lambda rows: list(MEASURES).index(rows["measure"][0].as_py()))
+    return [_measure(one) for rows in drawn for one in split_by(rows, "source")]
+
+
+def _measure(rows: pa.Table) -> Series:
+    measure, source = str(rows["measure"][0]), str(rows["source"][0])
+    n = sum(rows["n"].to_pylist())
+    return Series(f"**{MEASURES[measure]}** · {plain(source)} · n {n:,} samples", rows, f"{measure}{source}")
+
+
+def point(quadrant: pa.Table, picked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of `queue_quadrant` that was picked, else that with the longest wait."""
+    rows: list[dict[str, Any]] = quadrant.to_pylist()
+    return next((row for row in rows if row["id"] == picked.get("id")), max(rows, key=lambda row: row["wait_ms"]))
 
 
 def trouble(rows: pa.Table) -> str:
