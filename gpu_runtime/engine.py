@@ -279,8 +279,8 @@ class Engine:
                 logger.exception("request %s failed", item.generation.id)
                 failed[item.generation] = error
         self._scheduler.advance(work)
-        for generation, error in failed.items():
-            self._fail(generation, error)
+        for generation, problem in failed.items():
+            self._fail(generation, problem)
         return chosen
 
     def _choose(self, item: Work, logits: Tensor) -> list[int]:
