@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -133,7 +134,10 @@ class Engine:
             self._thread.join()
 
     def submit(self, generation: Generation) -> None:
-        """Queue a generation; EngineFullError, after `stop` EngineStoppedError, ValueError beyond `context` tokens."""
+        """Queue a generation with its siblings.
+
+        EngineFullError when there is no room, after `stop` EngineStoppedError, ValueError beyond `context` tokens.
+        """
         if len(generation.prompt) + generation.params.max_tokens > self.context:
             raise ValueError(f"request {generation.id} needs more than {self.context} tokens")
         if self._stopping.is_set():
@@ -141,7 +145,7 @@ class Engine:
         slots, places = self._settings.max_running, self._settings.max_waiting
         wait_s = self.wait_s
         # Requests for which a slot is free count as running: they are only not admitted yet.
-        if self.running + self.waiting >= slots + places:
+        if self.running + self.waiting + max(1, len(generation.siblings)) > slots + places:
             message = f"this server runs {slots} requests and queues {places}: all places are taken"
             raise EngineFullError(message, retry_s=self._served_s / slots)
         if generation.deadline_ns is not None:
@@ -212,7 +216,10 @@ class Engine:
         began_ns = self._begin(work)
         self.energy.step_started()
         chosen = self._compute(work)
-        self.energy.step_ended({item.generation.id: item.count for item in work})
+        tokens_of = Counter[str]()
+        for item in work:
+            tokens_of[item.generation.id] += item.count  # siblings share one
+        self.energy.step_ended(tokens_of)
         if self.step_delay_ms and any(item.generation.decoding for item in work):
             self._stopping.wait(self.step_delay_ms / 1e3)
         # After the tokens have reached the host: one stamp for all that this step did.
@@ -279,8 +286,8 @@ class Engine:
                 logger.exception("request %s failed", item.generation.id)
                 failed[item.generation] = error
         self._scheduler.advance(work)
-        for generation, error in failed.items():
-            self._fail(generation, error)
+        for generation, reason in failed.items():
+            self._fail(generation, reason)
         return chosen
 
     def _choose(self, item: Work, logits: Tensor) -> list[int]:
@@ -323,6 +330,9 @@ class Engine:
         if generation.first_token_ns is None:
             generation.first_token_ns = now_ns
             self._observer.decoding(1)
+            # Not before: now they find the prompt computed, and compute the rest of its last page.
+            for sibling in _followers(generation):
+                self._take_in(sibling)
         voice = self._voices[generation]
         sent = ""
         for left, token in zip(range(len(tokens) - 1, -1, -1), tokens, strict=True):
@@ -349,6 +359,11 @@ class Engine:
         self._scheduler.remove(generation)
         voice = self._voices.pop(generation)
         self._deltas.append(Delta(generation, text, done=True, chosen=voice.sent()))
+        if generation.first_token_ns is None:
+            # Nobody else will: they wait for its first token.
+            for sibling in _followers(generation):
+                sibling.end, sibling.error, sibling.ended_ns = end, generation.error, at_ns
+                self._deltas.append(Delta(sibling, "", done=True))
         if generation.first_token_ns is not None:
             self._observer.decoding(-1)
         self._observer.finished(generation)
@@ -362,6 +377,11 @@ class Engine:
         if self._deltas:
             deltas, self._deltas = self._deltas, []
             self._emit(deltas)
+
+
+def _followers(generation: Generation) -> list[Generation]:
+    """Return those that begin once this one has its first token: none but for the first of several siblings."""
+    return generation.siblings[1:] if generation.siblings and generation is generation.siblings[0] else []
 
 
 def _resumed(generation: Generation, now_ns: int) -> None:
