@@ -20,6 +20,7 @@ from .points import Point
 from .protocol import Asked
 from .reply import Deltas, Reply
 from .reports import Delta
+from .runner import placed
 from .scheduler import Generation
 from .settings import RuntimeSettings
 from .telemetry import Telemetry
@@ -59,13 +60,14 @@ class Runtime:
         def emit(deltas: Sequence[Delta]) -> None:
             loop.call_soon_threadsafe(self._deliver, deltas)
 
+        device = placed(self.settings.device)
         telemetry = Telemetry(model=self.name, server_address=self.address, registry=self.registry, watch=self._watch)
 
         def build() -> tuple[Engine, TextTokenizer, Grammars]:
             torch.set_num_threads(1)
             file = open_model(self.path)
             tokenizer = TextTokenizer(file.vocabulary)
-            model = Llama(file, form=self.settings.dtype)
+            model = Llama(file, form=self.settings.dtype, device=device)
             engine = Engine(model, tokenizer=tokenizer, settings=self.settings, observer=telemetry, emit=emit)
             engine.warm_up()
             self._watch.gpu = gpu_of(model.device)

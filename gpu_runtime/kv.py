@@ -6,8 +6,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 
-#: Tokens of a page on CPU; FlashAttention's paged kernels want 256.
-PAGE_TOKENS = 16
 #: Share of all pages that is given up at once when none is free, so that free pages lie side by side.
 GIVEN_UP_SHARE = 16
 
@@ -19,7 +17,7 @@ class Pages:
     Idle pages are given up in the order in which they were last used.
     """
 
-    def __init__(self, count: int, *, size: int = PAGE_TOKENS) -> None:
+    def __init__(self, count: int, *, size: int = 16) -> None:
         self.count, self.size = count, size
         self._holders = [0] * count
         self._taken = bytearray(count)
