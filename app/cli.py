@@ -10,7 +10,7 @@ import click
 from tailbudget.instrument.errors import UserError
 
 from . import config
-from .commands import alerts, collector, feeds, questions, services, slo, upkeep, verdicts
+from .commands import alerts, capacity, collector, feeds, questions, services, slo, upkeep, verdicts
 
 #: In the order in which --help lists their commands.
 TOPICS: Final = (
@@ -19,6 +19,7 @@ TOPICS: Final = (
     feeds,
     questions,
     verdicts,
+    capacity,
     upkeep,
     slo,
     alerts,

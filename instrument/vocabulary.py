@@ -193,6 +193,7 @@ ENGINE_METRICS: Final[dict[str, str]] = {
     "slo.engine.drafts": "drafts",
     "slo.engine.accepted": "accepted",
     "slo.engine.preemptions": "preemptions",
+    "slo.engine.steps": "steps",
 }
 
 #: GPU metric name -> column of the table `gpu`. Each point carries the attributes `host.id` and `hw.id`.

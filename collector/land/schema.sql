@@ -493,14 +493,15 @@ create table engine (
     waiting DOUBLE,                    -- requests in the queue
     kv_used DOUBLE,                    -- share of the KV cache in use, 0 to 1
     batch_tokens DOUBLE,               -- mean tokens computed a step since the last sample
-    step_ms DOUBLE,                    -- length of a step
+    step_ms DOUBLE,                    -- length of a step, mean since the last sample
     prefix_queries DOUBLE,             -- prompt tokens looked up in the prefix cache since the last sample
     prefix_hits DOUBLE,                -- and found there
     prompt_tokens DOUBLE,              -- computed since the last sample
     generation_tokens DOUBLE,          -- generated since the last sample
     drafts DOUBLE,                     -- tokens drafted by speculation since the last sample
     accepted DOUBLE,                   -- and accepted
-    preemptions DOUBLE                 -- since the last sample
+    preemptions DOUBLE,                -- since the last sample
+    steps DOUBLE                       -- computed since the last sample
 );
 
 -- One row a minute, sender and reason: what was received, and what of it was not stored.
