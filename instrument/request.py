@@ -27,6 +27,8 @@ from .vocabulary import (
     OUTCOMES,
     REQUEST,
     REQUEST_ID,
+    RUN_ID,
+    SYNTHETIC,
     TENANT,
     TIME_TO_FINAL,
     TIME_TO_FIRST_TOKEN,
@@ -220,14 +222,16 @@ def request_attributes(
 ) -> dict[str, AttributeValue]:
     """Return the attributes of a request, which an empty `route` does not mark.
 
-    Id and tenant fall back to the caller's baggage.
+    Id and tenant fall back to the caller's baggage; a load run or a probe says there that the request is synthetic.
     """
     said = {
         REQUEST: route,
         REQUEST_ID: request_id or baggage.get_baggage(REQUEST_ID, context),
         TENANT: tenant or baggage.get_baggage(TENANT, context),
+        RUN_ID: baggage.get_baggage(RUN_ID, context),
     }
-    return {name: str(value)[:MAX_ID_LENGTH] for name, value in said.items() if value}
+    found: dict[str, AttributeValue] = {name: str(value)[:MAX_ID_LENGTH] for name, value in said.items() if value}
+    return found | {SYNTHETIC: True} if baggage.get_baggage(SYNTHETIC, context) == "true" else found
 
 
 @dataclass(eq=False)
