@@ -224,14 +224,11 @@ def request_attributes(
 
     Id and tenant fall back to the caller's baggage; a load run or a probe says there that the request is synthetic.
     """
-    said = {
-        REQUEST: route,
-        REQUEST_ID: request_id or baggage.get_baggage(REQUEST_ID, context),
-        TENANT: tenant or baggage.get_baggage(TENANT, context),
-        RUN_ID: baggage.get_baggage(RUN_ID, context),
-    }
+    heard = baggage.get_all(context)
+    said = {REQUEST: route, **{name: heard.get(name) for name in (REQUEST_ID, TENANT, RUN_ID)}}
+    said |= {name: value for name, value in ((REQUEST_ID, request_id), (TENANT, tenant)) if value}
     found: dict[str, AttributeValue] = {name: str(value)[:MAX_ID_LENGTH] for name, value in said.items() if value}
-    return found | {SYNTHETIC: True} if baggage.get_baggage(SYNTHETIC, context) == "true" else found
+    return found | {SYNTHETIC: True} if heard.get(SYNTHETIC) == "true" else found
 
 
 @dataclass(eq=False)
