@@ -169,7 +169,7 @@ def independent(url: str, body: dict[str, Any], requests: int) -> list[float]:
     return took_ms
 
 
-#: A service with retrieval of 10 ms, of which `slots` run at once, and two sentences that are streamed.
+#: A service with retrieval of 10 ms, of which `slots` run at once, a tool, and words that are streamed every 30 ms.
 SERVICE = """
 import asyncio, json, sys
 import uvicorn
@@ -181,8 +181,9 @@ port, kind, slots = int(sys.argv[1]), sys.argv[2], asyncio.Semaphore(int(sys.arg
 if kind == "ours":
     import tailbudget
     tailbudget.init("service")
-    retrieval = tailbudget.stage("retrieval", "docs")
-    wrap = lambda app: tailbudget.ASGIMiddleware(app, budgets_ms={"/ask": {"total": 2500}})
+    retrieval, tool = tailbudget.stage("retrieval", "docs"), tailbudget.stage("tools", "clock")
+    streamed, budgets = tailbudget.stream, {"total": 2500, "retrieval": 500, "tools": 500}
+    wrap = lambda app: tailbudget.ASGIMiddleware(app, budgets_ms={"/ask": budgets})
 else:
     import contextlib
     from opentelemetry import trace
@@ -195,6 +196,7 @@ else:
     trace.get_tracer_provider().add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=200))
     tracer = trace.get_tracer(kind)
     retrieval = lambda f: tracer.start_as_current_span("find", attributes={"openinference.span.kind": "RETRIEVER"})(f)
+    tool, streamed = lambda f: f, lambda chunks, model: chunks
     def wrap(app):
         async def traced(scope, receive, send):
             headers = {k.decode(): v.decode() for k, v in scope.get("headers", ())}
@@ -209,11 +211,21 @@ async def find():
     async with slots:
         await asyncio.sleep(0.01)
 
+@tool
+async def ring():
+    pass
+
+async def say():
+    for word in "many a word goes by here before it ends.".split():
+        yield word + " "
+        await asyncio.sleep(0.03)
+
 async def ask(request):
     await request.body()
     await find()
+    await ring()
     async def events():
-        for word in ("One ", "sentence. ", "Two."):
+        async for word in streamed(say(), model="m"):
             yield "data: " + json.dumps({"text": word}) + "\\n\\n"
     return StreamingResponse(events(), media_type="text/event-stream")
 

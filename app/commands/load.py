@@ -7,6 +7,9 @@ import click
 
 from ..options import api_option, http_option, length_option, option
 
+#: As `load/presets.py` has them, which takes longer to import than --help should.
+PRESETS = ("leave-before", "leave-amid", "slow-reader", "slow-retrieval", "failing-retrieval", "slow-tools",
+           "failing-tools", "oversized", "noisy-tenant", "rate-limits", "exporter-outage", "restart")  # fmt: skip
 ARRIVALS = ("poisson", "gamma", "steady", "replay")
 
 
@@ -68,6 +71,12 @@ OPTIONS = (
         show_default="slo.yaml",
         help="Objectives to hold it to; repeatable.",
     ),
+    option("--preset", "presets", type=click.Choice(PRESETS), multiple=True, help="What goes wrong; repeatable."),
+    option(
+        "--client", "crowd", multiple=True, metavar="WAYS", help="As share=0.1,leaves_after_s=2; repeatable."
+    ),
+    option("--break", "breaks", default="", metavar="COMMAND", help="Run after a third of each step."),
+    option("--mend", "mends", default="", metavar="COMMAND", help="Run after two thirds of each step."),
     option("--out", metavar="NAME", help="Write NAME.json, which is a baseline, and NAME.md."),
     option("--baseline", type=click.Path(path_type=Path), help="An earlier NAME.json: fail where this run is worse."),
     option("--json", "as_json", is_flag=True, help="One JSON object, for programs."),

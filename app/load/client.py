@@ -17,6 +17,9 @@ from .target import Target
 
 #: What a client that is told to come back, but not when, waits.
 RETRY_S: Final = 1.0
+#: A connection that was idle for longer is not used again: servers close theirs after 5 s and more, and a request that
+#: meets the closing fails.
+IDLE_S: Final = 2.0
 REFUSED: Final = (429, 503)
 
 
@@ -51,7 +54,7 @@ class Client:
 
     async def __aenter__(self) -> "Client":
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=IDLE_S),
             timeout=aiohttp.ClientTimeout(total=None),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Content-Type": "application/json"} if self._target.method != "GET" else {},

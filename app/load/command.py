@@ -16,15 +16,16 @@ from tailbudget.analytics.objectives import Objective, load
 from tailbudget.analytics.reader import ApiReader, QueryError, Reader
 from tailbudget.instrument.errors import UserError
 
-from . import baseline, report, traces
+from . import baseline, presets, report, traces
 from .behaviour import PATIENT
 from .client import Client, Clock, Order
+from .disruption import Disruption
 from .live import Live
 from .plan import Traffic
 from .prompts import Prompts
 from .results import Result
 from .runner import Step, Unit
-from .session import Session
+from .session import WARM_UP, Session
 from .shapes import Lengths, lengths
 from .sweep import Knee, sweep
 from .target import DEFAULT_BODY, Target, address_of, headers_of
@@ -33,8 +34,6 @@ from .traces import Shape
 
 #: Exit status when an objective does not hold or a baseline is missed; 1 is a wrong setting, 2 a wrong option.
 FAILED: Final = 3
-#: The run id of requests that are not counted.
-WARM_UP: Final = "warm-up"
 OBJECTIVES: Final = Path("slo.yaml")
 #: Times the lowest load, where a sweep is asked for without loads of its own.
 STEPS_TIMES: Final = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
@@ -75,6 +74,10 @@ class Wanted:
     slo: Sequence[Path]
     api: str
     http: str
+    presets: Sequence[str]
+    crowd: Sequence[str]
+    breaks: str
+    mends: str
     out: str | None
     baseline: Path | None
     as_json: bool
@@ -105,7 +108,7 @@ async def _run(
     before: Mapping[str, Any] | None,
 ) -> report.Told:
     target = await _warmed(wanted, target, traffic)
-    session = Session(target, traffic, objectives, reader, timeout_s=wanted.timeout)
+    session = Session(target, traffic, objectives, reader, timeout_s=wanted.timeout, disruption=make_disruption(wanted))
     session.live = Live(sys.stderr, run_id=session.run_id, reader=reader)
     knee = await _steps(wanted, session)
     steps = report.told(session)["steps"]
@@ -129,12 +132,29 @@ async def _steps(wanted: Wanted, session: Session) -> Knee | None:
     return await sweep(loads, at, every=wanted.every)
 
 
+def make_disruption(wanted: Wanted) -> Disruption | None:
+    """Return what breaks amid each step; raises UserError where a preset needs commands that are not given."""
+    named = [name for name in wanted.presets if name in presets.DISRUPTIONS]
+    if bool(wanted.breaks) != bool(wanted.mends) or (named and not wanted.breaks):
+        why = f"--preset {named[0]}" if named else "a disruption"
+        raise UserError(f"{why} needs two commands: --break 'what stops the part' and --mend 'what starts it again'")
+    return Disruption(wanted.breaks, wanted.mends) if wanted.breaks else None
+
+
 def _failed(found: report.Told) -> bool:
+    if any(_unwell(step) for step in found["steps"]):
+        return True
     if any(one["verdict"] == "worse" for one in found["changes"]):
         return True
     if found["knee"]:
         return found["knee"]["load"] is None
     return any(step["holds"] is False for step in found["steps"])
+
+
+def _unwell(step: Mapping[str, Any]) -> bool:
+    """Return whether the target did not come back after what went wrong."""
+    after = step.get("phases", {}).get("after", {})
+    return step.get("healthy_after") is False or bool(after.get("failed", 0) > after.get("n", 0) / 2)
 
 
 def _write(wanted: Wanted, found: report.Told) -> None:
@@ -197,6 +217,7 @@ def make_traffic(wanted: Wanted) -> Traffic:
         chosen,
         wanted.arrivals,  # type: ignore[arg-type]
         wanted.cv,
+        crowd=presets.crowd(wanted.presets, wanted.crowd),
         tenants=names,
         trace=chosen.trace,
         think_s=wanted.think,

@@ -102,6 +102,10 @@ def _kept(one: Told) -> tuple[str, ...]:
 
 
 def _broken(step: Told) -> Iterator[str]:
+    for name, phase in step.get("phases", {}).items():
+        yield f"at {_load(step)}, {name} the disruption: {phase['n']:,} sent, {phase['failed']:,} failed"
+    if "healthy_after" in step:
+        yield f"at {_load(step)}: {'well' if step['healthy_after'] else 'NOT WELL'} afterwards"
     bad = {name: n for name, n in step["outcomes"].items() if name not in ("ok", "left")}
     if bad:
         yield f"at {_load(step)}: " + ", ".join(f"{n:,} {name}" for name, n in bad.items())

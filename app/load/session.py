@@ -5,9 +5,9 @@ import itertools
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -15,7 +15,9 @@ from tailbudget.analytics.objectives import Objective
 from tailbudget.analytics.reader import Reader
 from tailbudget.instrument.vocabulary import STAGES
 
-from .client import Client, Clock
+from .behaviour import PATIENT, Behaviour
+from .client import Client, Clock, Order
+from .disruption import Disruption, phases
 from .judge import Broken, Kept, broken, good, judge, rows
 from .live import Live
 from .plan import Traffic
@@ -24,6 +26,12 @@ from .runner import Runner, Step
 from .served import served
 from .target import Target
 from .telemetry import Sender
+from .traces import Shape
+
+#: The run id of requests that are not counted.
+WARM_UP: Final = "warm-up"
+#: Asks again where it is refused: what went wrong may take a moment to be over.
+CALM: Final = Behaviour(retries=5)
 
 
 @dataclass
@@ -66,6 +74,13 @@ class Stepped:
         }
 
 
+async def _ended(task: "asyncio.Task[None] | None") -> None:
+    if task:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
 def new_run_id() -> str:
     """Return a name for a run: when it began, and four hexadecimal digits."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -83,6 +98,7 @@ class Session:
     timeout_s: float = 60.0
     live: Live | None = None
     keep: Callable[[Result], None] | None = None
+    disruption: Disruption | None = None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     done: list[Stepped] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -103,17 +119,31 @@ class Session:
                 keep=self._keeping(results),
             )
             watching = asyncio.create_task(self.live.watch(step, runner)) if self.live else None
+            breaking = asyncio.create_task(self.disruption.run(step.lasts_s)) if self.disruption else None
             try:
                 lasted_s = await runner.run(step)
             finally:
-                if watching:
-                    watching.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await watching
-        stepped = await self._judged(step, results, began, lasted_s=lasted_s)
+                await _ended(watching)
+            if breaking:
+                await breaking
+            stepped = await self._judged(step, results, began, lasted_s=lasted_s)
+            if self.disruption:
+                stepped.figures["phases"] = phases(results, lasts_s=step.lasts_s)
+            if self.traffic.crowd or self.disruption:
+                stepped.figures["healthy_after"] = await self._asked_once(client, sender, clock)
         sender.tell_step(stepped.figures_told(), at_ns=clock.now_ns())
         self.done.append(stepped)
         return stepped
+
+    async def _asked_once(self, client: Client, sender: Sender, clock: Clock) -> bool:
+        """Return whether a plain request is answered now that all that went wrong is over."""
+        warm_up = replace(sender, run_id=WARM_UP)
+        result, shape = Result(0, 0, clock.now_ns()), next(self.traffic.lengths.shapes(0))
+        span, headers = warm_up.begin(result, PATIENT, offered=0.0)
+        body = self.target.body(Shape(shape.input_tokens, 1), 0)
+        await client.send(Order(body, {**self.target.headers, **headers}, CALM), result)
+        warm_up.end(span, result)
+        return result.outcome == "ok"
 
     def _keeping(self, results: list[Result]) -> Callable[[Result], None]:
         def keep(result: Result) -> None:
