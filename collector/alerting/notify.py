@@ -139,7 +139,7 @@ class Notifier:
                 "channel": channel,
                 "grouped_by": grouped_by,
                 "created": now,
-                "content": json.dumps(content),
+                "content": json.dumps(content, ensure_ascii=False),
             }
             self._connection.execute(book.statement("tell"), params)
 
