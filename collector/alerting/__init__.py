@@ -5,7 +5,7 @@ from .diagnoses import DiagnosisAlerts
 from .duty import Duty
 from .notify import Notifier
 from .objectives import ObjectiveFiles
-from .sag import GRACE_S, AlertChange, update_sag_alerts
+from .sag import GRACE_S, AlertChange, SagAlerts, update_sag_alerts
 
 __all__ = [
     "GRACE_S",
@@ -15,5 +15,6 @@ __all__ = [
     "Duty",
     "Notifier",
     "ObjectiveFiles",
+    "SagAlerts",
     "update_sag_alerts",
 ]
