@@ -1,6 +1,6 @@
 """Error budgets: what an objective has counted, how fast its budget burns, and what would have fired."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from ..reader import Reader
+from ..window import Window
 from .model import CLOCKS, DAY_S, Limit, Objective, Period, stages_of
 
 SQL: Final = Path(__file__).with_name("sql")
@@ -201,6 +202,34 @@ def _late(limit: Limit) -> str:
         "final": f"age_ms {beyond}",
         "ttft": f"coalesce(ttft_ms, age_ms) {beyond}",
     }.get(limit.measure, "false")
+
+
+def slice_of(objective: Objective, part: str) -> dict[str, object]:
+    """Return what one part is about: slice (an SQL condition over requests), measure (ms, an expression), limit_ms."""
+    found = conditions(objective)
+    value = part.replace("'", "''")
+    own = f"coalesce(({found['part']})::varchar, '') = '{value}' and " if objective.per else ""
+    first = objective.limits[0] if objective.limits else None
+    return {
+        "slice": f"{own}({found['where']}) and ({found['counts']})",
+        "measure": _measure(first.measure) if first else "total_ms",
+        "limit_ms": first.below_ms if first else None,
+    }
+
+
+def percentiles(reader: Reader, window: Window, budgets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return for each row of `slo_status` what its measure was in the window, in their order.
+
+    Keys: n, p50_ms, p95_ms, p99_ms (exact, null without requests), and route, tenant and model, where all its requests
+    have the same one.
+    """
+    known = [(place, row) for place, row in enumerate(budgets) if row["slice"]]
+    one = _sql("percentiles")
+    parts = [one.format(place=place, slice=row["slice"], measure=row["measure"]) for place, row in known]
+    found = reader.query(" union all ".join(parts), window.params()).to_pylist() if parts else []
+    by_place = {row.pop("place"): row for row in found}
+    nothing = {"n": 0, "p50_ms": None, "p95_ms": None, "p99_ms": None, "route": None, "tenant": None, "model": None}
+    return [by_place.get(place, nothing) for place in range(len(budgets))]
 
 
 def _over(limit: Limit) -> str:

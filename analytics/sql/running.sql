@@ -12,5 +12,7 @@ select
     projected_ms,
     budget_ms
 from live_streams
-where $route::varchar is null or route = $route
+where ($route::varchar is null or route = $route)
+    and ($tenant::varchar is null or tenant = $tenant)
+    and ($model::varchar is null or model = $model)
 order by age_s desc, request_id

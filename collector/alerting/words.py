@@ -57,6 +57,7 @@ def status(
     """Return one row of `slo_status`."""
     return {
         **{name: row[name] for name in KEPT},
+        **burn.slice_of(objective, row["part"]),
         "objective": objective.name,
         "judged": now,
         "goal": str(objective),

@@ -439,6 +439,9 @@ create table slo_status (
     part VARCHAR not null,             -- the tenant, model, ... that has a budget of its own; empty when all share one
     judged TIMESTAMPTZ not null,       -- when
     goal VARCHAR not null,             -- what is promised, in words
+    slice VARCHAR,                     -- requests that it is about, as an SQL condition
+    measure VARCHAR,                   -- milliseconds that its first limit is on, as an SQL expression over requests; total_ms without one
+    limit_ms DOUBLE,                   -- that limit, null without one
     target DOUBLE not null,            -- share that must be good, 0 to 1
     period VARCHAR not null,           -- over what time: 30d, or month
     n BIGINT not null,                 -- events of the period

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -10,11 +11,18 @@ import streamlit as st
 
 from tailbudget.analytics.drill import Finding
 
-from .words import NOTHING
+from .charts import tools
+from .words import NOTHING, zone
 
-CLOCK = st.column_config.DatetimeColumn("started (UTC)", format="HH:mm:ss", timezone="UTC", width="small")
 LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width="small")
 TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
+
+
+def clock(label: str) -> Any:
+    """Return the column of an instant, in the viewer's zone."""
+    return st.column_config.DatetimeColumn(
+        label, format="D MMM HH:mm:ss", timezone=str(zone()), help=f"{zone()}; the CSV has UTC"
+    )
 
 
 def violations(rows: pa.Table) -> None:
@@ -25,7 +33,7 @@ def violations(rows: pa.Table) -> None:
         height=400,
         placeholder=NOTHING,
         column_config={
-            "started": CLOCK,
+            "started": clock("started"),
             "trace": LINK,
             "why": st.column_config.TextColumn(width="large"),
             "total_ms": TOTAL,
@@ -34,16 +42,25 @@ def violations(rows: pa.Table) -> None:
 
 
 def running(rows: pa.Table) -> None:
-    """Draw requests that still run, oldest first."""
+    """Draw requests that still run, oldest first, and what they will come to; nothing when none does."""
+    if not rows.num_rows:
+        return
+    title = f"**Running now**, late or stalled, oldest first · n {rows.num_rows:,}"
+    tools(rows, title, name="running")
     st.dataframe(
-        rows.select(["age_s", "stage", "route", "tenant", "service", "started", "request_id"]),
+        rows.select(
+            ["age_s", "stage", "stalled", "projected_ms", "budget_ms", "route", "tenant", "started", "request_id"]
+        ),
         hide_index=True,
         height="content" if rows.num_rows < 8 else 290,
         placeholder=NOTHING,
         column_config={
             "age_s": st.column_config.NumberColumn("runs for s", format="%.0f", width="small"),
-            "stage": st.column_config.TextColumn("now in"),
-            "started": CLOCK,
+            "stage": st.column_config.TextColumn("now in", width="small"),
+            "stalled": st.column_config.CheckboxColumn("stalled", width="small", help="Its stream has gone silent."),
+            "projected_ms": st.column_config.NumberColumn("comes to ms", format="%.0f", help="Its total at this pace."),
+            "budget_ms": st.column_config.NumberColumn("budget ms", format="%.0f"),
+            "started": clock("started"),
         },
     )
 
@@ -59,8 +76,38 @@ def requests(rows: pa.Table) -> None:
             "trace": LINK,
             "total_ms": TOTAL,
             "longest": st.column_config.TextColumn("longest stage"),
-            "started": CLOCK,
+            "started": clock("started"),
         },
+    )
+
+
+def streams(rows: pa.Table) -> None:
+    """Draw streamed calls with what they lost to stalls and slow readers, each with the link to its trace."""
+    names = {"stalls": "stalls", "max_gap_ms": "gap ms", "consumer_ms": "reader ms", "chunks": "chunks"}
+    numbers = {
+        name: st.column_config.NumberColumn(label, format="%.0f", width="small") for name, label in names.items()
+    }
+    st.dataframe(
+        rows.select(["trace", *names, "started", "model", "instance", "outcome"]),
+        hide_index=True,
+        height=212,
+        placeholder=NOTHING,
+        column_config={"trace": LINK, "started": clock("started"), **numbers},
+    )
+
+
+def step(rows: pa.Table) -> None:
+    """Draw the calls that were inside an engine at one moment, each with the link to its trace."""
+    names = {"since_ms": "for ms", "input_tokens": "prompt", "cached_tokens": "cached", "output_tokens": "output"}
+    numbers = {
+        name: st.column_config.NumberColumn(label, format="%.0f", width="small") for name, label in names.items()
+    }
+    st.dataframe(
+        rows.select(["trace", "phase", *names, "total_ms", "tenant", "route", "model"]),
+        hide_index=True,
+        height="content" if rows.num_rows < 11 else 400,
+        placeholder=NOTHING,
+        column_config={"trace": LINK, "phase": st.column_config.TextColumn("is in"), "total_ms": TOTAL, **numbers},
     )
 
 
