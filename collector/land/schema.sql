@@ -380,7 +380,8 @@ create table alerts (
     acknowledged TIMESTAMPTZ,          -- when a person took it, null until then
     acknowledged_by VARCHAR,           -- who took it
     degrade_first VARCHAR,             -- what to do without first, from the objective
-    fires TIMESTAMPTZ                  -- it is pending until then, and nobody is told; null where its rule has no `for`
+    fires TIMESTAMPTZ,                 -- it is pending until then, and nobody is told; null where its rule has no `for`
+    evidence JSON                      -- of a diagnosis: the figures that it rests on
 );
 
 -- One row an alert, channel and transition that somebody is told of; rows of one message go and arrive together.
