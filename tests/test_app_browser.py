@@ -122,7 +122,7 @@ class Visit:
 
 #: Each page's address, and its pictures.
 PATHS = {
-    "": 3, "latency": 4, "stages": 3, "violations": 1, "token-rate": 3, "gpu": 9, "trace": 1, "coverage": 1,
+    "": 3, "latency": 4, "stages": 3, "violations": 4, "token-rate": 3, "gpu": 9, "trace": 1, "coverage": 1,
     "map": 1, "compare": 1, "sql": 0, "diagnoses": 1,
 }  # fmt: skip
 
@@ -173,7 +173,7 @@ def test_range_and_route_stay_while_one_goes_from_page_to_page(browser: Browser,
     visit.pictures(3)
     visit.page.get_by_role("link", name="Violations").click()
     visit.page.wait_for_function("location.pathname == '/violations' && location.search.includes('range=1h')")
-    visit.pictures(1)
+    visit.pictures(4)
     assert "route=%2Fchat" in visit.page.url
     assert visit.errors == []
     visit.page.close()

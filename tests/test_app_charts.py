@@ -47,6 +47,7 @@ def _columns(window: Window) -> dict[str, set[str]]:
         "heatmap": overview.latency_heatmap(reader, window, bucket_s=20),
         "stage_bullets": stages.stage_percentiles(reader, window),
         "blamed_stages": violations.violations_by_stage(reader, window),
+        "burn_down": violations.burn_down(reader),
         "violations_timeline": violations.violations_timeline(reader, window, bucket_s=20),
         "token_rate": token_rate.token_rate(reader, window, bucket_s=20, settings=SagSettings()),
         "gpu_clock": token_rate.gpu_clock(reader, window, bucket_s=20),
@@ -77,7 +78,7 @@ def _values(node: object, key: str) -> Iterator[object]:
 
 
 def test_every_chart_is_drawn_by_a_page_and_every_drawn_chart_is_a_file() -> None:
-    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "app" / "pages").glob("*.py"))
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "app" / "pages").rglob("*.py"))
     assert sorted(set(re.findall(r'charts\.draw\(\s*"(\w+)"', pages))) == NAMES
 
 

@@ -1,6 +1,8 @@
 """Each page says what its data says: on a seeded database, an empty one, and when no collector answers."""
 
+import io
 import re
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +18,7 @@ from tailbudget.analytics.compare import Change
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Window
 from tailbudget.app.pages import site
-from tailbudget.app.pages.parts import answers, cards, comparisons, controls, diagnosed, tables, words
+from tailbudget.app.pages.parts import answers, cards, comparisons, controls, diagnosed, fault, tables, words
 
 from .local_api import local_api
 from .seed import MODEL, Seeded, empty, seed
@@ -93,7 +95,7 @@ def _charts(app: AppTest) -> int:
 
 PICTURES = {
     "overview": 3, "latency": 4, "stages": 3, "gpu": 9, "coverage": 1,
-    "service_map": 1, "compare": 1, "violations": 1, "token_rate": 3, "trace": 1, "diagnoses": 1,
+    "service_map": 1, "compare": 1, "violations": 4, "token_rate": 3, "trace": 1, "diagnoses": 1,
 }  # fmt: skip
 
 
@@ -177,6 +179,34 @@ def test_violations_name_the_stage_to_blame_and_link_to_the_trace(
     newest = max(seeded[1].rows["violations"], key=lambda row: row["started"])
     assert shown["trace"].iloc[0] == f"/trace?request={newest['request_id']}"
     assert f"{newest['over_stage']} took" in shown["why"].iloc[0]
+
+
+def test_violations_name_the_suspect_and_what_is_left_of_each_budget(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    begin = seeded[1].started + timedelta(seconds=340)
+    between = controls.stretch(begin, begin + timedelta(seconds=100))
+    app = _run(monkeypatch, seeded[0], "violations", between=between)
+    text = _text(app)
+    assert "**chat\\-total** · ▲ overspent by 16% · n 41,200" in text
+    assert "**answers · acme** · too few to judge by · n 38" in text
+    assert app.dataframe[0].value["operation"].iloc[0] == "retrieval bm25"
+    shown = app.dataframe[1].value
+    blamed = shown[shown["why"].str.startswith("retrieval took")]
+    assert len(blamed) > 10
+    assert set(blamed["suspect"]) == {"retrieval bm25 of demo"}
+    from_text, to_text = between.split("/")
+    assert f"tailbudget incident --from {from_text}Z --to {to_text}Z --out ./incident" in app.code[0].value
+
+
+def test_the_incident_report_of_a_stretch_comes_as_one_file(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    begin = seeded[1].started + timedelta(seconds=400)
+    with zipfile.ZipFile(io.BytesIO(fault._zipped(Window(begin, begin + timedelta(seconds=60))))) as packed:
+        assert {"report.md", "queries.sql", "tailbudget.duckdb", "rows/requests.parquet"} <= set(packed.namelist())
+        assert "mark: rolled the index back" in packed.read("report.md").decode()
 
 
 def test_violations_without_a_stage_to_blame_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,30 +14,45 @@ from tailbudget.analytics.drill import Finding
 from .charts import tools
 from .words import NOTHING, zone
 
-LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width="small")
+LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width=130)
 TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
+
+MORE = {"more_ms": "more ms, median", "more_p90_ms": "more ms, p90"}
 
 
 def clock(label: str) -> Any:
     """Return the column of an instant, in the viewer's zone."""
     return st.column_config.DatetimeColumn(
-        label, format="D MMM HH:mm:ss", timezone=str(zone()), help=f"{zone()}; the CSV has UTC"
+        label, format="D MMM HH:mm:ss", timezone=str(zone()), width=125, help=f"{zone()}; the CSV has UTC"
     )
 
 
 def violations(rows: pa.Table) -> None:
-    """Draw violations: when, trace link, why in a sentence, route, tenant, outcome, total."""
+    """Draw violations: when, trace link, why in a sentence, suspect, total, route, tenant, outcome."""
     st.dataframe(
-        rows.select(["started", "trace", "why", "total_ms", "route", "tenant", "outcome"]),
+        rows.select(["started", "trace", "why", "suspect", "total_ms", "route", "tenant", "outcome"]),
         hide_index=True,
-        height=400,
+        height="content" if rows.num_rows < 11 else 400,
         placeholder=NOTHING,
         column_config={
             "started": clock("started"),
             "trace": LINK,
-            "why": st.column_config.TextColumn(width="large"),
+            "why": st.column_config.TextColumn(width=350),
+            "suspect": st.column_config.TextColumn(width=220, help="Who adds most time in that stage."),
             "total_ms": TOTAL,
         },
+    )
+
+
+def suspects(rows: pa.Table) -> None:
+    """Draw who adds time to requests, worst first."""
+    more = {name: st.column_config.NumberColumn(label, format="%.0f") for name, label in MORE.items()}
+    st.dataframe(
+        rows.select(["stage", "operation", "service", *MORE]),
+        hide_index=True,
+        height="content",
+        placeholder=NOTHING,
+        column_config=more,
     )
 
 
