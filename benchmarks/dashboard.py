@@ -35,7 +35,7 @@ ROUNDS: Final = 5
 PAGES: Final = (
     ("overview", "", 3),
     ("latency", "latency", 3),
-    ("stages", "stages", 3),
+    ("stages", "stages", 4),
     ("violations", "violations", 1),
 )
 CHROMIUM: Final = Path("/usr/bin/chromium")

@@ -122,8 +122,8 @@ class Visit:
 
 #: Each page's address, and its pictures.
 PATHS = {
-    "": 3, "latency": 4, "stages": 3, "violations": 4, "token-rate": 3, "gpu": 9, "trace": 1, "coverage": 1,
-    "map": 1, "compare": 1, "sql": 0, "diagnoses": 1,
+    "": 3, "latency": 4, "stages": 4, "violations": 4, "token-rate": 3, "gpu": 9, "trace": 1, "coverage": 1,
+    "map": 1, "compare": 1, "sql": 1, "diagnoses": 1,
 }  # fmt: skip
 
 
@@ -233,7 +233,7 @@ def test_dragging_over_time_sets_the_range_of_all_pages(browser: Browser, addres
     assert visit.page.get_by_label("From/to (UTC)", exact=True).input_value().count("T") == 2
     visit.page.get_by_role("link", name="Stages").click()
     visit.page.wait_for_function("location.pathname == '/stages' && location.search.includes('between=')")
-    visit.pictures(3)
+    visit.pictures(4)
     assert visit.errors == []
     visit.page.close()
 

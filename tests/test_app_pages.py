@@ -1,6 +1,7 @@
 """Each page says what its data says: on a seeded database, an empty one, and when no collector answers."""
 
 import io
+import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from tailbudget.analytics.compare import Change
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Window
 from tailbudget.app.pages import site
-from tailbudget.app.pages.parts import answers, cards, comparisons, controls, diagnosed, fault, tables, words
+from tailbudget.app.pages.parts import answers, cards, comparisons, controls, diagnosed, fault, saved, tables, words
 
 from .local_api import local_api
 from .seed import MODEL, Seeded, empty, seed
@@ -94,7 +95,7 @@ def _charts(app: AppTest) -> int:
 
 
 PICTURES = {
-    "overview": 3, "latency": 4, "stages": 3, "gpu": 9, "coverage": 1,
+    "overview": 3, "latency": 4, "stages": 4, "gpu": 9, "coverage": 1,
     "service_map": 1, "compare": 1, "violations": 4, "token_rate": 3, "trace": 1, "diagnoses": 1,
 }  # fmt: skip
 
@@ -414,6 +415,9 @@ def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
     changed = sum(not row["synthetic"] and row["decode_ms"] > 500 for row in seeded[1].rows["requests"])
     assert f"With decode at 500 ms or less, {changed:,} of n" in _text(app)
     assert "less than now" in _text(app)
+    found = re.search(r"these stages would save \*\*([\d.]+) (ms|s)\*\* of p95 together", _text(app))
+    assert found is not None
+    assert float(found[1]) > 0
 
 
 def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(
@@ -444,6 +448,48 @@ def test_sql_answers_what_is_typed_and_refuses_to_write(
     assert len(app.error) == 1
 
 
+def test_an_answer_is_drawn_by_the_kind_of_what_goes_across(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    kinds = {"route": "bar", "total_ms": "point", "started": "line"}
+    for across, mark in kinds.items():
+        app = _run(
+            monkeypatch, seeded[0], "sql", sql=f"select {across}, ttft_ms from requests where ttft_ms is not null"
+        )
+        (chart,) = app.get("vega_lite_chart")
+        assert json.loads(chart.proto.spec)["mark"]["type"] == mark
+    assert not _charts(_run(monkeypatch, seeded[0], "sql", sql="select count(*) as n from requests"))
+
+
+def test_a_question_is_saved_chosen_and_deleted(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    app = _run(monkeypatch, seeded[0], "sql", sql="select 7 as seven")
+    app.session_state["saved-name"] = " lucky "
+    app.button[0].click().run()
+    assert json.loads((tmp_path / "tailbudget" / "saved-queries.json").read_text()) == {"lucky": "select 7 as seven"}
+    app = _run(monkeypatch, seeded[0], "sql")
+    app.selectbox(key="saved").select("lucky").run()
+    assert app.dataframe[0].value["seven"].tolist() == [7]
+    assert app.query_params["sql"] == "select 7 as seven"
+    app.button[1].click().run()
+    assert not app.exception
+    assert "lucky" not in app.selectbox(key="saved").options
+    app.button[0].click().run()  # without a name
+    assert "expected a name of 1 to 80 characters" in app.error[0].value
+
+
+def test_every_question_that_comes_with_the_page_is_answered(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    assert len(saved.questions()) >= 6
+    for name, sql in saved.questions().items():
+        assert answers.typed(sql).num_rows, name
+
+
 def test_a_comparison_says_what_got_worse_with_both_n(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
@@ -455,6 +501,16 @@ def test_a_comparison_says_what_got_worse_with_both_n(
 def test_a_comparison_of_one_value_says_what_to_do(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
     text = _text(_run(monkeypatch, seeded[0], "compare", by="region"))
     assert "have 0 regions, two are needed" in text
+
+
+def test_a_range_is_compared_with_the_time_before(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
+    begin = seeded[1].started + timedelta(seconds=300)
+    between = controls.stretch(begin, begin + timedelta(seconds=180))
+    app = _run(monkeypatch, seeded[0], "compare", by="time", between=between)
+    assert "From the time before (" in _text(app)
+    assert _charts(app) == 1
+    app = _run(monkeypatch, seeded[0], "compare", by="time", range="7d", earlier="a day before")
+    assert "A day before, the range overlaps itself: choose a shorter range" in _text(app)
 
 
 def test_a_change_is_worse_better_or_not_clear() -> None:

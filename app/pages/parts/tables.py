@@ -132,16 +132,23 @@ def missing(seen: pa.Table) -> pa.Table:
 
 
 def plain(rows: pa.Table) -> None:
-    """Draw rows as they are."""
-    st.dataframe(rows, hide_index=True, height="content" if rows.num_rows < 10 else 380, placeholder=NOTHING)
+    """Draw rows as they are, instants in the viewer's zone."""
+    instants = [field.name for field in rows.schema if pa.types.is_timestamp(field.type) and field.type.tz]
+    st.dataframe(
+        rows,
+        hide_index=True,
+        height="content" if rows.num_rows < 10 else 380,
+        placeholder=NOTHING,
+        column_config={name: clock(name) for name in instants},
+    )
 
 
 def columns(rows: pa.Table, *, table: str | None) -> None:
     """Draw the columns of one table, with what each means."""
     shown = rows.filter(pc.equal(rows["table_name"], table)).select(["column_name", "data_type", "comment"])
     shown = shown.rename_columns(["column", "type", "is"])
-    wide = {"is": st.column_config.TextColumn(width="large")}
-    st.dataframe(shown, hide_index=True, height=420, placeholder=NOTHING, column_config=wide)
+    widths = {name: st.column_config.TextColumn(width=px) for name, px in (("column", 130), ("type", 105), ("is", 400))}
+    st.dataframe(shown, hide_index=True, height=560, placeholder=NOTHING, column_config=widths)
 
 
 def attributes(rows: pa.Table) -> None:
