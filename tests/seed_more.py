@@ -16,9 +16,14 @@ OBJECTIVES: tuple[tuple[Any, ...], ...] = (
 )
 
 SLICES: dict[str, Row] = {
-    "chat-total": {"slice": "route = '/chat'", "measure": "(total_ms)", "limit_ms": 4000.0},
-    "first-token": {"slice": "ttft_ms is not null", "measure": "(ttft_ms)", "limit_ms": 1000.0},
-    "answers": {"slice": "tenant = 'acme' and outcome <> 'rejected'", "measure": "total_ms", "limit_ms": None},
+    "chat-total": {"slice": "route = '/chat'", "measure": "(total_ms)", "limit_ms": 4000.0, "coverage": 0.912},
+    "first-token": {"slice": "ttft_ms is not null", "measure": "(ttft_ms)", "limit_ms": 1000.0, "coverage": 1.0},
+    "answers": {
+        "slice": "tenant = 'acme' and outcome <> 'rejected'",
+        "measure": "total_ms",
+        "limit_ms": None,
+        "coverage": None,
+    },
 }
 
 

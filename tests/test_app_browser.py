@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_pla
 from .local_api import local_api
 from .seed import Seeded, empty, seed
 from .seed_more import furnish
+from .seed_streams import stream
 from .support import free_port, wait_until
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -61,6 +62,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[duckdb.
     connection = empty(Path(tmp_path_factory.mktemp("data")))
     rows = seed(connection, ended=datetime.now(UTC) - timedelta(seconds=5), minutes=13)
     furnish(connection, rows)
+    stream(connection, rows)
     yield connection, rows
     connection.close()
 
@@ -122,7 +124,7 @@ class Visit:
 
 #: Each page's address, and its pictures.
 PATHS = {
-    "": 3, "latency": 4, "stages": 4, "violations": 4, "token-rate": 3, "gpu": 9, "trace": 1, "coverage": 1,
+    "": 3, "latency": 4, "stages": 4, "violations": 4, "token-rate": 5, "gpu": 11, "trace": 1, "coverage": 1,
     "map": 1, "compare": 1, "sql": 1, "diagnoses": 1,
 }  # fmt: skip
 
@@ -139,7 +141,7 @@ def test_a_page_draws_its_pictures_and_asks_nobody_else(
     for place in range(n):
         box = pictures.nth(place).bounding_box()
         assert box is not None
-        assert box["height"] > 50
+        assert box["height"] > 80
         assert box["x"] + box["width"] <= SIZES[size][0], "wider than the screen"
     assert visit.page.locator('[data-testid="stException"]').count() == 0
     assert (visit.errors, visit.elsewhere) == ([], [])
@@ -253,13 +255,47 @@ def test_a_box_over_cells_lists_their_requests_and_pauses_the_live_page(browser:
     visit.page.close()
 
 
+def test_clock_and_power_stand_below_the_rate_on_its_time_axis_with_the_sag_shaded(
+    browser: Browser, address: str
+) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/token-rate?live=false&range=15m")
+    pictures = visit.pictures(5)
+    below = [pictures.nth(place) for place in range(4)]  # two series, then the GPU's clock and its power
+    ticks = [[_left(tick) for tick in one.locator("g.role-axis-label text").all()[:8]] for one in below]
+    assert all(abs(a - b) < 2 for one in ticks[1:] for a, b in zip(one, ticks[0], strict=True))
+    assert [one.get_by_text("▼ sag, 2.4 times slower").count() for one in below] == [1, 1, 0, 0]
+    assert below[2].get_by_text("▼ heat (software)").count() == 1
+    assert all(one.locator("g.layer_1_marks path").count() for one in below), "the sag is shaded on each"
+    visit.page.close()
+
+
+def _left(tick: Locator) -> float:
+    box = tick.bounding_box()
+    assert box is not None
+    return box["x"]
+
+
 def test_the_wrong_corners_are_named_on_the_picture(browser: Browser, address: str) -> None:
     visit = Visit(browser)
     visit.open(f"{address}/gpu?live=false")
-    quadrant = visit.pictures(9).nth(0)
-    assert quadrant.get_by_text("idle GPU, deep queue: a scheduling fault").count() == 1
-    assert quadrant.get_by_text("busy GPU, empty queue: batching misconfigured?").count() == 1
+    quadrant = visit.pictures(11).nth(0)
+    for words in ("idle GPU, deep queue:", "a scheduling fault", "busy GPU, empty queue:", "batching misconfigured?"):
+        assert quadrant.get_by_text(words).count() == 1
     assert quadrant.locator("g.mark-rect path").count() == 2
+    visit.page.close()
+
+
+def test_a_click_on_a_point_shows_who_was_in_that_step(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/gpu?live=false")
+    points = visit.pictures(11).nth(0).locator("g.mark-symbol.role-mark path")
+    before = visit.page.get_by_text("In the step of").inner_text()
+    box = points.first.bounding_box()  # others may lie over it: any of them is a step of its own
+    assert box is not None
+    visit.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    wait_until(lambda: visit.page.get_by_text("In the step of").inner_text() != before, what="the step of the point")
+    assert visit.errors == []
     visit.page.close()
 
 

@@ -54,6 +54,8 @@ def _columns(window: Window) -> dict[str, set[str]]:
         "violations_timeline": violations.violations_timeline(reader, window, bucket_s=20),
         "token_rate": token_rate.token_rate(reader, window, bucket_s=20, settings=SagSettings()),
         "gpu_clock": token_rate.gpu_clock(reader, window, bucket_s=20),
+        "gpu_power": token_rate.gpu_clock(reader, window, bucket_s=20),
+        "stream_trouble": token_rate.stream_trouble(reader, window, bucket_s=20),
         "latency_bands": latency.latency_bands(reader, window, bucket_s=20),
         "box_stages": latency.box_stages(reader, window, box=BOX),
         "findings": tables.findings([Finding("tenant", "acme", 9, 4, 0.4, 0.1, 3.0, 0.01, 0.02, found=True)]),

@@ -8,22 +8,25 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from tailbudget.analytics import diagnoses, drill, overview, stages, violations
+from tailbudget.analytics import diagnoses, drill, gpu, overview, stages, violations
 from tailbudget.analytics.compare import Change
+from tailbudget.analytics.reader import ApiReader
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Window
 from tailbudget.app.pages import site
-from tailbudget.app.pages.parts import answers, cards, comparisons, controls, diagnosed, fault, saved, tables, words
+from tailbudget.app.pages.parts import answers, comparisons, controls, diagnosed, fault, saved, tables, words
 
 from .local_api import local_api
-from .seed import MODEL, Seeded, empty, seed
+from .seed import INSTANCE, MODEL, Seeded, empty, seed
 from .seed_more import furnish
+from .seed_streams import stream
 from .support import free_port
 
 PAGES = (
@@ -36,6 +39,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Seed
     connection = empty(Path(tmp_path_factory.mktemp("data")))
     rows = seed(connection, ended=datetime.now(UTC) - timedelta(seconds=5), minutes=13)
     furnish(connection, rows)
+    stream(connection, rows)
     with local_api(connection) as api:
         yield api, rows
     connection.close()
@@ -95,8 +99,8 @@ def _charts(app: AppTest) -> int:
 
 
 PICTURES = {
-    "overview": 3, "latency": 4, "stages": 4, "gpu": 9, "coverage": 1,
-    "service_map": 1, "compare": 1, "violations": 4, "token_rate": 3, "trace": 1, "diagnoses": 1,
+    "overview": 3, "latency": 4, "stages": 4, "gpu": 11, "coverage": 1,
+    "service_map": 1, "compare": 1, "violations": 4, "token_rate": 5, "trace": 1, "diagnoses": 1,
 }  # fmt: skip
 
 
@@ -254,6 +258,19 @@ def test_the_gpu_clock_is_drawn_where_there_is_a_gpu(monkeypatch: pytest.MonkeyP
     connection.close()
 
 
+def test_the_worst_streams_open_their_traces_and_each_sag_leads_to_its_latency(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "token_rate", range="1h")
+    worst = app.dataframe[0].value
+    assert worst["trace"].iloc[0].startswith("/trace?request=req-")
+    assert worst[["max_gap_ms", "consumer_ms"]].max(axis=1).is_monotonic_decreasing
+    closed = next(row for row in seeded[1].rows["alerts"] if row["closed"])
+    began, ended = (quote(f"{closed[name]:%Y-%m-%dT%H:%M:%S}") for name in ("opened", "closed"))
+    assert f"/latency?range=1h&amp;between={began}%2F{ended}" in _text(app)
+    assert "throttled in" in _text(app)
+
+
 def test_a_trace_is_the_one_in_the_address_else_the_slowest(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
@@ -303,10 +320,13 @@ def test_a_card_of_an_objective_has_its_percentiles_and_opens_its_slice(
     assert f"p95 <b>{p95}</b>" in chat
     assert f"p99 <b class=bad>▲ {p99}</b>" in chat
     assert f"n {len(totals)} in the last hour" in chat
+    assert "coverage <b class=bad>▲ 91.2 %</b>" in chat
     assert 'href="/latency?range=1h&amp;route=%2Fchat' in chat
     answers_card = next(card for card in drawn if "answers · acme" in card)
     assert "tenant=acme" in answers_card
     assert '"card small' in answers_card
+    assert "coverage" not in answers_card
+    assert "coverage <b>100 %</b>" in next(card for card in drawn if "first-token" in card)
 
 
 def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
@@ -317,13 +337,6 @@ def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, s
     assert 'card small"' in text
     assert text.count("too few to judge by") == 4
     assert '"card few"' in text
-
-
-def test_an_objective_whose_requests_did_not_all_come_says_so() -> None:
-    row = {"limit_ms": None, "coverage": 0.912}
-    told = {"n": 60, "p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
-    assert cards._clock(row, told, "the last hour")["coverage"] == "▲ 91.2 %"
-    assert "coverage" not in cards._clock({"limit_ms": None, "coverage": None}, told, "the last hour")
 
 
 def test_requests_that_hang_are_listed_oldest_first(
@@ -426,6 +439,25 @@ def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(
     text = _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
     assert int(re.search(r"(\d+) in the two named corners", text)[1]) > 0  # type: ignore[index]
     assert "preemptions in each bucket" in text
+
+
+def test_a_point_of_the_quadrant_lists_who_was_in_that_step_and_holds_the_page(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    window = Window(seeded[1].started, seeded[1].ended)
+    points = gpu.queue_quadrant(ApiReader(seeded[0]), window, bucket_s=60).to_pylist()
+    calmest = min((row for row in points if row["running"]), key=lambda row: row["wait_ms"])
+    app = _run(monkeypatch, seeded[0], "gpu", range="1h", select={"queue_quadrantheld-step": [{"id": calmest["id"]}]})
+    step = gpu.step_requests(ApiReader(seeded[0]), controls.bucket(calmest), instance=INSTANCE)
+    listed = app.dataframe[0].value
+    assert listed["phase"].tolist() == step["phase"].to_pylist()
+    assert listed["trace"].tolist() == [f"/trace?request={one}" for one in step["request_id"].to_pylist()]
+    assert words.step(calmest, step) in _text(app)
+    assert app.session_state["held"] is not None
+    deepest = max(points, key=lambda row: row["wait_ms"])
+    step = gpu.step_requests(ApiReader(seeded[0]), controls.bucket(deepest), instance=INSTANCE)
+    assert words.step(deepest, step) in _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
 
 
 def test_coverage_names_what_is_missing_with_its_line_and_what_was_not_stored(

@@ -51,6 +51,19 @@ def test_a_service_that_ends_delivers_its_spans(collector: Sink) -> None:
     assert {h["content-type"] for h in collector.headers} == {"application/x-protobuf"}
 
 
+def test_bodies_are_packed_as_the_variables_ask(collector: Sink) -> None:
+    asked = {
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+        "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION": "gzip",
+        "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION": "gzip",
+    }
+    done = service(ONE_REQUEST, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, **asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert collector.span_names() == ["chat"]
+    assert collector.metric_named("slo.requests.started")
+    assert {h.get("content-encoding") for h in collector.headers} == {None, "gzip"}
+
+
 def test_spans_arrive_soon_after_they_end(collector: Sink) -> None:
     code = f"from tailbudget import *\ninit('svc', endpoint={collector.url!r})\nwith request('chat'): pass\ninput()"
     running = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, env=clean_environment())

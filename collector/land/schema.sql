@@ -189,7 +189,9 @@ create table requests (
     cost_usd DOUBLE,                   -- null without a price
     fallback BOOLEAN,                  -- a fallback model answered
     feedback VARCHAR,                  -- converted, completed, not completed, not converted or the score; else slo.feedback of its span
-    synthetic BOOLEAN not null         -- load tests and probes: kept, but in no objective
+    synthetic BOOLEAN not null,        -- load tests and probes: kept, but in no objective
+    weight DOUBLE,                     -- requests that it stands for, by the sampling threshold in its tracestate; null without one
+    ttft_budget_ms DOUBLE              -- budget of the first token, null when none
 );
 
 -- One row a model call, duplicates joined.
@@ -423,7 +425,11 @@ create table slo_minute (
     part VARCHAR not null,             -- the tenant, model, ... that has a budget of its own; empty when all share one
     minute TIMESTAMPTZ not null,       -- start of the minute, or of the slice
     n BIGINT not null,                 -- events that count, or 1 for a slice
-    bad BIGINT not null                -- of them bad
+    bad BIGINT not null,               -- of them bad
+    weight DOUBLE,                     -- requests that these events stand for, more than n where traces are sampled; null as n
+    bad_weight DOUBLE,                 -- of them bad; null as bad
+    spread DOUBLE,                     -- variance of weight as an estimate, 0 where nothing is sampled; null as 0
+    bad_spread DOUBLE                  -- the same of bad_weight
 );
 
 -- One row an objective and part: how its error budget stands.
@@ -449,7 +455,11 @@ create table slo_status (
     firing VARCHAR[] not null,         -- burn rules that fire
     blind_since TIMESTAMPTZ,           -- when the last event was, where more were expected since; else null
     owner VARCHAR,                     -- who answers for it
-    runbook VARCHAR                    -- what to do
+    runbook VARCHAR,                   -- what to do
+    requests DOUBLE,                   -- requests that the events stand for, more than n where traces are sampled
+    margin DOUBLE,                     -- the good share is so much more or less (95 %), for sampling; 0 where nothing is sampled
+    running BIGINT,                    -- of bad: requests that still run, over their limit already
+    coverage DOUBLE                    -- of the requests that its services counted in the last hour, the share that came; null where none count
 );
 
 -- One row a sample of one GPU.

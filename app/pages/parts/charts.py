@@ -14,8 +14,12 @@ from pyarrow import csv
 from .answers import asked
 
 FOLDER = Path(__file__).resolve().parents[2] / "charts"
-#: What may be dragged over the layer named `brushed`: a stretch of time, or a box of time and value.
-BRUSHES: Final = {"time": ["x"], "box": ["x", "y"]}
+#: What may be picked in the layer named `brushed`: a stretch of time, a box of time and value, or one mark by its `id`.
+BRUSHES: Final[dict[str, dict[str, Any]]] = {
+    "time": {"type": "interval", "encodings": ["x"]},
+    "box": {"type": "interval", "encodings": ["x", "y"]},
+    "point": {"type": "point", "fields": ["id"]},
+}
 #: Colours of the dark theme that a light page cannot show -> those that it can.
 LIGHT: Final = {
     "#ffffff": "#14171f", "#e6e8ee": "#1d212b", "#aab2c5": "#4b5468", "#c3c9d6": "#39404f", "#2c3140": "#d5d9e2",
@@ -53,13 +57,13 @@ def draw(
     title: str,
     *,
     key: str = "",
-    brush: Literal["time", "box"] | None = None,
+    brush: Literal["time", "box", "point"] | None = None,
     on_brush: Callable[[], None] | Literal["rerun"] = "rerun",
 ) -> dict[str, Any]:
     """Draw the chart `name` from `frame` below `title` in Markdown and what takes its rows away.
 
     The chart's description, which says what one row is, is what screen readers say.
-    `key` tells pictures of one chart apart. With `brush` return what is dragged over: `{}`, or bounds by field.
+    `key` tells pictures of one chart apart. With `brush` return what is picked: `{}`, or bounds by field, or `id`.
     """
     tools(frame, title, name=f"{name}{key}")
     drawn = spec(name, light=is_light())
@@ -70,14 +74,15 @@ def draw(
         st.vega_lite_chart(frame, drawn)
     else:
         layer = next(one for one in drawn["layer"] if one.get("name") == "brushed")
-        layer["params"] = [{"name": "brush", "select": {"type": "interval", "encodings": BRUSHES[brush]}}]
+        layer["params"] = [{"name": "brush", "select": BRUSHES[brush]}]
         picked = st.vega_lite_chart(frame, drawn, key=place, on_select=on_brush)
     return brushed(picked)
 
 
 def brushed(picked: Any) -> dict[str, Any]:
-    """Return the bounds by field of a chart's state; `{}` without a selection."""
-    return dict((picked or {}).get("selection", {}).get("brush", {}))
+    """Return the bounds by field of a chart's state, of a picked mark its `id`; `{}` without a selection."""
+    found = (picked or {}).get("selection", {}).get("brush", {})
+    return dict(found[-1] if found else {}) if isinstance(found, list) else dict(found)
 
 
 def tools(frame: pa.Table, title: str, *, name: str) -> None:

@@ -1,6 +1,6 @@
 """The controls that all pages share, each bound to the address so that every view is a link: range, filter, live."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -168,6 +168,11 @@ def window(*, rhythm_s: int = REFRESH_S) -> Window:
     to_ts = st.session_state["held"] if is_held() and "held" in st.session_state else now(rhythm_s=rhythm_s)
     st.session_state["held"] = to_ts
     return Window(to_ts - timedelta(seconds=chosen_range().length_s), to_ts, **only)
+
+
+def bucket(row: Mapping[str, Any]) -> Window:
+    """Return the stretch of time of a bucket, a row with t and t2."""
+    return Window(row["t"], row["t2"])
 
 
 def is_held() -> bool:

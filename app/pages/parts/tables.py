@@ -96,6 +96,36 @@ def requests(rows: pa.Table) -> None:
     )
 
 
+def streams(rows: pa.Table) -> None:
+    """Draw streamed calls with what they lost to stalls and slow readers, each with the link to its trace."""
+    names = {"stalls": "stalls", "max_gap_ms": "gap ms", "consumer_ms": "reader ms", "chunks": "chunks"}
+    numbers = {
+        name: st.column_config.NumberColumn(label, format="%.0f", width="small") for name, label in names.items()
+    }
+    st.dataframe(
+        rows.select(["trace", *names, "started", "model", "instance", "outcome"]),
+        hide_index=True,
+        height=212,
+        placeholder=NOTHING,
+        column_config={"trace": LINK, "started": clock("started"), **numbers},
+    )
+
+
+def step(rows: pa.Table) -> None:
+    """Draw the calls that were inside an engine at one moment, each with the link to its trace."""
+    names = {"since_ms": "for ms", "input_tokens": "prompt", "cached_tokens": "cached", "output_tokens": "output"}
+    numbers = {
+        name: st.column_config.NumberColumn(label, format="%.0f", width="small") for name, label in names.items()
+    }
+    st.dataframe(
+        rows.select(["trace", "phase", *names, "total_ms", "tenant", "route", "model"]),
+        hide_index=True,
+        height="content" if rows.num_rows < 11 else 400,
+        placeholder=NOTHING,
+        column_config={"trace": LINK, "phase": st.column_config.TextColumn("is in"), "total_ms": TOTAL, **numbers},
+    )
+
+
 def linked(rows: pa.Table) -> pa.Table:
     """Return the rows with `trace`, the address of each request's trace."""
     ids = (quote(str(one), safe="") for one in rows["request_id"].to_pylist())

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import pyarrow as pa
 import streamlit as st
 
 from tailbudget.analytics.window import Box
@@ -37,6 +38,15 @@ def between(lo_ms: float, hi_ms: float) -> str:
 def box(of: Box) -> str:
     """Return `over 4 s, 12:03:05 CET to 12:08:00 CET`."""
     return f"{between(of.lo_ms, of.hi_ms)}, {clock(of.from_ts)} to {clock(of.to_ts)}"
+
+
+def step(point: Mapping[str, Any], requests: pa.Table) -> str:
+    """Return what a table of `step_requests` shows, for a row of `queue_quadrant`, in Markdown."""
+    if not requests.num_rows:
+        return f"**In the step of {clock(point['t'])}** · no call is known to have been in {plain(point['instance'])}"
+    first = requests.slice(0, 1).to_pylist()[0]
+    load = f"{first['running'] or 0:.0f} run, {first['waiting'] or 0:.0f} wait"
+    return f"**In the step of {clock(first['moment'])}** · {load} · n {requests.num_rows}"
 
 
 def share(part: float, whole: float) -> str:

@@ -1,0 +1,43 @@
+"""Where a picture leads to: links to other pages that keep the range and the route."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from html import escape
+from typing import Any
+
+import pyarrow as pa
+import streamlit as st
+
+from .charts import is_light
+from .controls import link
+from .words import clock
+
+STYLE = """<style>
+.leads { font-size: 13px; display: flex; flex-wrap: wrap; gap: 4px 16px }
+.leads a { color: #f2b84b; text-decoration: underline; text-underline-offset: 3px }
+.leads a:focus-visible { outline: 2px solid #f2b84b; outline-offset: 2px }
+</style>"""
+#: The same in the light theme.
+LIGHT = "<style>.leads a { color: #96660a } .leads a:focus-visible { outline-color: #96660a }</style>"
+
+
+def show(places: Mapping[str, str]) -> None:
+    """Draw links side by side: words -> address."""
+    links = (f'<a target="_self" href="{escape(href)}">{escape(words)} →</a>' for words, href in places.items())
+    st.html(f'{STYLE}{LIGHT if is_light() else ""}<div class="leads">{"".join(links)}</div>')
+
+
+def latency(alerts: pa.Table, *, to_ts: datetime) -> None:
+    """Lead to Latency: of the range, and while each alert of kind sag lasted."""
+    sags = (row for row in alerts.to_pylist() if row["kind"] == "sag")
+    show({"Latency of this range": link("latency"), **{_words(row): _during(row, to_ts) for row in sags}})
+
+
+def _words(row: Mapping[str, Any]) -> str:
+    return f"Latency during the sag of {clock(row['opened'])}, {row['model'] or row['instance'] or 'all'}"
+
+
+def _during(row: Mapping[str, Any], to_ts: datetime) -> str:
+    return link(
+        "latency", between="/".join(f"{one:%Y-%m-%dT%H:%M:%S}" for one in (row["opened"], row["closed"] or to_ts))
+    )
