@@ -78,7 +78,8 @@ def _row(one: Change, found: Difference) -> dict[str, object]:
     a, b = (
         duration(value) if "_ms_" in one.measure else _plain(value, is_rate=is_rate) for value in (found.a, found.b)
     )
-    change = f"{100 * found.change:+.1f} points" if is_rate else f"{found.change:+.1%}"
+    percent = round(100 * found.change, 1) or 0.0  # never a minus before nothing
+    change = f"{percent:+.1f} points" if is_rate else f"{percent:+.1f}%"
     label = f"{one.measure.replace('_ms', '').replace('_', ' ')}: {a} → {b} · {change} · {state}"
     names = {"change": found.change, "low": found.low, "high": found.high, "state": state}
     return {"measure": one.measure, **names, "label": f"{label} · n {one.a_n:,}, {one.b_n:,}"}
