@@ -124,7 +124,7 @@ class Visit:
 
 #: Each page's address, and its pictures.
 PATHS = {
-    "": 3, "latency": 4, "stages": 3, "violations": 1, "token-rate": 5, "gpu": 11, "trace": 1, "coverage": 1,
+    "": 3, "latency": 4, "stages": 3, "violations": 1, "token-rate": 5, "gpu": 11, "trace": 4, "coverage": 1,
     "map": 1, "compare": 1, "sql": 0,
 }  # fmt: skip
 
@@ -187,9 +187,26 @@ def test_a_link_opens_the_trace_of_that_request_and_keeps_naming_it(
     over = next(row for row in database[1].rows["violations"] if row["over_stage"] == "retrieval")
     visit = Visit(browser)
     visit.open(f"{address}/trace?request={over['request_id']}")
-    visit.pictures(1)
+    visit.pictures(4)
     assert visit.page.locator(".cards").get_by_text("retrieval", exact=True).count() == 1
     assert f"request={over['request_id']}" in visit.page.url
+    visit.page.close()
+
+
+def test_a_stall_is_named_on_the_token_timeline_which_has_the_waterfalls_axis(
+    browser: Browser, address: str, database: tuple[duckdb.DuckDBPyConnection, Seeded]
+) -> None:
+    slowest = max(database[1].rows["requests"], key=lambda row: row["total_ms"])
+    visit = Visit(browser)
+    visit.open(f"{address}/trace?request={slowest['request_id']}")
+    waterfall, tokens = (visit.pictures(4).nth(place) for place in (0, 1))
+    assert tokens.get_by_text("▲ 1.40 s").count() == 1
+    assert tokens.get_by_text("▲ 1 stall").count() == 1
+    ticks = [[_left(tick) for tick in one.locator("g.role-axis-label text").all()] for one in (waterfall, tokens)]
+    assert ticks[0] == pytest.approx(ticks[1], abs=2)
+    visit.page.get_by_role("button", name="Copy link").click()
+    visit.page.get_by_text(f"{address}/trace?request={slowest['request_id']}", exact=True).wait_for()
+    assert visit.errors == []
     visit.page.close()
 
 

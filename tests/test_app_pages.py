@@ -87,7 +87,7 @@ def _charts(app: AppTest) -> int:
 
 PICTURES = {
     "overview": 3, "latency": 4, "stages": 3, "gpu": 11, "coverage": 1,
-    "service_map": 1, "compare": 1, "violations": 1, "token_rate": 5, "trace": 1,
+    "service_map": 1, "compare": 1, "violations": 1, "token_rate": 5, "trace": 4,
 }  # fmt: skip
 
 
@@ -207,7 +207,53 @@ def test_a_trace_is_the_one_in_the_address_else_the_slowest(
     assert ">dropped<" in named
     assert ">left in decode<" in named
     slowest = max(seeded[1].rows["requests"], key=lambda row: row["total_ms"])
-    assert slowest["request_id"] in _run(monkeypatch, seeded[0], "trace").selectbox(key="request").placeholder
+    assert slowest["request_id"] in _run(monkeypatch, seeded[0], "trace").selectbox[-1].placeholder
+
+
+def test_a_link_to_a_request_that_the_picker_lists_opens_that_one(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    third = sorted(seeded[1].rows["requests"], key=lambda row: -row["total_ms"])[2]
+    app = _run(monkeypatch, seeded[0], "trace", request=third["request_id"])
+    assert app.selectbox[-1].value == third["request_id"]
+    assert f">{words.duration(third['total_ms'])}<" in _text(app)
+
+
+def test_a_request_that_is_picked_is_named_in_the_address_by_its_id(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "trace")
+    second = sorted(seeded[1].rows["requests"], key=lambda row: -row["total_ms"])[1]
+    app.selectbox[-1].set_value(second["request_id"]).run()
+    assert app.query_params["request"] == second["request_id"]
+    assert f">{words.duration(second['total_ms'])}<" in _text(app)
+
+
+def test_a_trace_shows_its_stall_its_network_its_route_and_its_twins(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "trace")
+    text = _text(app)
+    assert "Tokens as they came · n" in text
+    assert "joined from 2 spans that told the same" in text
+    assert "in the hour around it" in text
+    assert "before the server's time" in text
+    assert "opentelemetry.instrumentation.openai_v2" in app.dataframe[0].value["told_by"].iloc[0]
+    slowest = max(seeded[1].rows["requests"], key=lambda row: row["total_ms"])
+    assert app.code[-1].value.endswith(f"/trace?request={slowest['request_id']}")
+    assert quote(f"from trace('{slowest['trace_id']}')", safe="").replace("%20", "+") in text
+
+
+def test_a_trace_of_which_no_stream_and_no_network_was_told_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = empty(tmp_path)
+    seed(connection, ended=datetime.now(UTC))
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "trace")
+        assert "No network phases" in _text(app)
+        assert _charts(app) == 2
+    connection.close()
 
 
 def test_an_unknown_request_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:

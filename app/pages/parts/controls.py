@@ -194,22 +194,30 @@ def _routes() -> list[str]:
 def request(slowest: list[dict[str, Any]]) -> str | None:
     """Draw the picker of a request and return its id: that in the address, else the slowest; None without any."""
     words_of = {str(row["request_id"]): _request_words(row) for row in slowest}
-    named = st.session_state.get("request") or st.query_params.get("request")
-    options = list(words_of) if named is None or named in words_of else [str(named), *words_of]
+    named = st.query_params.get("request")
+    options = list(words_of) if named is None or named in words_of else [named, *words_of]
     if not options:
         return None
-    # Without a default of its own: a value that is the default would be left out of the address.
-    picked = st.selectbox(
+    st.selectbox(
         "Request",
         options,
-        index=None,
+        index=None if named is None else options.index(named),
         placeholder=f"the slowest of the range: {words_of[options[0]]}" if named is None else "",
-        key="request",
-        bind="query-params",
+        key=f"request {named}",
+        on_change=_name_request,
+        args=(f"request {named}",),
         format_func=lambda request_id: words_of.get(request_id, request_id),
         label_visibility="collapsed",
     )
-    return options[0] if picked is None else str(picked)
+    return named or options[0]
+
+
+def _name_request(key: str) -> None:
+    """Write the id of what was picked into the address; a bound picker would write its words."""
+    if picked := st.session_state[key]:
+        st.query_params["request"] = str(picked)
+    else:
+        st.query_params.pop("request", None)
 
 
 def _request_words(row: dict[str, Any]) -> str:

@@ -1,9 +1,10 @@
 """Where a picture leads to: links to other pages that keep the range and the route."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from html import escape
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
 
 import pyarrow as pa
 import streamlit as st
@@ -12,6 +13,8 @@ from .charts import is_light
 from .controls import link
 from .words import clock
 
+#: What is shown before and after a request that leads to its route.
+AROUND: Final = timedelta(minutes=5)
 STYLE = """<style>
 .leads { font-size: 13px; display: flex; flex-wrap: wrap; gap: 4px 16px }
 .leads a { color: #f2b84b; text-decoration: underline; text-underline-offset: 3px }
@@ -27,6 +30,18 @@ def show(places: Mapping[str, str]) -> None:
     st.html(f'{STYLE}{LIGHT if is_light() else ""}<div class="leads">{"".join(links)}</div>')
 
 
+def request(row: Mapping[str, Any]) -> None:
+    """Offer the link to a request's trace, and lead to its spans in SQL and to its route around it."""
+    here = urlsplit(str(st.context.url or ""))
+    address = f"{here.scheme}://{here.netloc}" if here.netloc else ""
+    spans = urlencode({"sql": f"from trace('{row['trace_id']}')"})
+    then = link("latency", route=row["route"], between=_stretch(row["started"] - AROUND, row["started"] + AROUND))
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        with st.popover("Copy link", type="tertiary", width="content"):
+            st.code(f"{address}/trace?{urlencode({'request': row['request_id']})}", language=None, wrap_lines=True)
+        show({"Its spans in SQL": f"/sql?{spans}", "Latency of its route around then": then})
+
+
 def latency(alerts: pa.Table, *, to_ts: datetime) -> None:
     """Lead to Latency: of the range, and while each alert of kind sag lasted."""
     sags = (row for row in alerts.to_pylist() if row["kind"] == "sag")
@@ -38,6 +53,8 @@ def _words(row: Mapping[str, Any]) -> str:
 
 
 def _during(row: Mapping[str, Any], to_ts: datetime) -> str:
-    return link(
-        "latency", between="/".join(f"{one:%Y-%m-%dT%H:%M:%S}" for one in (row["opened"], row["closed"] or to_ts))
-    )
+    return link("latency", between=_stretch(row["opened"], row["closed"] or to_ts))
+
+
+def _stretch(from_ts: datetime, to_ts: datetime) -> str:
+    return "/".join(f"{one.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" for one in (from_ts, to_ts))
