@@ -68,4 +68,4 @@ def population(*, by: str, measure: str) -> str:
 
 def segment_values(reader: Reader, window: Window, *, by: str) -> pa.Table:
     """Return one row a value of version, model, tenant, route or region, newest first: value, n, first_seen."""
-    return ask(reader, "segment_values", {**window.span(), "by": by})
+    return ask(reader, "segment_values", {**window.params(), "by": by})

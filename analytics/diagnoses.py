@@ -17,10 +17,12 @@ Settings = Mapping[str, Mapping[str, float]]
 
 
 def findings(reader: Reader, window: Window, *, settings: Settings | None = None) -> pa.Table:
-    """Return one row a finding, newest first: rule, found_at, scope, severity, evidence, advice; two of them are JSON.
+    """Return one row a finding, newest first: rule, found_at, scope, severity, evidence, advice, saves_ms, request_id.
 
-    Of a window with a route only what is about that route. Raises UserError for a rule that does not exist or a value
-    that is no number, QueryError for a setting that the rule does not have.
+    `scope` and `evidence` are JSON, `saves_ms` what the advice would save (null where it cannot be told), `request_id`
+    a request that shows it, if one does. Of a window with a route, tenant or model only what is about that one. Raises
+    UserError for a rule that does not exist or a value that is no number, QueryError for a setting that the rule does
+    not have.
     """
     text = sql("diagnoses")
     for rule, values in (settings or {}).items():

@@ -48,7 +48,8 @@ def network_phases(reader: Reader, *, trace_id: str) -> pa.Table:
     """Return one row a network phase that a client of the trace measured, in order.
 
     Columns: lane (1 a call), name, peer, phase (pool wait, dns, connect, tls or send), place, from_ms and to_ms (since
-    the call began), ms, phases (of its call, in words), reused, http_version, attempts, backoff_ms, wait_headers_ms (which is the server's time).
+    the call began), ms, phases (of its call, in words), reused, http_version, attempts, backoff_ms, wait_headers_ms
+    (which is the server's time).
     """
     return ask(reader, "network_phases", {"trace_id": trace_id})
 

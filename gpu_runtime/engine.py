@@ -258,16 +258,29 @@ class Engine:
                 chosen |= self._forward([item])
             except Exception as error:
                 logger.exception("request %s failed", item.generation.id)
-                item.generation.error = f"{type(error).__name__} in the engine"
-                self._end(item.generation, "error", at_ns=time.perf_counter_ns())
+                self._fail(item.generation, error)
         return chosen
+
+    def _fail(self, generation: Generation, error: Exception) -> None:
+        generation.error = f"{type(error).__name__} in the engine"
+        self._end(generation, "error", at_ns=time.perf_counter_ns())
 
     def _forward(self, work: Sequence[Work]) -> dict[Generation, list[int]]:
         logits = self._model.forward([_segment(item) for item in work], self._cache)
         sampling = [item for item in work if item.samples]
         rows = logits.split_with_sizes([1 + len(item.draft) for item in sampling])
-        chosen = {item.generation: self._choose(item, part) for item, part in zip(sampling, rows, strict=True)}
+        chosen: dict[Generation, list[int]] = {}
+        failed: dict[Generation, Exception] = {}
+        for item, part in zip(sampling, rows, strict=True):
+            # A sampler keeps what it chose: a batch that got here is never computed again for the sake of one of it.
+            try:
+                chosen[item.generation] = self._choose(item, part)
+            except Exception as error:
+                logger.exception("request %s failed", item.generation.id)
+                failed[item.generation] = error
         self._scheduler.advance(work)
+        for generation, problem in failed.items():
+            self._fail(generation, problem)
         return chosen
 
     def _choose(self, item: Work, logits: Tensor) -> list[int]:
@@ -279,7 +292,7 @@ class Engine:
             chosen.append(token)
             if report := voice.sampler.report(token, row):
                 voice.unsent.append(report)
-            if token != guess:
+            if token != guess or voice.sampler.complete:
                 break
         if drafted := len(item.draft):
             accepted = len(chosen) - 1
@@ -312,10 +325,10 @@ class Engine:
             self._observer.decoding(1)
         voice = self._voices[generation]
         sent = ""
-        for token in tokens:
+        for left, token in zip(range(len(tokens) - 1, -1, -1), tokens, strict=True):
             generation.output.append(token)
             generation.token_ns.append(now_ns)
-            text, finish = voice.answer.feed(token)
+            text, finish = voice.answer.feed(token, last=not left and voice.sampler.complete)
             sent += text
             if finish:
                 self._end(generation, "complete", at_ns=now_ns, text=sent, finish=finish)

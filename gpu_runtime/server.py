@@ -66,7 +66,8 @@ class Endpoints:
             message = f"the model {asked.model!r} does not exist: this server has {self._runtime.name!r}"
             raise RequestError(message, status=404, param="model", code="model_not_found")
         prompt = await self._runtime.encode(asked)
-        params = asked.params(prompt_tokens=len(prompt), context=engine.context)
+        grammar = await self._runtime.grammar(asked)
+        params = asked.params(prompt_tokens=len(prompt), context=engine.context, grammar=grammar)
         name = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
         remaining_ms = request.headers.get(REMAINING_HEADER, "").strip()
         deadline_ns = arrived_ns + int(remaining_ms) * 1_000_000 if remaining_ms.isdecimal() else None

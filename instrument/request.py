@@ -60,6 +60,7 @@ class RequestState:
     failed_model = ""
     tool_rounds: int | None = None
     last_beat_ns = 0
+    told_stalled = False
     prompt_version = ""
     retrieved_tokens = 0
     outcome: Outcome | None = None

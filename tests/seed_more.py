@@ -15,6 +15,12 @@ OBJECTIVES: tuple[tuple[Any, ...], ...] = (
     ("answers", "acme", "99 % of requests end well", 0.99, 38, 1, 0.2, 0.0, []),
 )
 
+SLICES: dict[str, Row] = {
+    "chat-total": {"slice": "route = '/chat'", "measure": "(total_ms)", "limit_ms": 4000.0},
+    "first-token": {"slice": "ttft_ms is not null", "measure": "(ttft_ms)", "limit_ms": 1000.0},
+    "answers": {"slice": "tenant = 'acme' and outcome <> 'rejected'", "measure": "total_ms", "limit_ms": None},
+}
+
 
 def furnish(connection: duckdb.DuckDBPyConnection, seeded: Seeded, *, number: int = 11) -> dict[str, list[Row]]:
     """Write rows that fit those of `seeded`, and return them by table."""
@@ -41,7 +47,7 @@ def furnish(connection: duckdb.DuckDBPyConnection, seeded: Seeded, *, number: in
 
 def _budgets(seeded: Seeded) -> list[Row]:
     names = ("objective", "part", "goal", "target", "n", "bad", "budget_left", "burn_1h", "firing")
-    rows: list[Row] = [dict(zip(names, one, strict=True)) for one in OBJECTIVES]
+    rows: list[Row] = [dict(zip(names, one, strict=True)) | SLICES[str(one[0])] for one in OBJECTIVES]
     common = {"judged": seeded.ended, "period": "30d", "owner": "chat-team", "runbook": "https://wiki.example/chat"}
     return [{**row, **common, "good_share": 1 - row["bad"] / row["n"]} for row in rows]
 

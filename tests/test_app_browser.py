@@ -125,7 +125,7 @@ class Visit:
 #: Each page's address, and its pictures.
 PATHS = {
     "": 3, "latency": 4, "stages": 3, "violations": 1, "token-rate": 5, "gpu": 11, "trace": 4, "coverage": 1,
-    "map": 1, "compare": 1, "sql": 0,
+    "map": 1, "compare": 1, "sql": 0, "diagnoses": 1,
 }  # fmt: skip
 
 
@@ -269,6 +269,25 @@ def test_a_box_over_cells_lists_their_requests_and_pauses_the_live_page(browser:
     visit.page.wait_for_timeout(6_000)  # longer than the rhythm of a live page
     assert visit.page.get_by_text("Who took").inner_text() == chosen
     assert visit.errors == []
+    visit.page.close()
+
+
+def test_a_cell_leads_to_its_requests_and_one_of_them_to_its_trace(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/latency?live=false")
+    before = visit.page.get_by_text("Who took").inner_text()
+    _drag(visit, visit.pictures(4).nth(0), (0.3, 0.35), (0.9, 0.7))
+    wait_until(lambda: visit.page.get_by_text("Who took").inner_text() != before, what="the requests of the box")
+    visit.done()
+    table = visit.page.get_by_test_id("stDataFrame").first.bounding_box()
+    assert table is not None
+    with visit.page.expect_popup() as opened:
+        visit.page.mouse.click(table["x"] + 40, table["y"] + 52)  # the first row's id, on a canvas
+    trace = opened.value
+    trace.wait_for_selector(DONE, timeout=60_000)
+    assert re.search(r"/trace\?request=req-\w+", trace.url)
+    wait_until(lambda: trace.locator(PICTURE).count() == 4, what="the pictures of the trace")
+    trace.close()
     visit.page.close()
 
 

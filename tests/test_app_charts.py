@@ -8,14 +8,25 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tailbudget.analytics import coverage, gpu, latency, overview, service_map, stages, token_rate, traces, violations
+from tailbudget.analytics import (
+    coverage,
+    diagnoses,
+    gpu,
+    latency,
+    overview,
+    service_map,
+    stages,
+    token_rate,
+    traces,
+    violations,
+)
 from tailbudget.analytics.compare import Change
 from tailbudget.analytics.drill import Finding
 from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.analytics.window import Box, Window
-from tailbudget.app.pages.parts import charts, comparisons, tables
+from tailbudget.app.pages.parts import charts, comparisons, diagnosed, tables
 from tailbudget.instrument.vocabulary import STAGES
 
 from .seed import SCHEMA, VIEWS
@@ -49,6 +60,7 @@ def _columns(window: Window) -> dict[str, set[str]]:
         "comparison": comparisons.rows([Change("ttft_ms_p95", 9, 9, Difference(10.0, 12.0, 0.2, 0.1, 0.3))]),
         "coverage": coverage.coverage(reader),
         "engine_series": gpu.engine_series(reader, window, bucket_s=20),
+        "diagnoses": diagnosed.shown(diagnoses.findings(reader, window), window),
         "queue_quadrant": gpu.queue_quadrant(reader, window, bucket_s=20),
         "stage_shares": stages.stage_shares(reader, window, bucket_s=20),
         "stage_waterfall": stages.stage_waterfall(reader, window),
@@ -89,6 +101,11 @@ def test_a_chart_uses_only_columns_that_its_question_returns(name: str) -> None:
     used = {field for field in _values(spec, "field") if isinstance(field, str)}
     used |= set(re.findall(r"datum\.(\w+)", json.dumps(spec))) - {"value"}
     assert used - made - _columns(WINDOW)[name] == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_times_are_the_viewers(name: str) -> None:
+    assert not re.search(r'utc(Format|seconds)|"type": "utc"|time \(UTC\)', json.dumps(charts.spec(name)))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,24 +7,29 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from tailbudget.analytics import drill, gpu, overview, stages, violations
+from tailbudget.analytics import diagnoses, drill, gpu, overview, stages, violations
 from tailbudget.analytics.compare import Change
 from tailbudget.analytics.reader import ApiReader
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Window
-from tailbudget.app.pages.parts import answers, comparisons, controls, tables, words
+from tailbudget.app.pages import site
+from tailbudget.app.pages.parts import answers, cards, comparisons, controls, diagnosed, tables, words
 
 from .local_api import local_api
-from .seed import INSTANCE, Seeded, empty, seed
+from .seed import INSTANCE, MODEL, Seeded, empty, seed
 from .seed_more import furnish
 from .seed_streams import stream
 from .support import free_port
+from .test_map import seen, shop
 
-PAGES = ("overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace")
+PAGES = (
+    "overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace", "diagnoses"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +66,12 @@ def _script(name: str) -> None:
     importlib.import_module(f"tailbudget.app.pages.{name}").page()
 
 
+def _unfiltered() -> None:
+    from tailbudget.app.pages.parts import controls
+
+    controls.show("Coverage", filters=())
+
+
 def _run(
     monkeypatch: pytest.MonkeyPatch, api: str, name: str, *, select: dict[str, Any] | None = None, **query: str
 ) -> AppTest:
@@ -87,7 +98,7 @@ def _charts(app: AppTest) -> int:
 
 PICTURES = {
     "overview": 3, "latency": 4, "stages": 3, "gpu": 11, "coverage": 1,
-    "service_map": 1, "compare": 1, "violations": 1, "token_rate": 5, "trace": 4,
+    "service_map": 1, "compare": 1, "violations": 1, "token_rate": 5, "trace": 4, "diagnoses": 1,
 }  # fmt: skip
 
 
@@ -119,7 +130,8 @@ def test_overview_shows_percentiles_with_n_and_open_alerts(
     text = _text(_run(monkeypatch, seeded[0], "overview"))
     n = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
     assert f"p95 total · n {n:,}" in text
-    assert "**page · sag** since" in text
+    assert re.search(r'<b>▲ page · sag</b> since <time [^>]*title="[\d-]+ [\d:]+ UTC">', text)
+    assert 'href="/token-rate?' in text
     assert "Alerts that ended in this window: 1" in text
 
 
@@ -129,6 +141,36 @@ def test_a_route_and_a_range_in_the_address_narrow_the_page(
     text = _text(_run(monkeypatch, seeded[0], "overview", route="/summarise", range="1h"))
     n = sum(not row["synthetic"] and row["route"] == "/summarise" for row in seeded[1].rows["requests"])
     assert f"p95 total · n {n:,}" in text
+
+
+def test_a_tenant_and_a_model_in_the_address_narrow_every_page_and_its_links(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "overview", range="1h", tenant="acme", model=MODEL)
+    found = _latency_link(app)
+    n = answers.typed("select count(*) as n from requests where tenant = 'acme' and not synthetic")["n"][0].as_py()
+    assert f"p95 total · n {n:,}" in _text(app)
+    assert {"tenant=acme", f"model={MODEL}"} <= set(found.split("?")[1].split("&amp;"))
+    text = _text(_run(monkeypatch, seeded[0], "latency", range="1h", tenant="nobody", model="none"))
+    assert "No request of nobody, none in the last hour: choose a longer range above, or fewer filters." in text
+
+
+def _latency_link(app: AppTest) -> str:
+    """Return the address that the cards of the latency open."""
+    found: list[str] = re.findall(r'href="(/latency[^"]+)"', _text(app))
+    return found[0]
+
+
+def test_a_filter_that_a_page_cannot_heed_is_shown_as_such(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    app = AppTest.from_function(_unfiltered, default_timeout=30).run()
+    assert not app.exception
+    assert [app.selectbox(key=name).disabled for name in controls.FILTERS] == [True, True, True]
+    by_title = {title: filters for title, _, _, filters in site.PAGES}
+    assert by_title["Overview"] == by_title["Violations"] == controls.FILTERS
+    assert not by_title["Coverage"]
 
 
 def test_violations_name_the_stage_to_blame_and_link_to_the_trace(
@@ -283,6 +325,40 @@ def test_each_objective_has_a_card_with_what_is_left_of_its_budget(
     assert "n 38: too few to judge by" in text
 
 
+def test_a_card_of_an_objective_has_its_percentiles_and_opens_its_slice(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    drawn = _text(_run(monkeypatch, seeded[0], "overview", range="1h")).split("<a class=")
+    chat = next(card for card in drawn if "chat-total" in card)
+    totals = [row["total_ms"] for row in seeded[1].rows["requests"] if not row["synthetic"] and row["route"] == "/chat"]
+    p50, p95, p99 = (words.duration(ms) for ms in np.percentile(totals, [50, 95, 99]))
+    assert f"p50 <b>{p50}</b>" in chat
+    assert f"p95 <b>{p95}</b>" in chat
+    assert f"p99 <b class=bad>▲ {p99}</b>" in chat
+    assert f"n {len(totals)} in the last hour" in chat
+    assert 'href="/latency?range=1h&amp;route=%2Fchat' in chat
+    answers_card = next(card for card in drawn if "answers · acme" in card)
+    assert "tenant=acme" in answers_card
+    assert '"card small' in answers_card
+
+
+def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
+    begin = seeded[1].started + timedelta(seconds=100)
+    text = _text(
+        _run(monkeypatch, seeded[0], "overview", between=controls.stretch(begin, begin + timedelta(seconds=40)))
+    )
+    assert 'card small"' in text
+    assert text.count("too few to judge by") == 4
+    assert '"card few"' in text
+
+
+def test_an_objective_whose_requests_did_not_all_come_says_so() -> None:
+    row = {"limit_ms": None, "coverage": 0.912}
+    told = {"n": 60, "p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
+    assert cards._clock(row, told, "the last hour")["coverage"] == "▲ 91.2 %"
+    assert "coverage" not in cards._clock({"limit_ms": None, "coverage": None}, told, "the last hour")
+
+
 def test_requests_that_hang_are_listed_oldest_first(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
@@ -309,6 +385,30 @@ def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
     assert controls.HOLDING in "heatmapheld-latency"
 
 
+def test_a_lower_end_in_the_address_lists_who_took_longer(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "latency", over_ms="3000", range="1h")
+    slower = [row for row in seeded[1].rows["requests"] if not row["synthetic"] and row["total_ms"] >= 3000]
+    assert "**Who took over 3 s" in _text(app)
+    assert len(app.dataframe[0].value) == min(len(slower), 100)
+    assert app.dataframe[0].value["total_ms"].min() >= 3000
+
+
+def test_the_map_says_what_changed_against_the_week_before_and_leads_to_latency(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = seen([shop(trace, calls=2, call_ms=900) for trace in range(101, 141)], before=map(shop, range(1, 41)))
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "service_map")
+    hops = app.dataframe[0].value.set_index("callee")
+    provider = hops.loc["provider:api.example"]
+    assert provider["change"] == "slower, more calls"
+    assert (provider["calls_per_request"], provider["p95_ms"], provider["p95_ms_before"]) == (2, 900, 500)
+    assert provider["latency"] == "/latency?range=15m&route=ask"
+    connection.close()
+
+
 def test_a_stretch_of_time_in_the_address_is_the_range(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
@@ -331,6 +431,38 @@ def test_each_picture_shows_its_sql_ready_to_run(monkeypatch: pytest.MonkeyPatch
         assert again.to_pylist() == found.to_pylist()
     bad = answers.table(tables.findings, drill.drill, window)
     assert answers.typed(answers.asked(bad)).num_rows >= bad.num_rows > 0
+
+
+def test_a_diagnosis_says_what_it_saves_and_links_to_what_shows_it(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    text = _text(_run(monkeypatch, seeded[0], "diagnoses", range="1h"))
+    card = next(part for part in text.split('<div class="found ') if "no_pooling" in part)
+    assert card.startswith("ticket")
+    assert "Connections are not kept · service demo, peer billing.internal:443" in card
+    assert "make one client for billing.internal:443" in card
+    assert "<b>21 ms</b>" in card
+    assert "setup 21 ms" in card
+    assert re.search(r'href="/map\?range=1h&amp;between=\d{4}-\d\d-\d\dT', card)
+    stamps = [found[:20] for found in re.findall(r'found <time datetime="([^"]+)', text)]
+    assert len(stamps) >= 4
+    assert stamps == sorted(stamps, reverse=True)
+
+
+def test_a_diagnosis_of_a_request_opens_its_trace() -> None:
+    found_at = datetime(2026, 3, 1, 12, 5, tzinfo=UTC)
+    row = {"rule": "cold_start", "found_at": found_at, "scope": '{"model": "m"}', "request_id": "req-1"}
+    assert diagnosed.href(row).startswith("/trace?")
+    assert "request=req-1" in diagnosed.href(row)
+    whole = diagnosed.href({**row, "rule": "queue_deep", "request_id": None})
+    assert whole.startswith("/gpu?between=2026-03-01T12%3A00%3A00%2F2026-03-01T12%3A05%3A00")
+
+
+def test_every_rule_has_words_and_a_page_that_shows_it() -> None:
+    assert set(diagnosed.RULES) == set(diagnoses.rules())
+    titles = {path: title for title, path, *_ in site.PAGES}
+    assert {page for _, page in diagnosed.RULES.values()} <= set(diagnosed.PAGES)
+    assert diagnosed.PAGES.items() <= titles.items()
 
 
 def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
@@ -358,14 +490,14 @@ def test_a_point_of_the_quadrant_lists_who_was_in_that_step_and_holds_the_page(
     points = gpu.queue_quadrant(ApiReader(seeded[0]), window, bucket_s=60).to_pylist()
     calmest = min((row for row in points if row["running"]), key=lambda row: row["wait_ms"])
     app = _run(monkeypatch, seeded[0], "gpu", range="1h", select={"queue_quadrantheld-step": [{"id": calmest["id"]}]})
-    step = gpu.step_requests(ApiReader(seeded[0]), controls.stretch(calmest), instance=INSTANCE)
+    step = gpu.step_requests(ApiReader(seeded[0]), controls.bucket(calmest), instance=INSTANCE)
     listed = app.dataframe[0].value
     assert listed["phase"].tolist() == step["phase"].to_pylist()
     assert listed["trace"].tolist() == [f"/trace?request={one}" for one in step["request_id"].to_pylist()]
     assert words.step(calmest, step) in _text(app)
     assert app.session_state["held"] is not None
     deepest = max(points, key=lambda row: row["wait_ms"])
-    step = gpu.step_requests(ApiReader(seeded[0]), controls.stretch(deepest), instance=INSTANCE)
+    step = gpu.step_requests(ApiReader(seeded[0]), controls.bucket(deepest), instance=INSTANCE)
     assert words.step(deepest, step) in _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
 
 

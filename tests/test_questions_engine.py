@@ -68,8 +68,8 @@ def _calls(connection: duckdb.DuckDBPyConnection, n: int, *, instance: str, queu
 
 
 def _quadrant(connection: duckdb.DuckDBPyConnection) -> list[Row]:
-    found: list[Row] = gpu.queue_quadrant(ConnectionReader(connection), MINUTE, bucket_s=60).to_pylist()
-    return found
+    rows: list[Row] = gpu.queue_quadrant(ConnectionReader(connection), MINUTE, bucket_s=60).to_pylist()
+    return rows
 
 
 def test_both_wrong_corners_are_named(bare: duckdb.DuckDBPyConnection) -> None:

@@ -1,5 +1,6 @@
 """The server speaks OpenAI's protocol with its own SDK, reports over OTLP, and starts and stops cleanly."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -21,6 +22,10 @@ from tests.runtime_support import RUN, Receiver, receiver, server, tiny_path
 from tests.support import free_port, wait_until
 
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "The river"}], "temperature": 0}
+
+
+def _schema(schema: dict[str, Any]) -> Any:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +187,9 @@ def test_the_models_are_listed(client: openai.OpenAI) -> None:
         ({"tools": [{"type": "function"}]}, 400, "tools is"),
         ({"tools": [], "tool_choice": "required"}, 400, "does not force a model"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "c"}]}]}, 400, "tool_calls is not understood"),
-        ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+        ({"response_format": {"type": "yaml"}}, 400, "response_format is .*expected {'type': 'text'}"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, 400, "response_format is"),
+        ({"response_format": _schema({"not": {}})}, 400, 'hold answers to: Unimplemented keys: ."not".'),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(
@@ -208,6 +215,24 @@ def test_half_a_surrogate_pair_is_no_text(url: str, path: str, body: bytes) -> N
     answer = httpx.post(f"{url}/v1/{path}", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert "surrogate" in answer.json()["error"]["message"]
+
+
+def test_an_answer_is_held_to_a_schema_or_to_json(client: openai.OpenAI) -> None:
+    properties = {"ok": {"type": "boolean"}, "n": {"enum": [1, 22]}}
+    schema = {"type": "object", "properties": properties, "required": ["ok", "n"], "additionalProperties": False}
+    chunks = client.chat.completions.create(
+        **ASK | {"temperature": 1.3}, seed=1, stream=True, response_format=_schema(schema)
+    )
+    found = json.loads("".join(chunk.choices[0].delta.content or "" for chunk in chunks))
+    assert (type(found["ok"]), found["n"] in (1, 22), len(found)) == (bool, True, 2)
+    answer = client.completions.create(
+        model="tiny",
+        prompt="The river",
+        max_tokens=3,
+        temperature=0,
+        extra_body={"response_format": {"type": "json_object"}},
+    )
+    assert answer.choices[0].text.lstrip().startswith("{")
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-7])

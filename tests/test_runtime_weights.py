@@ -3,38 +3,79 @@
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 import torch
 
+from tailbudget.gpu_runtime import tiny
 from tailbudget.gpu_runtime.attention import attend
 from tailbudget.gpu_runtime.kernels import linear
 from tailbudget.gpu_runtime.model import Llama, Segment
-from tailbudget.gpu_runtime.tiny import Quantisation, write_tiny_model
-from tailbudget.gpu_runtime.weights import ModelFile
+from tailbudget.gpu_runtime.tiny import write_tiny_model
+from tailbudget.gpu_runtime.weights import open_model
 from tailbudget.instrument.errors import UserError
 
-MATRIX = "blk.0.ffn_gate.weight"
+MATRIX = "blk.0.ffn_gate"
+CPU = torch.device("cpu")
+#: Stored types, and where the float16 numbers are in a block of each quantised one.
+FLOATS = ("F32", "F16", "BF16")
+HALVES = {"Q8_0": (0,), "Q4_0": (0,), "Q4_1": (0, 2), "Q4_K": (0, 2), "Q6_K": (208,), "Q5_0": (0,), "Q5_K": (0, 2)}
 
 
-@pytest.mark.parametrize("quantisation", ["F32", "Q8_0", "Q4_1"])
-def test_a_tensor_is_dequantised_as_the_format_says(tmp_path: Path, quantisation: Quantisation) -> None:
-    path = write_tiny_model(tmp_path / "tiny.gguf", quantisation=quantisation)
-    stored = next(tensor for tensor in gguf.GGUFReader(path).tensors if tensor.name == MATRIX)
-    expected = torch.from_numpy(gguf.dequantize(stored.data, stored.tensor_type).copy())
-    torch.testing.assert_close(ModelFile(path).tensor(MATRIX), expected)
+def _one_matrix(path: Path, kind: gguf.GGMLQuantizationType) -> Path:
+    """Write a file with one matrix of 8 x 512 in a stored type, of random bytes with scales that are numbers."""
+    writer = gguf.GGUFWriter(path, "llama")
+    tiny._write_shape(writer)
+    tiny._tokens(writer)
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    random = np.random.default_rng(3)
+    data = random.integers(0, 256, (8, 512 // block, size), dtype=np.uint8)
+    for at in HALVES.get(kind.name, ()):
+        halves = random.uniform(-0.1, 0.1, data.shape[:2]).astype(np.float16)
+        data[..., at : at + 2] = halves[..., None].view(np.uint8)
+    if kind.name in FLOATS:
+        data = random.normal(size=(8, 512)).astype(np.float32)
+        data = gguf.quantize(data, kind)
+    writer.add_tensor(f"{MATRIX}.weight", data.reshape(8, -1), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("name", [*FLOATS, *HALVES])
+def test_a_tensor_is_dequantised_as_the_format_says(tmp_path: Path, name: str) -> None:
+    kind = gguf.GGMLQuantizationType[name]
+    file = open_model(_one_matrix(tmp_path / "one.gguf", kind))
+    stored = gguf.GGUFReader(file.path).tensors[0]
+    expected = torch.from_numpy(gguf.dequantize(stored.data, kind).astype(np.float32))
+    torch.testing.assert_close(file.tensor(f"{MATRIX}.weight"), expected, rtol=1e-6, atol=1e-7)
+    packed = file.four_bit(f"{MATRIX}.weight")
+    assert (packed is not None) == name.startswith("Q4")
+    if packed:
+        assert (int(packed.codes.min()), int(packed.codes.max())) == (0, 15)
+
+
+def test_a_stored_type_that_nobody_reads_is_named(tmp_path: Path) -> None:
+    file = open_model(_one_matrix(tmp_path / "one.gguf", gguf.GGMLQuantizationType.Q8_1))
+    with pytest.raises(UserError, match="in Q8_1, which is not read"):
+        file.tensor(f"{MATRIX}.weight")
 
 
 def test_the_four_bit_product_agrees_with_the_dense_one(tmp_path: Path) -> None:
-    file = ModelFile(write_tiny_model(tmp_path / "tiny.gguf", quantisation="Q4_1"))
-    product = linear(file, [MATRIX], dtype=torch.bfloat16)
+    file = open_model(write_tiny_model(tmp_path / "tiny.gguf", quantisation="Q4_1"))
+    product = linear(file, [MATRIX], form="auto", device=CPU)
     assert product.few is not None
     rows = torch.randn(3, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
-    torch.testing.assert_close(product.few(rows).float(), rows.float() @ file.tensor(MATRIX).T, rtol=0.02, atol=0.03)
+    torch.testing.assert_close(
+        product.few(rows).float(), rows.float() @ file.tensor(f"{MATRIX}.weight").T, rtol=0.02, atol=0.03
+    )
 
 
 def test_float32_uses_no_rounded_twin(tmp_path: Path) -> None:
-    file = ModelFile(write_tiny_model(tmp_path / "tiny.gguf", quantisation="Q4_1"))
-    assert linear(file, [MATRIX], dtype=torch.float32).few is None
+    file = open_model(write_tiny_model(tmp_path / "tiny.gguf", quantisation="Q4_1"))
+    assert linear(file, [MATRIX], form="float32", device=CPU).few is None
 
 
 @pytest.mark.parametrize("chunks", [[40], [16, 16, 8], [1] * 40])
@@ -42,7 +83,7 @@ def test_float32_uses_no_rounded_twin(tmp_path: Path) -> None:
 def test_a_prompt_gives_the_same_logits_in_any_chunks_and_pages(
     tmp_path: Path, chunks: list[int], pages: list[int]
 ) -> None:
-    model = Llama(ModelFile(write_tiny_model(tmp_path / "tiny.gguf")), dtype=torch.float32)
+    model = Llama(open_model(write_tiny_model(tmp_path / "tiny.gguf")), form="float32")
     tokens = [(7 * index) % 500 + 3 for index in range(40)]
     whole = model.forward([Segment([0, 1, 2, 3], 0, tokens, 1)], model.cache(pages=4, size=16))
     cache, start = model.cache(pages=6, size=16), 0
@@ -52,32 +93,34 @@ def test_a_prompt_gives_the_same_logits_in_any_chunks_and_pages(
     torch.testing.assert_close(logits, whole, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("window", [0, 1, 4, 50])
 @pytest.mark.parametrize(("rows", "positions"), [(1, 1), (1, 9), (5, 5), (5, 9)])
-def test_attention_equals_the_textbook(rows: int, positions: int) -> None:
+def test_attention_equals_the_textbook(rows: int, positions: int, window: int) -> None:
     random = torch.Generator().manual_seed(rows * 100 + positions)
     query = torch.randn(rows, 4, 8, generator=random)
     keys, values = torch.randn(2, positions, 2, 8, generator=random)
     expected = torch.empty(rows, 4, 8)
     for row in range(rows):
-        seen = positions - rows + row + 1
+        last = positions - rows + row + 1
+        seen = slice(max(0, last - window) if window else 0, last)
         for head in range(4):
-            scores = keys[:seen, head // 2] @ query[row, head] / 8**0.5
-            expected[row, head] = scores.softmax(0) @ values[:seen, head // 2]
-    torch.testing.assert_close(attend(query, keys, values), expected)
+            scores = keys[seen, head // 2] @ query[row, head] / 8**0.5
+            expected[row, head] = scores.softmax(0) @ values[seen, head // 2]
+    torch.testing.assert_close(attend(query, keys, values, window=window), expected)
 
 
 def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "notes.gguf"
     path.write_text("these are notes")
     with pytest.raises(UserError, match="no readable GGUF file"):
-        ModelFile(path)
+        open_model(path)
 
 
 def test_a_half_file_is_refused_in_one_line(tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path / "tiny.gguf")
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(UserError, match="no readable GGUF file"):
-        ModelFile(path)
+        open_model(path)
 
 
 def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
@@ -85,5 +128,5 @@ def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
     path.write_bytes(
         path.read_bytes().replace(b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x05\x00\x00\x00\x00\x00\x00\x00gemma", 1)
     )
-    with pytest.raises(UserError, match="'gemma': expected 'llama'"):
-        ModelFile(path)
+    with pytest.raises(UserError, match="'gemma': expected one of 'llama', 'qwen2', 'qwen3'"):
+        open_model(path)

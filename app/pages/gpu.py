@@ -45,6 +45,6 @@ def _quadrant(quadrant: pa.Table) -> None:
         picked = charts.draw("queue_quadrant", quadrant, title, key=KEY, brush="point")
     with right:
         point = series.point(quadrant, picked)
-        step = answer(gpu.step_requests, controls.stretch(point), instance=point["instance"])
+        step = answer(gpu.step_requests, controls.bucket(point), instance=point["instance"])
         charts.tools(step, words.step(point, step), name="step")
         tables.step(tables.linked(step))

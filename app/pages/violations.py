@@ -37,7 +37,7 @@ def _body() -> None:
     timeline = answer(violations.violations_timeline, window, bucket_s=chosen.bucket_s)
     charts.draw("violations_timeline", timeline, title, brush="time", on_brush=controls.drag("violations_timeline"))
     shown = answer(violations.violations, window)
-    st.caption(f"The newest {shown.num_rows:,} of {total:,}, times in UTC · a request's id opens its trace")
+    st.caption(f"The newest {shown.num_rows:,} of {total:,} · a request's id opens its trace")
     tables.violations(_linked(shown))
 
 

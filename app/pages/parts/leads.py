@@ -1,7 +1,7 @@
 """Where a picture leads to: links to other pages that keep the range and the route."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from html import escape
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -10,7 +10,7 @@ import pyarrow as pa
 import streamlit as st
 
 from .charts import is_light
-from .controls import link
+from .controls import link, stretch
 from .words import clock
 
 #: What is shown before and after a request that leads to its route.
@@ -35,7 +35,7 @@ def request(row: Mapping[str, Any]) -> None:
     here = urlsplit(str(st.context.url or ""))
     address = f"{here.scheme}://{here.netloc}" if here.netloc else ""
     spans = urlencode({"sql": f"from trace('{row['trace_id']}')"})
-    then = link("latency", route=row["route"], between=_stretch(row["started"] - AROUND, row["started"] + AROUND))
+    then = link("latency", route=row["route"], between=stretch(row["started"] - AROUND, row["started"] + AROUND))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         with st.popover("Copy link", type="tertiary", width="content"):
             st.code(f"{address}/trace?{urlencode({'request': row['request_id']})}", language=None, wrap_lines=True)
@@ -53,8 +53,4 @@ def _words(row: Mapping[str, Any]) -> str:
 
 
 def _during(row: Mapping[str, Any], to_ts: datetime) -> str:
-    return link("latency", between=_stretch(row["opened"], row["closed"] or to_ts))
-
-
-def _stretch(from_ts: datetime, to_ts: datetime) -> str:
-    return "/".join(f"{one.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" for one in (from_ts, to_ts))
+    return link("latency", between=stretch(row["opened"], row["closed"] or to_ts))

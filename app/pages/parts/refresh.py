@@ -14,8 +14,8 @@ from .answers import REFRESH_S, answer
 LAG_S = 10
 
 
-def live(body: Callable[[], None]) -> None:
-    """Run `body` now and, while the page is live, every REFRESH_S seconds; a QueryError becomes a message."""
+def live(body: Callable[[], None], *, every_s: int = REFRESH_S) -> None:
+    """Run `body` now and, while the page is live, every `every_s` seconds; a QueryError becomes a message."""
     began = (controls.is_live(), controls.between())
 
     def run() -> None:
@@ -23,7 +23,7 @@ def live(body: Callable[[], None]) -> None:
             st.rerun()  # a selection or a dragged range: the rhythm and the controls above are drawn anew
         once(body)
 
-    st.fragment(run, run_every=REFRESH_S if began[0] else None)()
+    st.fragment(run, run_every=every_s if began[0] else None)()
 
 
 def once(body: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -11,11 +12,18 @@ import streamlit as st
 from tailbudget.analytics.drill import Finding
 
 from .charts import tools
-from .words import NOTHING, duration
+from .controls import link
+from .words import NOTHING, duration, zone
 
-CLOCK = st.column_config.DatetimeColumn("started (UTC)", format="HH:mm:ss", timezone="UTC", width="small")
 LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width="small")
 TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
+
+
+def clock(label: str) -> Any:
+    """Return the column of an instant, in the viewer's zone."""
+    return st.column_config.DatetimeColumn(
+        label, format="D MMM HH:mm:ss", timezone=str(zone()), help=f"{zone()}; the CSV has UTC"
+    )
 
 
 def violations(rows: pa.Table) -> None:
@@ -26,7 +34,7 @@ def violations(rows: pa.Table) -> None:
         height=400,
         placeholder=NOTHING,
         column_config={
-            "started": CLOCK,
+            "started": clock("started"),
             "trace": LINK,
             "why": st.column_config.TextColumn(width="large"),
             "total_ms": TOTAL,
@@ -35,16 +43,25 @@ def violations(rows: pa.Table) -> None:
 
 
 def running(rows: pa.Table) -> None:
-    """Draw requests that still run, oldest first."""
+    """Draw requests that still run, oldest first, and what they will come to; nothing when none does."""
+    if not rows.num_rows:
+        return
+    title = f"**Running now**, late or stalled, oldest first · n {rows.num_rows:,}"
+    tools(rows, title, name="running")
     st.dataframe(
-        rows.select(["age_s", "stage", "route", "tenant", "service", "started", "request_id"]),
+        rows.select(
+            ["age_s", "stage", "stalled", "projected_ms", "budget_ms", "route", "tenant", "started", "request_id"]
+        ),
         hide_index=True,
         height="content" if rows.num_rows < 8 else 290,
         placeholder=NOTHING,
         column_config={
             "age_s": st.column_config.NumberColumn("runs for s", format="%.0f", width="small"),
-            "stage": st.column_config.TextColumn("now in"),
-            "started": CLOCK,
+            "stage": st.column_config.TextColumn("now in", width="small"),
+            "stalled": st.column_config.CheckboxColumn("stalled", width="small", help="Its stream has gone silent."),
+            "projected_ms": st.column_config.NumberColumn("comes to ms", format="%.0f", help="Its total at this pace."),
+            "budget_ms": st.column_config.NumberColumn("budget ms", format="%.0f"),
+            "started": clock("started"),
         },
     )
 
@@ -60,7 +77,7 @@ def requests(rows: pa.Table) -> None:
             "trace": LINK,
             "total_ms": TOTAL,
             "longest": st.column_config.TextColumn("longest stage"),
-            "started": CLOCK,
+            "started": clock("started"),
         },
     )
 
@@ -76,7 +93,7 @@ def streams(rows: pa.Table) -> None:
         hide_index=True,
         height=212,
         placeholder=NOTHING,
-        column_config={"trace": LINK, "started": CLOCK, **numbers},
+        column_config={"trace": LINK, "started": clock("started"), **numbers},
     )
 
 
@@ -92,6 +109,28 @@ def step(rows: pa.Table) -> None:
         height="content" if rows.num_rows < 11 else 400,
         placeholder=NOTHING,
         column_config={"trace": LINK, "phase": st.column_config.TextColumn("is in"), "total_ms": TOTAL, **numbers},
+    )
+
+
+def hops(rows: pa.Table) -> None:
+    """Draw hops with what changed against the week before, each with the way to the Latency of its caller's route."""
+    units = {
+        "calls_per_request": ("a request", "%.2f"),
+        "p95_ms": ("p95 ms", "%.0f"),
+        "p95_ms_before": ("week before", "%.0f"),
+        "connect_ms": ("round trip ms", "%.1f"),
+        "new_share": ("new connections", "percent"),
+        "failed_share": ("failed", "percent"),
+    }
+    numbers = {name: st.column_config.NumberColumn(label, format=shape) for name, (label, shape) in units.items()}
+    ways = [link("latency", route=route) for route in rows["route"].to_pylist()]
+    shown = rows.append_column("latency", pa.array(ways, pa.string()))
+    st.dataframe(
+        shown.select(["caller", "callee", "n", *units, "change", "from_region", "to_region", "latency"]),
+        hide_index=True,
+        height="content" if rows.num_rows < 10 else 380,
+        placeholder=NOTHING,
+        column_config={**numbers, "latency": st.column_config.LinkColumn("Latency", display_text="of its route")},
     )
 
 
