@@ -142,9 +142,53 @@ def test_a_page_draws_its_pictures_and_asks_nobody_else(
         box = pictures.nth(place).bounding_box()
         assert box is not None
         assert box["height"] > 50
+        assert "One row is" in str(
+            pictures.nth(place).locator("xpath=ancestor::*[@role='graphics-document']").get_attribute("aria-label")
+        )
         assert box["x"] + box["width"] <= SIZES[size][0], "wider than the screen"
     assert visit.page.locator('[data-testid="stException"]').count() == 0
     assert (visit.errors, visit.elsewhere) == ([], [])
+    visit.page.close()
+
+
+#: What the keyboard is on: its name, its tag, and whether it, or the box around an input, is drawn differently.
+FOCUSED = """() => {
+  const one = document.activeElement, drawn = getComputedStyle(one);
+  const name = one.getAttribute('aria-label') || one.innerText || one.getAttribute('data-testid') || one.tagName;
+  const marked = ['rgb(242, 184, 75)', 'rgb(150, 102, 10)'];  // the primary colour of either theme
+  let lit = (drawn.outlineStyle !== 'none' && parseFloat(drawn.outlineWidth) > 0) || drawn.boxShadow !== 'none';
+  for (let box = one, up = 0; one.tagName === 'INPUT' && box && up < 6; box = box.parentElement, up++)
+    lit = lit || marked.includes(getComputedStyle(box).borderColor);
+  return [name.split('\\n')[0], one.tagName, lit];
+}"""
+
+
+def test_everything_is_reached_and_used_by_keyboard_and_shows_that_it_is(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/latency?live=false&range=1h")
+    visit.pictures(4)
+    visit.page.add_style_tag(content="* { transition: none !important }")  # or a border is read half-way
+    stops: list[tuple[str, str, bool]] = []
+    for _ in range(80):
+        visit.page.keyboard.press("Tab")
+        stops.append(tuple(visit.page.evaluate(FOCUSED)))
+        if stops[-1][1] == "BODY":
+            break
+    reached = {name for name, *_ in stops}
+    assert {"Overview", "Trace", "SQL", "From/to (UTC)", "Route", "Live", "SQL · CSV", "Slower than, ms"} <= reached
+    assert {name for name, tag, lit in stops if not lit and tag not in ("BODY", "MAIN")} == set()
+    visit.page.get_by_label("Slower than, ms", exact=True).focus()
+    visit.page.keyboard.type("3000")
+    visit.page.keyboard.press("Enter")
+    visit.page.get_by_text("Who took over 3 s").wait_for()
+    assert "over_ms=3000" in visit.page.url
+    visit.done()
+    visit.page.get_by_role("button", name="SQL · CSV").first.press("Enter")
+    visit.page.get_by_role("button", name="Download the rows").wait_for(timeout=10_000)
+    visit.page.keyboard.press("Escape")
+    visit.page.get_by_role("link", name="Map", exact=True).press("Enter")
+    visit.page.wait_for_function("location.pathname == '/map'")
+    assert visit.errors == []
     visit.page.close()
 
 

@@ -186,7 +186,8 @@ def bucket(row: Mapping[str, Any]) -> Window:
 
 def is_held() -> bool:
     """Return whether something is selected in a picture whose key holds HOLDING."""
-    return any(brushed(value) for key, value in st.session_state.items() if HOLDING in str(key) and value)
+    held = (value for key, value in st.session_state.items() if HOLDING in str(key))
+    return any(brushed(value) for value in held if isinstance(value, Mapping))  # the picture's menu has its key too
 
 
 def is_live() -> bool:

@@ -18,10 +18,9 @@ AROUND: Final = timedelta(minutes=5)
 STYLE = """<style>
 .leads { font-size: 13px; display: flex; flex-wrap: wrap; gap: 4px 16px }
 .leads a { color: #f2b84b; text-decoration: underline; text-underline-offset: 3px }
-.leads a:focus-visible { outline: 2px solid #f2b84b; outline-offset: 2px }
 </style>"""
 #: The same in the light theme.
-LIGHT = "<style>.leads a { color: #96660a } .leads a:focus-visible { outline-color: #96660a }</style>"
+LIGHT = "<style>.leads a { color: #96660a }</style>"
 
 
 def show(places: Mapping[str, str]) -> None:
