@@ -330,11 +330,19 @@ def test_a_cell_leads_to_its_requests_and_one_of_them_to_its_trace(browser: Brow
     _drag(visit, visit.pictures(4).nth(0), (0.3, 0.35), (0.9, 0.7))
     wait_until(lambda: visit.page.get_by_text("Who took").inner_text() != before, what="the requests of the box")
     visit.done()
-    table = visit.page.get_by_test_id("stDataFrame").first.bounding_box()
-    assert table is not None
-    with visit.page.expect_popup() as opened:
-        visit.page.mouse.click(table["x"] + 40, table["y"] + 52)  # the first row's id, on a canvas
-    trace = opened.value
+    opened: list[Page] = []
+    visit.page.on("popup", opened.append)
+
+    def clicked() -> list[Page]:
+        table = visit.page.get_by_test_id("stDataFrame").first.bounding_box()
+        assert table is not None
+        visit.page.mouse.click(
+            table["x"] + 40, table["y"] + 52
+        )  # the first row's id, on a canvas that draws when it can
+        visit.page.wait_for_timeout(1000)
+        return opened
+
+    trace = wait_until(clicked, what="the page of the trace")[0]
     trace.wait_for_selector(DONE, timeout=60_000)
     assert re.search(r"/trace\?request=req-\w+", trace.url)
     wait_until(lambda: trace.locator(PICTURE).count() == 4, what="the pictures of the trace")
