@@ -331,7 +331,7 @@ def test_a_cell_leads_to_its_requests_and_one_of_them_to_its_trace(browser: Brow
     wait_until(lambda: visit.page.get_by_text("Who took").inner_text() != before, what="the requests of the box")
     visit.done()
     opened: list[Page] = []
-    visit.page.on("popup", opened.append)
+    visit.page.on("popup", lambda page: opened.append(page))
 
     def clicked() -> list[Page]:
         table = visit.page.get_by_test_id("stDataFrame").first.bounding_box()
