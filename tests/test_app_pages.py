@@ -167,8 +167,11 @@ def test_a_filter_that_a_page_cannot_heed_is_shown_as_such(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
     monkeypatch.setenv("TAILBUDGET_API", seeded[0])
-    app = AppTest.from_function(_unfiltered, default_timeout=30).run()
+    app = AppTest.from_function(_unfiltered, default_timeout=30)
+    app.query_params["tenant"] = "acme"
+    app.run()
     assert not app.exception
+    assert "Not narrowed to tenant acme: what Coverage shows is of all of them." in _text(app)
     assert [app.selectbox(key=name).disabled for name in controls.FILTERS] == [True, True, True]
     by_title = {title: filters for title, _, _, filters in site.PAGES}
     assert by_title["Overview"] == by_title["Violations"] == controls.FILTERS
