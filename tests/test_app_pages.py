@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pytest
@@ -324,12 +324,15 @@ def test_a_card_of_an_objective_has_its_percentiles_and_opens_its_slice(
     assert f"p99 <b class=bad>▲ {p99}</b>" in chat
     assert f"n {len(totals)} in the last hour" in chat
     assert "coverage <b class=bad>▲ 91.2 %</b>" in chat
+    assert "still running <b class=bad>▲ 3</b>" in chat
     assert 'href="/latency?range=1h&amp;route=%2Fchat' in chat
     answers_card = next(card for card in drawn if "answers · acme" in card)
     assert "tenant=acme" in answers_card
     assert '"card small' in answers_card
     assert "coverage" not in answers_card
-    assert "coverage <b>100 %</b>" in next(card for card in drawn if "first-token" in card)
+    first_token = next(card for card in drawn if "first-token" in card)
+    assert "coverage <b>100 %</b>" in first_token
+    assert ">98.4 % ± 0.4 good<" in first_token
 
 
 def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
@@ -542,7 +545,9 @@ def test_a_range_is_compared_with_the_time_before(monkeypatch: pytest.MonkeyPatc
     begin = seeded[1].started + timedelta(seconds=300)
     between = controls.stretch(begin, begin + timedelta(seconds=180))
     app = _run(monkeypatch, seeded[0], "compare", by="time", between=between)
-    assert "From the time before (" in _text(app)
+    assert "From the time before" in _text(app)
+    links = re.findall(r'href="/latency\?[^"]*between=([^"&]+)', _text(app))
+    assert [unquote(link) for link in links] == [controls.stretch(begin - timedelta(seconds=180), begin), between]
     assert _charts(app) == 1
     app = _run(monkeypatch, seeded[0], "compare", by="time", range="7d", earlier="a day before")
     assert "A day before, the range overlaps itself: choose a shorter range" in _text(app)
