@@ -75,7 +75,12 @@ def _unfiltered() -> None:
 
 
 def _run(
-    monkeypatch: pytest.MonkeyPatch, api: str, name: str, *, select: dict[str, Any] | None = None, **query: str
+    monkeypatch: pytest.MonkeyPatch,
+    api: str,
+    name: str,
+    *,
+    select: dict[str, Any] | None = None,
+    **query: str | list[str],
 ) -> AppTest:
     monkeypatch.setenv("TAILBUDGET_API", api)
     app = AppTest.from_function(_script, args=(name,), default_timeout=30)
@@ -434,6 +439,8 @@ def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
     changed = sum(not row["synthetic"] and row["decode_ms"] > 500 for row in seeded[1].rows["requests"])
     assert f"With decode at 500 ms or less, {changed:,} of n" in _text(app)
     assert "less than now" in _text(app)
+    both = _text(_run(monkeypatch, seeded[0], "stages", what_if=["decode", "retrieval"], at_most_retrieval="100"))
+    assert re.search(r"With decode at [\d.]+ m?s and retrieval at 100 ms or less", both)
     found = re.search(r"these stages would save \*\*([\d.]+) (ms|s)\*\* of p95 together", _text(app))
     assert found is not None
     assert float(found[1]) > 0
