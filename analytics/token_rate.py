@@ -26,8 +26,8 @@ def token_rate(reader: Reader, window: Window, *, bucket_s: int, settings: SagSe
     """
     began = (window.from_ts - timedelta(seconds=settings.horizon_s)).replace(minute=0, second=0, microsecond=0)
     is_judged = window.to_ts - window.from_ts <= MOST_JUDGED
-    span = {"from_ts": began if is_judged else window.to_ts, "to_ts": window.to_ts}
-    params = {**span, "model": window.model, "part": 0, "parts": 1}
+    judged = {"from_ts": began if is_judged else window.to_ts, "to_ts": window.to_ts, "part": 0, "parts": 1}
+    params = {**judged, "model": window.model}
     return ask(
         reader,
         "token_rate",

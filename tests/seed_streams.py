@@ -2,6 +2,7 @@
 
 import json
 import random
+from datetime import timedelta
 from typing import Final
 
 import duckdb
@@ -63,7 +64,8 @@ def _spans(chance: random.Random, request: Row) -> list[Row]:
     start_ns = round(request["started"].timestamp() * 1e9) + round(before_ms * 1e6)
     took_ns = round((request["total_ms"] - before_ms - request["post_ms"]) * 1e6)
     first_ms = request["network_ms"] + request["queue_ms"] + request["prefill_ms"]
-    common = {"trace_id": request["trace_id"], "started": request["started"], "kind": "CLIENT", "service": "demo"}
+    started = request["started"] + timedelta(milliseconds=before_ms)
+    common = {"trace_id": request["trace_id"], "started": started, "kind": "CLIENT", "service": "demo"}
     return [
         {
             **common,
@@ -87,6 +89,8 @@ def _spans(chance: random.Random, request: Row) -> list[Row]:
 def _stream(chance: random.Random, request: Row, span: Row, call: Row) -> Row:
     """Gaps that fill the decode time, one of them a stall where the call has one."""
     parts = [chance.uniform(0.7, 1.3) for _ in range(call["chunks"] - 1)]
+    if call["stalls"]:
+        parts[len(parts) // 2] = 0
     scale_us = (request["decode_ms"] - call["stall_ms"]) * 1000 / sum(parts)
     gaps_us = [round(part * scale_us) for part in parts]
     if call["stalls"]:

@@ -34,6 +34,7 @@ from .seed import SCHEMA, VIEWS
 from .test_questions_latency import WINDOW
 
 ROOT = Path(__file__).resolve().parents[1]
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 BOX = Box(WINDOW.from_ts, WINDOW.to_ts, 1000.0, 5000.0)
 NAMES = sorted(path.name.removesuffix(".vl.json") for path in charts.FOLDER.glob("*.vl.json"))
 
@@ -67,7 +68,10 @@ def _columns(window: Window) -> dict[str, set[str]]:
         "queue_quadrant": gpu.queue_quadrant(reader, window, bucket_s=20),
         "stage_shares": stages.stage_shares(reader, window, bucket_s=20),
         "stage_waterfall": stages.stage_waterfall(reader, window),
-        "waterfall": traces.request_spans(reader, "req-1", trace_id="4bf92f3577b34da6a3ce929d0e0e4736"),
+        "token_timeline": traces.token_gaps(reader, "req-1", trace_id=TRACE, started=window.from_ts),
+        "network_phases": traces.network_phases(reader, trace_id=TRACE),
+        "beside_route": traces.beside_route(reader, "req-1", trace_id=TRACE),
+        "waterfall": traces.request_spans(reader, "req-1", trace_id=TRACE),
     }
     return {name: set(table.column_names) for name, table in answers.items()}
 

@@ -28,6 +28,7 @@ from .seed import INSTANCE, MODEL, Seeded, empty, seed
 from .seed_more import furnish
 from .seed_streams import stream
 from .support import free_port
+from .test_map import seen, shop
 
 PAGES = (
     "overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace", "diagnoses"
@@ -105,7 +106,7 @@ def _charts(app: AppTest) -> int:
 
 PICTURES = {
     "overview": 3, "latency": 4, "stages": 4, "gpu": 11, "coverage": 1,
-    "service_map": 1, "compare": 1, "violations": 4, "token_rate": 5, "trace": 1, "diagnoses": 1,
+    "service_map": 1, "compare": 1, "violations": 4, "token_rate": 5, "trace": 4, "diagnoses": 1,
 }  # fmt: skip
 
 
@@ -287,7 +288,53 @@ def test_a_trace_is_the_one_in_the_address_else_the_slowest(
     assert ">dropped<" in named
     assert ">left in decode<" in named
     slowest = max(seeded[1].rows["requests"], key=lambda row: row["total_ms"])
-    assert slowest["request_id"] in _run(monkeypatch, seeded[0], "trace").selectbox(key="request").placeholder
+    assert slowest["request_id"] in _run(monkeypatch, seeded[0], "trace").selectbox[-1].placeholder
+
+
+def test_a_link_to_a_request_that_the_picker_lists_opens_that_one(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    third = sorted(seeded[1].rows["requests"], key=lambda row: -row["total_ms"])[2]
+    app = _run(monkeypatch, seeded[0], "trace", request=third["request_id"])
+    assert app.selectbox[-1].value == third["request_id"]
+    assert f">{words.duration(third['total_ms'])}<" in _text(app)
+
+
+def test_a_request_that_is_picked_is_named_in_the_address_by_its_id(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "trace")
+    second = sorted(seeded[1].rows["requests"], key=lambda row: -row["total_ms"])[1]
+    app.selectbox[-1].set_value(second["request_id"]).run()
+    assert app.query_params["request"] == second["request_id"]
+    assert f">{words.duration(second['total_ms'])}<" in _text(app)
+
+
+def test_a_trace_shows_its_stall_its_network_its_route_and_its_twins(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "trace")
+    text = _text(app)
+    assert "Tokens as they came · n" in text
+    assert "joined from 2 spans that told the same" in text
+    assert "in the hour around it" in text
+    assert "before the server's time" in text
+    assert "opentelemetry.instrumentation.openai_v2" in app.dataframe[0].value["told_by"].iloc[0]
+    slowest = max(seeded[1].rows["requests"], key=lambda row: row["total_ms"])
+    assert app.code[-1].value.endswith(f"/trace?request={slowest['request_id']}")
+    assert quote(f"from trace('{slowest['trace_id']}')", safe="").replace("%20", "+") in text
+
+
+def test_a_trace_of_which_no_stream_and_no_network_was_told_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = empty(tmp_path)
+    seed(connection, ended=datetime.now(UTC))
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "trace")
+        assert "No network phases" in _text(app)
+        assert _charts(app) == 2
+    connection.close()
 
 
 def test_an_unknown_request_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
@@ -374,6 +421,30 @@ def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
     assert listed["trace"].iloc[0].startswith("/trace?request=req-")
     assert app.session_state["held"] is not None
     assert controls.HOLDING in "heatmapheld-latency"
+
+
+def test_a_lower_end_in_the_address_lists_who_took_longer(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "latency", over_ms="3000", range="1h")
+    slower = [row for row in seeded[1].rows["requests"] if not row["synthetic"] and row["total_ms"] >= 3000]
+    assert "**Who took over 3 s" in _text(app)
+    assert len(app.dataframe[0].value) == min(len(slower), 100)
+    assert app.dataframe[0].value["total_ms"].min() >= 3000
+
+
+def test_the_map_says_what_changed_against_the_week_before_and_leads_to_latency(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = seen([shop(trace, calls=2, call_ms=900) for trace in range(101, 141)], before=map(shop, range(1, 41)))
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "service_map")
+    hops = app.dataframe[0].value.set_index("callee")
+    provider = hops.loc["provider:api.example"]
+    assert provider["change"] == "slower, more calls"
+    assert (provider["calls_per_request"], provider["p95_ms"], provider["p95_ms_before"]) == (2, 900, 500)
+    assert provider["latency"] == "/latency?range=15m&route=ask"
+    connection.close()
 
 
 def test_a_stretch_of_time_in_the_address_is_the_range(

@@ -40,6 +40,8 @@ SAMPLES: dict[str, object] = {
     "rows": 10,
     "request_id": "req-1",
     "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+    "started": "2026-03-01 12:00:00+00:00",
+    "until_ms": 1000.0,
     "stages": ["queue", "decode"],
     "baseline_s": 3600,
     "gap_s": 300,

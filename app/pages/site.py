@@ -18,7 +18,7 @@ from . import (
     trace,
     violations,
 )
-from .parts import controls, gate
+from .parts import controls, focus, gate
 
 #: Title, path (the first page answers at the root), what draws it, and what of the filter narrows it.
 PAGES: Final = (
@@ -49,6 +49,7 @@ def run() -> None:
     pages = [st.Page(draw, title=title, url_path=path, default=path is None) for title, path, draw, _ in PAGES]
     page = st.navigation(pages, position="top")
     st.html(STYLE)
+    focus.show()
     if gate.passed():
         controls.show(page.title, filters=next(filters for title, *_, filters in PAGES if title == page.title))
         page.run()

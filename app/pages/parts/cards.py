@@ -32,7 +32,7 @@ a.card:hover, a.card:focus { border-color: #f2b84b }
 LIGHT = """<style>
 .card { border-color: #d5d9e2 } .card .label, .card .note { color: #4b5468 } .card .bar { background: #d5d9e2 }
 .card .figures { color: #4b5468 } .card .figures b { color: #1d212b } .card .figures b.bad { color: #b53a21 }
-.card .bad { color: #b53a21 } .card .good { color: #16876b }
+.card .bad { color: #b53a21 } .card .good { color: #0f7a5f }
 </style>"""
 #: Events below which a share is greyed: one more bad one would change it by over two percent.
 SMALL_N = 50

@@ -12,7 +12,8 @@ import streamlit as st
 from tailbudget.analytics.drill import Finding
 
 from .charts import tools
-from .words import NOTHING, zone
+from .controls import link
+from .words import NOTHING, duration, zone
 
 LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width=130)
 TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
@@ -126,6 +127,39 @@ def step(rows: pa.Table) -> None:
     )
 
 
+def hops(rows: pa.Table) -> None:
+    """Draw hops with what changed against the week before, each with the way to the Latency of its caller's route."""
+    units = {
+        "calls_per_request": ("a request", "%.2f"),
+        "p95_ms": ("p95 ms", "%.0f"),
+        "p95_ms_before": ("week before", "%.0f"),
+        "connect_ms": ("round trip ms", "%.1f"),
+        "new_share": ("new connections", "percent"),
+        "failed_share": ("failed", "percent"),
+    }
+    numbers = {name: st.column_config.NumberColumn(label, format=shape) for name, (label, shape) in units.items()}
+    ways = [link("latency", route=route) for route in rows["route"].to_pylist()]
+    shown = rows.append_column("latency", pa.array(ways, pa.string()))
+    st.dataframe(
+        shown.select(["caller", "callee", "n", *units, "change", "from_region", "to_region", "latency"]),
+        hide_index=True,
+        height="content" if rows.num_rows < 10 else 380,
+        placeholder=NOTHING,
+        column_config={**numbers, "latency": st.column_config.LinkColumn("Latency", display_text="of its route")},
+    )
+
+
+def calls(rows: pa.Table) -> None:
+    """Draw the model calls of a request, each with who told of it."""
+    spans = sum(rows["spans"].to_pylist())
+    twins = f"joined from {spans} spans that told the same" if spans > rows.num_rows else "no duplicate was joined"
+    tools(rows, f"**Model calls** · n {rows.num_rows} · {twins}", name="calls")
+    names = ("total_ms", "ttft_ms", "tpot_ms", "max_gap_ms", "consumer_ms")
+    numbers = {name: st.column_config.NumberColumn(name.replace("_", " "), format="%.1f") for name in names}
+    told = {"spans": "joined from", "told_by": "told by"}
+    st.dataframe(rows, hide_index=True, height="content", placeholder=NOTHING, column_config={**numbers, **told})
+
+
 def linked(rows: pa.Table) -> pa.Table:
     """Return the rows with `trace`, the address of each request's trace."""
     ids = (quote(str(one), safe="") for one in rows["request_id"].to_pylist())
@@ -143,6 +177,8 @@ def findings(found: Sequence[Finding]) -> pa.Table:
 
 def stages(rows: pa.Table) -> None:
     """Draw the nine stages of a request: critical time, busy time, budget and excess in ms."""
+    total_ms = sum(ms or 0 for ms in rows["critical_ms"].to_pylist())
+    tools(rows, f"Stages on the critical path, which add up to {duration(total_ms)}", name="stages")
     names = {"critical_ms": "critical ms", "busy_ms": "busy ms", "budget_ms": "budget ms", "over_ms": "over by ms"}
     numbers = {name: st.column_config.NumberColumn(label, format="%.1f") for name, label in names.items()}
     st.dataframe(
@@ -182,5 +218,6 @@ def columns(rows: pa.Table, *, table: str | None) -> None:
 
 
 def attributes(rows: pa.Table) -> None:
-    """Draw the attributes of the spans of a trace."""
+    """Draw the attributes of the spans of a trace, below their count."""
+    tools(rows, f"Attributes of its spans · n {rows.num_rows:,}", name="attributes")
     st.dataframe(rows, hide_index=True, height=352, placeholder=NOTHING)
