@@ -16,8 +16,20 @@ OBJECTIVES: tuple[tuple[Any, ...], ...] = (
 )
 
 SLICES: dict[str, Row] = {
-    "chat-total": {"slice": "route = '/chat'", "measure": "(total_ms)", "limit_ms": 4000.0, "coverage": 0.912},
-    "first-token": {"slice": "ttft_ms is not null", "measure": "(ttft_ms)", "limit_ms": 1000.0, "coverage": 1.0},
+    "chat-total": {
+        "slice": "route = '/chat'",
+        "measure": "(total_ms)",
+        "limit_ms": 4000.0,
+        "coverage": 0.912,
+        "running": 3,
+    },
+    "first-token": {
+        "slice": "ttft_ms is not null",
+        "measure": "(ttft_ms)",
+        "limit_ms": 1000.0,
+        "coverage": 1.0,
+        "margin": 0.004,
+    },
     "answers": {
         "slice": "tenant = 'acme' and outcome <> 'rejected'",
         "measure": "total_ms",
@@ -55,8 +67,9 @@ def furnish(connection: duckdb.DuckDBPyConnection, seeded: Seeded, *, number: in
 def _budgets(seeded: Seeded) -> list[Row]:
     names = ("objective", "part", "goal", "target", "n", "bad", "budget_left", "burn_1h", "firing")
     rows: list[Row] = [dict(zip(names, one, strict=True)) | SLICES[str(one[0])] for one in OBJECTIVES]
+    unsure = {"coverage": None, "margin": 0.0, "running": 0}
     common = {"judged": seeded.ended, "period": "30d", "owner": "chat-team", "runbook": "https://wiki.example/chat"}
-    return [{**row, **common, "good_share": 1 - row["bad"] / row["n"]} for row in rows]
+    return [{**unsure, **row, **common, "good_share": 1 - row["bad"] / row["n"]} for row in rows]
 
 
 def _minutes(seeded: Seeded) -> list[Row]:

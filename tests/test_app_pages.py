@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pytest
@@ -76,7 +76,12 @@ def _unfiltered() -> None:
 
 
 def _run(
-    monkeypatch: pytest.MonkeyPatch, api: str, name: str, *, select: dict[str, Any] | None = None, **query: str
+    monkeypatch: pytest.MonkeyPatch,
+    api: str,
+    name: str,
+    *,
+    select: dict[str, Any] | None = None,
+    **query: str | list[str],
 ) -> AppTest:
     monkeypatch.setenv("TAILBUDGET_API", api)
     app = AppTest.from_function(_script, args=(name,), default_timeout=30)
@@ -168,8 +173,11 @@ def test_a_filter_that_a_page_cannot_heed_is_shown_as_such(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
     monkeypatch.setenv("TAILBUDGET_API", seeded[0])
-    app = AppTest.from_function(_unfiltered, default_timeout=30).run()
+    app = AppTest.from_function(_unfiltered, default_timeout=30)
+    app.query_params["tenant"] = "acme"
+    app.run()
     assert not app.exception
+    assert "Not narrowed to tenant acme: what Coverage shows is of all of them." in _text(app)
     assert [app.selectbox(key=name).disabled for name in controls.FILTERS] == [True, True, True]
     by_title = {title: filters for title, _, _, filters in site.PAGES}
     assert by_title["Overview"] == by_title["Violations"] == controls.FILTERS
@@ -368,12 +376,15 @@ def test_a_card_of_an_objective_has_its_percentiles_and_opens_its_slice(
     assert f"p99 <b class=bad>▲ {p99}</b>" in chat
     assert f"n {len(totals)} in the last hour" in chat
     assert "coverage <b class=bad>▲ 91.2 %</b>" in chat
+    assert "still running <b class=bad>▲ 3</b>" in chat
     assert 'href="/latency?range=1h&amp;route=%2Fchat' in chat
     answers_card = next(card for card in drawn if "answers · acme" in card)
     assert "tenant=acme" in answers_card
     assert '"card small' in answers_card
     assert "coverage" not in answers_card
-    assert "coverage <b>100 %</b>" in next(card for card in drawn if "first-token" in card)
+    first_token = next(card for card in drawn if "first-token" in card)
+    assert "coverage <b>100 %</b>" in first_token
+    assert ">98.4 % ± 0.4 good<" in first_token
 
 
 def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
@@ -499,6 +510,8 @@ def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
     changed = sum(not row["synthetic"] and row["decode_ms"] > 500 for row in seeded[1].rows["requests"])
     assert f"With decode at 500 ms or less, {changed:,} of n" in _text(app)
     assert "less than now" in _text(app)
+    both = _text(_run(monkeypatch, seeded[0], "stages", what_if=["decode", "retrieval"], at_most_retrieval="100"))
+    assert re.search(r"With decode at [\d.]+ m?s and retrieval at 100 ms or less", both)
     found = re.search(r"these stages would save \*\*([\d.]+) (ms|s)\*\* of p95 together", _text(app))
     assert found is not None
     assert float(found[1]) > 0
@@ -610,7 +623,9 @@ def test_a_range_is_compared_with_the_time_before(monkeypatch: pytest.MonkeyPatc
     begin = seeded[1].started + timedelta(seconds=300)
     between = controls.stretch(begin, begin + timedelta(seconds=180))
     app = _run(monkeypatch, seeded[0], "compare", by="time", between=between)
-    assert "From the time before (" in _text(app)
+    assert "From the time before" in _text(app)
+    links = re.findall(r'href="/latency\?[^"]*between=([^"&]+)', _text(app))
+    assert [unquote(link) for link in links] == [controls.stretch(begin - timedelta(seconds=180), begin), between]
     assert _charts(app) == 1
     app = _run(monkeypatch, seeded[0], "compare", by="time", range="7d", earlier="a day before")
     assert "A day before, the range overlaps itself: choose a shorter range" in _text(app)
