@@ -37,10 +37,11 @@ SECONDS: Final = 20.0
 PAGES: Final = (
     ("overview", "", 3),
     ("latency", "latency", 3),
-    ("stages", "stages", 3),
+    ("stages", "stages", 4),
     ("violations", "violations", 1),
     ("token_rate", "token-rate", 10),
     ("gpu", "gpu", 33),
+    ("diagnoses", "diagnoses", 0),
 )
 CHROMIUM: Final = Path("/usr/bin/chromium")
 FLAGS: Final = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")

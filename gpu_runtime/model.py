@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from tailbudget.instrument.errors import UserError
 
-from .attention import KVCache, plan
+from .attention import Attend, KVCache, plan
 from .kernels import COMPUTED, FORMS, Linear, head, linear, tune
 from .settings import Form
 from .weights import ModelFile, Shape
@@ -96,11 +96,17 @@ class Llama:
         """Write the segments' keys and values; return float32 logits after each token of their tails, in order."""
         tails, rows, positions = _rows(segments, cache)
         tokens = torch.tensor([token for segment in segments for token in segment.tokens], device=self.device)
-        turns = torch.tensor(positions, device=self.device)[:, None, None] * self._turns
-        angles = torch.polar(torch.ones_like(turns), turns).to(torch.complex64)
+        places = torch.tensor(positions, device=self.device)
         target = torch.tensor(rows, device=self.device)
         spans = [(segment.start, segment.start + len(segment.tokens)) for segment in segments]
         attend = plan(cache, [segment.pages for segment in segments], spans)
+        hidden = self.states(tokens, places, target, cache=cache, attend=attend)
+        return self.logits(hidden[torch.tensor(tails, dtype=torch.long, device=self.device)])
+
+    def states(self, tokens: Tensor, places: Tensor, target: Tensor, *, cache: KVCache, attend: Attend) -> Tensor:
+        """Return the last layer's states [tokens, hidden] of tokens at `places` whose cache rows are `target`."""
+        turns = places[:, None, None] * self._turns
+        angles = torch.polar(torch.ones_like(turns), turns).to(torch.complex64)
         hidden = self._embedding[tokens]
         for index, layer in enumerate(self.layers):
             query, key, value = self._project(layer, hidden, angles)
@@ -109,8 +115,11 @@ class Llama:
             hidden = hidden + layer.output(attend(query, index).flatten(1))
             gate, up = layer.gate_up(self._normed(hidden, layer.feed_norm)).chunk(2, dim=-1)
             hidden = hidden + layer.down(functional.silu(gate).mul_(up))
-        last = hidden[torch.tensor(tails, dtype=torch.long, device=self.device)]
-        return self._head(self._normed(last, self._norm)).float()
+        return hidden
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return float32 logits [tokens, vocabulary] after states of the last layer."""
+        return self._head(self._normed(states, self._norm)).float()
 
     def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
         return functional.rms_norm(hidden, (self.shape.hidden,), weight, self.shape.norm_eps)

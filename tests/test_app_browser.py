@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -124,8 +125,8 @@ class Visit:
 
 #: Each page's address, and its pictures.
 PATHS = {
-    "": 3, "latency": 4, "stages": 3, "violations": 1, "token-rate": 5, "gpu": 11, "trace": 4, "coverage": 1,
-    "map": 1, "compare": 1, "sql": 0, "diagnoses": 1,
+    "": 3, "latency": 4, "stages": 4, "violations": 4, "token-rate": 5, "gpu": 11, "trace": 4, "coverage": 1,
+    "map": 1, "compare": 1, "sql": 1, "diagnoses": 1,
 }  # fmt: skip
 
 
@@ -141,7 +142,7 @@ def test_a_page_draws_its_pictures_and_asks_nobody_else(
     for place in range(n):
         box = pictures.nth(place).bounding_box()
         assert box is not None
-        assert box["height"] > 50
+        assert box["height"] > 80
         assert "One row is" in str(
             pictures.nth(place).locator("xpath=ancestor::*[@role='graphics-document']").get_attribute("aria-label")
         )
@@ -213,14 +214,20 @@ def test_all_nine_stages_are_drawn_with_their_n(browser: Browser, address: str) 
     visit.page.close()
 
 
-def test_range_and_route_stay_while_one_goes_from_page_to_page(browser: Browser, address: str) -> None:
+def test_range_and_route_stay_while_one_goes_from_page_to_page_and_back(browser: Browser, address: str) -> None:
     visit = Visit(browser)
     visit.open(f"{address}/?range=1h&route=%2Fchat&live=false")
     visit.pictures(3)
     visit.page.get_by_role("link", name="Violations").click()
     visit.page.wait_for_function("location.pathname == '/violations' && location.search.includes('range=1h')")
-    visit.pictures(1)
+    visit.pictures(4)
     assert "route=%2Fchat" in visit.page.url
+    visit.page.locator("button").get_by_text("6h", exact=True).click()
+    visit.page.wait_for_function("location.search.includes('range=6h')")
+    visit.page.go_back()
+    visit.page.wait_for_function("location.pathname == '/' && location.search.includes('range=1h')")
+    visit.page.locator('button[aria-checked="true"]').get_by_text("1h", exact=True).wait_for()
+    visit.pictures(3)
     assert visit.errors == []
     visit.page.close()
 
@@ -296,7 +303,7 @@ def test_dragging_over_time_sets_the_range_of_all_pages(browser: Browser, addres
     assert visit.page.get_by_label("From/to (UTC)", exact=True).input_value().count("T") == 2
     visit.page.get_by_role("link", name="Stages").click()
     visit.page.wait_for_function("location.pathname == '/stages' && location.search.includes('between=')")
-    visit.pictures(3)
+    visit.pictures(4)
     assert visit.errors == []
     visit.page.close()
 
@@ -388,4 +395,43 @@ def test_a_picture_gives_its_sql_and_its_rows(browser: Browser, address: str) ->
     with visit.page.expect_download() as download:
         visit.page.get_by_role("button", name="Download the rows").click()
     assert download.value.path().read_text().startswith('"t","t2","lo_ms"')
+    visit.page.close()
+
+
+def test_a_what_if_is_a_link_that_another_window_opens(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/stages?live=false")
+    visit.pictures(4)
+    told = visit.page.get_by_text("or less,")
+    before = told.inner_text()
+    slider = visit.page.get_by_role("slider")
+    slider.focus()
+    slider.press("Home")
+    wait_until(lambda: told.inner_text() != before, what="another what-if")
+    visit.page.wait_for_function("location.search.includes('at_most_')")
+    visit.done()
+    other = Visit(browser, "phone")
+    other.open(visit.page.url)
+    other.pictures(4)
+    assert other.page.get_by_text("or less,").inner_text() == told.inner_text()
+    assert "at 0.0 ms or less" in told.inner_text()
+    assert (visit.errors, other.errors) == ([], [])
+    visit.page.close()
+    other.page.close()
+
+
+def test_a_diagnosis_leads_to_its_picture_and_a_violation_to_the_report(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/diagnoses?range=1h&live=false")
+    visit.pictures(1)
+    visit.page.get_by_text("Latency at that time").first.click()
+    visit.page.wait_for_function("location.pathname == '/latency' && location.search.includes('between=')")
+    assert visit.pictures(4).count() == 4
+    visit.page.get_by_role("link", name="Violations").click()
+    visit.pictures(4)
+    with visit.page.expect_download() as download:
+        visit.page.get_by_role("button", name="Incident report").click()
+    with zipfile.ZipFile(download.value.path()) as packed:
+        assert packed.read("report.md").decode().startswith("# Incident ")
+    assert visit.errors == []
     visit.page.close()

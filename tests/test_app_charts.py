@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from tailbudget.analytics import (
@@ -26,7 +27,7 @@ from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.analytics.window import Box, Window
-from tailbudget.app.pages.parts import charts, comparisons, diagnosed, tables
+from tailbudget.app.pages.parts import charts, comparisons, diagnosed, tables, wishes
 from tailbudget.instrument.vocabulary import STAGES
 
 from .seed import SCHEMA, VIEWS
@@ -48,6 +49,9 @@ def _columns(window: Window) -> dict[str, set[str]]:
         "heatmap": overview.latency_heatmap(reader, window, bucket_s=20),
         "stage_bullets": stages.stage_percentiles(reader, window),
         "blamed_stages": violations.violations_by_stage(reader, window),
+        "savings": wishes._savings({"decode": 10.0}, budgets_ms={"decode": 500.0}),
+        **dict.fromkeys(("quick_time", "quick_bars", "quick_points"), pa.table({"x": [1], "y": [1.0]})),
+        "burn_down": violations.burn_down(reader),
         "violations_timeline": violations.violations_timeline(reader, window, bucket_s=20),
         "token_rate": token_rate.token_rate(reader, window, bucket_s=20, settings=SagSettings()),
         "gpu_clock": token_rate.gpu_clock(reader, window, bucket_s=20),
@@ -83,7 +87,7 @@ def _values(node: object, key: str) -> Iterator[object]:
 
 
 def test_every_chart_is_drawn_by_a_page_and_every_drawn_chart_is_a_file() -> None:
-    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "app" / "pages").glob("*.py"))
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "app" / "pages").rglob("*.py"))
     assert sorted(set(re.findall(r'charts\.draw\(\s*"(\w+)"', pages))) == NAMES
 
 

@@ -1,6 +1,9 @@
 """Each page says what its data says: on a seeded database, an empty one, and when no collector answers."""
 
+import io
+import json
 import re
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +21,7 @@ from tailbudget.analytics.reader import ApiReader
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Window
 from tailbudget.app.pages import site
-from tailbudget.app.pages.parts import answers, cards, comparisons, controls, diagnosed, tables, words
+from tailbudget.app.pages.parts import answers, comparisons, controls, diagnosed, fault, saved, tables, words
 
 from .local_api import local_api
 from .seed import INSTANCE, MODEL, Seeded, empty, seed
@@ -97,8 +100,8 @@ def _charts(app: AppTest) -> int:
 
 
 PICTURES = {
-    "overview": 3, "latency": 4, "stages": 3, "gpu": 11, "coverage": 1,
-    "service_map": 1, "compare": 1, "violations": 1, "token_rate": 5, "trace": 4, "diagnoses": 1,
+    "overview": 3, "latency": 4, "stages": 4, "gpu": 11, "coverage": 1,
+    "service_map": 1, "compare": 1, "violations": 4, "token_rate": 5, "trace": 4, "diagnoses": 1,
 }  # fmt: skip
 
 
@@ -182,6 +185,34 @@ def test_violations_name_the_stage_to_blame_and_link_to_the_trace(
     newest = max(seeded[1].rows["violations"], key=lambda row: row["started"])
     assert shown["trace"].iloc[0] == f"/trace?request={newest['request_id']}"
     assert f"{newest['over_stage']} took" in shown["why"].iloc[0]
+
+
+def test_violations_name_the_suspect_and_what_is_left_of_each_budget(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    begin = seeded[1].started + timedelta(seconds=340)
+    between = controls.stretch(begin, begin + timedelta(seconds=100))
+    app = _run(monkeypatch, seeded[0], "violations", between=between)
+    text = _text(app)
+    assert "**chat\\-total** · ▲ overspent by 16% · n 41,200" in text
+    assert "**answers · acme** · too few to judge by · n 38" in text
+    assert app.dataframe[0].value["operation"].iloc[0] == "retrieval bm25"
+    shown = app.dataframe[1].value
+    blamed = shown[shown["why"].str.startswith("retrieval took")]
+    assert len(blamed) > 10
+    assert set(blamed["suspect"]) == {"retrieval bm25 of demo"}
+    from_text, to_text = between.split("/")
+    assert f"tailbudget incident --from {from_text}Z --to {to_text}Z --out ./incident" in app.code[0].value
+
+
+def test_the_incident_report_of_a_stretch_comes_as_one_file(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    begin = seeded[1].started + timedelta(seconds=400)
+    with zipfile.ZipFile(io.BytesIO(fault._zipped(Window(begin, begin + timedelta(seconds=60))))) as packed:
+        assert {"report.md", "queries.sql", "tailbudget.duckdb", "rows/requests.parquet"} <= set(packed.namelist())
+        assert "mark: rolled the index back" in packed.read("report.md").decode()
 
 
 def test_violations_without_a_stage_to_blame_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -336,10 +367,13 @@ def test_a_card_of_an_objective_has_its_percentiles_and_opens_its_slice(
     assert f"p95 <b>{p95}</b>" in chat
     assert f"p99 <b class=bad>▲ {p99}</b>" in chat
     assert f"n {len(totals)} in the last hour" in chat
+    assert "coverage <b class=bad>▲ 91.2 %</b>" in chat
     assert 'href="/latency?range=1h&amp;route=%2Fchat' in chat
     answers_card = next(card for card in drawn if "answers · acme" in card)
     assert "tenant=acme" in answers_card
     assert '"card small' in answers_card
+    assert "coverage" not in answers_card
+    assert "coverage <b>100 %</b>" in next(card for card in drawn if "first-token" in card)
 
 
 def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
@@ -350,13 +384,6 @@ def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, s
     assert 'card small"' in text
     assert text.count("too few to judge by") == 4
     assert '"card few"' in text
-
-
-def test_an_objective_whose_requests_did_not_all_come_says_so() -> None:
-    row = {"limit_ms": None, "coverage": 0.912}
-    told = {"n": 60, "p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
-    assert cards._clock(row, told, "the last hour")["coverage"] == "▲ 91.2 %"
-    assert "coverage" not in cards._clock({"limit_ms": None, "coverage": None}, told, "the last hour")
 
 
 def test_requests_that_hang_are_listed_oldest_first(
@@ -472,6 +499,9 @@ def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
     changed = sum(not row["synthetic"] and row["decode_ms"] > 500 for row in seeded[1].rows["requests"])
     assert f"With decode at 500 ms or less, {changed:,} of n" in _text(app)
     assert "less than now" in _text(app)
+    found = re.search(r"these stages would save \*\*([\d.]+) (ms|s)\*\* of p95 together", _text(app))
+    assert found is not None
+    assert float(found[1]) > 0
 
 
 def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(
@@ -521,6 +551,48 @@ def test_sql_answers_what_is_typed_and_refuses_to_write(
     assert len(app.error) == 1
 
 
+def test_an_answer_is_drawn_by_the_kind_of_what_goes_across(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    kinds = {"route": "bar", "total_ms": "point", "started": "line"}
+    for across, mark in kinds.items():
+        app = _run(
+            monkeypatch, seeded[0], "sql", sql=f"select {across}, ttft_ms from requests where ttft_ms is not null"
+        )
+        (chart,) = app.get("vega_lite_chart")
+        assert json.loads(chart.proto.spec)["mark"]["type"] == mark
+    assert not _charts(_run(monkeypatch, seeded[0], "sql", sql="select count(*) as n from requests"))
+
+
+def test_a_question_is_saved_chosen_and_deleted(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    app = _run(monkeypatch, seeded[0], "sql", sql="select 7 as seven")
+    app.session_state["saved-name"] = " lucky "
+    app.button[0].click().run()
+    assert json.loads((tmp_path / "tailbudget" / "saved-queries.json").read_text()) == {"lucky": "select 7 as seven"}
+    app = _run(monkeypatch, seeded[0], "sql")
+    app.selectbox(key="saved").select("lucky").run()
+    assert app.dataframe[0].value["seven"].tolist() == [7]
+    assert app.query_params["sql"] == "select 7 as seven"
+    app.button[1].click().run()
+    assert not app.exception
+    assert "lucky" not in app.selectbox(key="saved").options
+    app.button[0].click().run()  # without a name
+    assert "expected a name of 1 to 80 characters" in app.error[0].value
+
+
+def test_every_question_that_comes_with_the_page_is_answered(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    assert len(saved.questions()) >= 6
+    for name, sql in saved.questions().items():
+        assert answers.typed(sql).num_rows, name
+
+
 def test_a_comparison_says_what_got_worse_with_both_n(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
@@ -532,6 +604,16 @@ def test_a_comparison_says_what_got_worse_with_both_n(
 def test_a_comparison_of_one_value_says_what_to_do(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
     text = _text(_run(monkeypatch, seeded[0], "compare", by="region"))
     assert "have 0 regions, two are needed" in text
+
+
+def test_a_range_is_compared_with_the_time_before(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
+    begin = seeded[1].started + timedelta(seconds=300)
+    between = controls.stretch(begin, begin + timedelta(seconds=180))
+    app = _run(monkeypatch, seeded[0], "compare", by="time", between=between)
+    assert "From the time before (" in _text(app)
+    assert _charts(app) == 1
+    app = _run(monkeypatch, seeded[0], "compare", by="time", range="7d", earlier="a day before")
+    assert "A day before, the range overlaps itself: choose a shorter range" in _text(app)
 
 
 def test_a_change_is_worse_better_or_not_clear() -> None:

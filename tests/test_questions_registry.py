@@ -48,6 +48,8 @@ SAMPLES: dict[str, object] = {
     "window_s": 300,
     "min_buckets": 15,
     "threshold": 0.12,
+    "part": 0,
+    "parts": 1,
     "ranks": [0.5, 0.95],
     "p": 0.95,
     "instance": "127.0.0.1:8000",

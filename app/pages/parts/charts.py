@@ -87,7 +87,7 @@ def brushed(picked: Any) -> dict[str, Any]:
 
 def tools(frame: pa.Table, title: str, *, name: str) -> None:
     """Draw a picture's title, and beside it what takes it away: its SQL, and its rows as CSV."""
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"head-{name}"):
         st.caption(title, width="stretch")
         with st.popover("SQL · CSV", type="tertiary", key=f"tools-{name}", on_change="rerun") as menu:
             if menu.open:

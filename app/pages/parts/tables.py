@@ -15,30 +15,45 @@ from .charts import tools
 from .controls import link
 from .words import NOTHING, duration, zone
 
-LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width="small")
+LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width=130)
 TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
+
+MORE = {"more_ms": "more ms, median", "more_p90_ms": "more ms, p90"}
 
 
 def clock(label: str) -> Any:
     """Return the column of an instant, in the viewer's zone."""
     return st.column_config.DatetimeColumn(
-        label, format="D MMM HH:mm:ss", timezone=str(zone()), help=f"{zone()}; the CSV has UTC"
+        label, format="D MMM HH:mm:ss", timezone=str(zone()), width=125, help=f"{zone()}; the CSV has UTC"
     )
 
 
 def violations(rows: pa.Table) -> None:
-    """Draw violations: when, trace link, why in a sentence, route, tenant, outcome, total."""
+    """Draw violations: when, trace link, why in a sentence, suspect, total, route, tenant, outcome."""
     st.dataframe(
-        rows.select(["started", "trace", "why", "total_ms", "route", "tenant", "outcome"]),
+        rows.select(["started", "trace", "why", "suspect", "total_ms", "route", "tenant", "outcome"]),
         hide_index=True,
-        height=400,
+        height="content" if rows.num_rows < 11 else 400,
         placeholder=NOTHING,
         column_config={
             "started": clock("started"),
             "trace": LINK,
-            "why": st.column_config.TextColumn(width="large"),
+            "why": st.column_config.TextColumn(width=350),
+            "suspect": st.column_config.TextColumn(width=220, help="Who adds most time in that stage."),
             "total_ms": TOTAL,
         },
+    )
+
+
+def suspects(rows: pa.Table) -> None:
+    """Draw who adds time to requests, worst first."""
+    more = {name: st.column_config.NumberColumn(label, format="%.0f") for name, label in MORE.items()}
+    st.dataframe(
+        rows.select(["stage", "operation", "service", *MORE]),
+        hide_index=True,
+        height="content",
+        placeholder=NOTHING,
+        column_config=more,
     )
 
 
@@ -183,16 +198,23 @@ def missing(seen: pa.Table) -> pa.Table:
 
 
 def plain(rows: pa.Table) -> None:
-    """Draw rows as they are."""
-    st.dataframe(rows, hide_index=True, height="content" if rows.num_rows < 10 else 380, placeholder=NOTHING)
+    """Draw rows as they are, instants in the viewer's zone."""
+    instants = [field.name for field in rows.schema if pa.types.is_timestamp(field.type) and field.type.tz]
+    st.dataframe(
+        rows,
+        hide_index=True,
+        height="content" if rows.num_rows < 10 else 380,
+        placeholder=NOTHING,
+        column_config={name: clock(name) for name in instants},
+    )
 
 
 def columns(rows: pa.Table, *, table: str | None) -> None:
     """Draw the columns of one table, with what each means."""
     shown = rows.filter(pc.equal(rows["table_name"], table)).select(["column_name", "data_type", "comment"])
     shown = shown.rename_columns(["column", "type", "is"])
-    wide = {"is": st.column_config.TextColumn(width="large")}
-    st.dataframe(shown, hide_index=True, height=420, placeholder=NOTHING, column_config=wide)
+    widths = {name: st.column_config.TextColumn(width=px) for name, px in (("column", 130), ("type", 105), ("is", 400))}
+    st.dataframe(shown, hide_index=True, height=560, placeholder=NOTHING, column_config=widths)
 
 
 def attributes(rows: pa.Table) -> None:
