@@ -70,6 +70,7 @@ class Sheet:
     demand: Demand
     replica: Replica
     limits: Limits
+    terms: Terms
     highest_s: float
     replicas: int
     at_peak: Load
@@ -138,13 +139,18 @@ def worksheet(demand: Demand, replica: Replica, *, limits: Limits, terms: Terms,
     hours_day = _by_the_hour(demand, highest_s, terms)
     gpu_hours = float(replicas * terms.gpus * HOURS)
     return Sheet(
-        demand, replica, limits, highest_s, replicas, at_peak, one_less=away,
+        demand, replica, limits, terms, highest_s, replicas, at_peak, one_less=away,
         outage_wait_s=None if away is None else away.growth_s * OUTAGE_S / (away.rate_s - away.growth_s),
         gpu_hours_day=gpu_hours, hourly_gpu_hours_day=hours_day,
         usd_day=None if terms.usd_per_gpu_hour is None else gpu_hours * terms.usd_per_gpu_hour,
         curve=[load(highest_s * part, demand.kinds, replica, share=limits.share) for part in CURVE],
         tenants=_tenants(demand, replica, at_peak, gpu_hours),
     )  # fmt: skip
+
+
+def worksheets(reader: Reader, window: Window, *, replica: Replica, limits: Limits, terms: Terms) -> list[Sheet]:
+    """Return the plan of each region that asked in the window; raises what `worksheet` raises."""
+    return [worksheet(demand, replica, limits=limits, terms=terms) for demand in demands(reader, window)]
 
 
 def _most_running(demand: Demand, terms: Terms) -> int:

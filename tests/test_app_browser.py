@@ -125,7 +125,7 @@ class Visit:
 #: Each page's address, and its pictures.
 PATHS = {
     "": 3, "latency": 4, "stages": 3, "violations": 1, "token-rate": 5, "gpu": 11, "trace": 1, "coverage": 1,
-    "map": 1, "compare": 1, "sql": 0, "diagnoses": 1,
+    "map": 1, "compare": 1, "sql": 0, "diagnoses": 1, "capacity": 1,
 }  # fmt: skip
 
 
