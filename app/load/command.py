@@ -16,7 +16,7 @@ from tailbudget.analytics.objectives import Objective, load
 from tailbudget.analytics.reader import ApiReader, QueryError, Reader
 from tailbudget.instrument.errors import UserError
 
-from . import baseline, presets, report, traces
+from . import baseline, presets, report, soak, traces
 from .behaviour import PATIENT
 from .client import Client, Clock, Order
 from .disruption import Disruption
@@ -76,6 +76,8 @@ class Wanted:
     http: str
     presets: Sequence[str]
     crowd: Sequence[str]
+    soak: bool
+    memory: str
     breaks: str
     mends: str
     out: str | None
@@ -109,6 +111,7 @@ async def _run(
 ) -> report.Told:
     target = await _warmed(wanted, target, traffic)
     session = Session(target, traffic, objectives, reader, timeout_s=wanted.timeout, disruption=make_disruption(wanted))
+    session.soaks, session.memory = wanted.soak, soak.memory_reader(wanted.memory)
     session.live = Live(sys.stderr, run_id=session.run_id, reader=reader)
     knee = await _steps(wanted, session)
     steps = report.told(session)["steps"]
@@ -152,8 +155,10 @@ def _failed(found: report.Told) -> bool:
 
 
 def _unwell(step: Mapping[str, Any]) -> bool:
-    """Return whether the target did not come back after what went wrong."""
+    """Return whether the target did not come back after what went wrong, or drifts."""
     after = step.get("phases", {}).get("after", {})
+    if any(one["verdict"] == "worse" for one in step.get("soak", {}).get("drifts", ())):
+        return True
     return step.get("healthy_after") is False or bool(after.get("failed", 0) > after.get("n", 0) / 2)
 
 
