@@ -8,7 +8,18 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tailbudget.analytics import coverage, gpu, latency, overview, service_map, stages, token_rate, traces, violations
+from tailbudget.analytics import (
+    coverage,
+    gpu,
+    latency,
+    load_runs,
+    overview,
+    service_map,
+    stages,
+    token_rate,
+    traces,
+    violations,
+)
 from tailbudget.analytics.compare import Change
 from tailbudget.analytics.drill import Finding
 from tailbudget.analytics.reader import ConnectionReader
@@ -45,6 +56,9 @@ def _columns(window: Window) -> dict[str, set[str]]:
         "map_edges": service_map.edges(reader),
         "comparison": comparisons.rows([Change("ttft_ms_p95", 9, 9, Difference(10.0, 12.0, 0.2, 0.1, 0.3))]),
         "coverage": coverage.coverage(reader),
+        "load_latency": load_runs.load_steps(reader, run_id="run-1"),
+        "load_goodput": load_runs.load_steps(reader, run_id="run-1"),
+        "load_stages": load_runs.load_stages(reader, run_id="run-1"),
         "engine_series": gpu.engine_series(reader, window, bucket_s=20),
         "queue_quadrant": gpu.queue_quadrant(reader, window, bucket_s=20),
         "stage_shares": stages.stage_shares(reader, window, bucket_s=20),

@@ -97,6 +97,33 @@ def test_a_service_that_reads_no_baggage_is_known_by_the_root_of_its_traces(tmp_
     assert len(rows) == 6
 
 
+SWEPT = """
+objectives:
+  - name: ask
+    where: route = '/ask'
+    total: p90 < 900ms
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_names_the_knee_and_the_stage_that_breaks_first(tmp_path: Path) -> None:
+    (tmp_path / "slo.yaml").write_text(SWEPT)
+    loads = ("--rate", "5", "--loads", "5,10,15,20,25,30", "--duration", "8s")
+    # One search at a time, 60 ms each: more than 16 a second wait for it.
+    with collector(tmp_path / "data") as running, service(running, slots=1, find_s=0.06) as url:
+        report, done = command(tmp_path, running, f"{url}/ask", "--sweep", *loads)
+        steps = wait_until(
+            lambda: (rows := running.rows("from load_steps")) and len(rows) == len(report["steps"]) and rows,
+            what="rows",
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert report["knee"]["load"] in (10, 15)
+    beyond = next(step for step in report["steps"] if step["offered"] == report["knee"]["beyond"])
+    assert beyond["broke"]["stage"] == "retrieval"
+    assert {row["offered"]: row["broke_stage"] for row in steps}[30.0] == "retrieval"
+    assert f"**Knee:** {report['knee']['load']:g} requests/s" in done.stdout
+
+
 def test_without_a_collector_the_run_is_in_its_report_alone(tmp_path: Path) -> None:
     environment = {**os.environ, "TAILBUDGET_API": "http://127.0.0.1:9"}
     with service(None) as url:

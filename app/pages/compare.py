@@ -7,7 +7,7 @@ from tailbudget.analytics import breakdown, compare
 from .parts import charts, comparisons, controls, refresh, words
 from .parts.answers import answer, table
 
-SEGMENTS = ("version", "model", "tenant", "route", "region")
+SEGMENTS = ("version", "model", "tenant", "route", "region", "run_id")
 #: Requests that are drawn again and again while a person waits.
 MOST = 50_000
 

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from . import compare, coverage, gpu, latency, overview, service_map, sql, stages, token_rate, trace, violations
+from . import compare, coverage, gpu, latency, load, overview, service_map, sql, stages, token_rate, trace, violations
 from .parts import controls, gate
 
 
@@ -20,6 +20,7 @@ def run() -> None:
             st.Page(trace.page, title="Trace", url_path="trace"),
             st.Page(service_map.page, title="Map", url_path="map"),
             st.Page(compare.page, title="Compare", url_path="compare"),
+            st.Page(load.page, title="Load", url_path="load"),
             st.Page(coverage.page, title="Coverage", url_path="coverage"),
             st.Page(sql.page, title="SQL", url_path="sql"),
         ],
