@@ -1,6 +1,8 @@
 """A load run lands in the database under its id: marked, joined to the service's own requests, with its steps."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,17 +52,20 @@ def test_its_requests_are_synthetic_and_carry_the_run(run: Run) -> None:
     assert running.value("select count(*) from requests where not synthetic") == 0
 
 
-def test_the_client_measured_no_less_than_its_service(run: Run) -> None:
+def test_the_clients_clock_begins_before_the_services_and_holds_its_stages(run: Run) -> None:
     running, report, _ = run
     rows = running.rows(
-        "select load_requests.total_ms as sent_ms, requests.total_ms as served_ms, late_ms, load_requests.outcome "
-        "from load_requests join requests using (run_id, request_id) where run_id = $run", {"run": report["run_id"]}
-    )  # fmt: skip
+        "select planned <= requests.started as before, load_requests.total_ms as sent_ms, late_ms, "
+        "load_requests.outcome, retrieval_ms + decode_ms as stages_ms "
+        "from load_requests join requests using (run_id, request_id) where run_id = $run",
+        {"run": report["run_id"]},
+    )
     assert len(rows) == 40
     for row in rows:
-        assert row["sent_ms"] >= row["served_ms"] - 0.1
-        assert 0 <= row["late_ms"] < row["sent_ms"]
+        assert row["before"]
         assert row["outcome"] == "ok"
+        assert 0 <= row["late_ms"] < row["sent_ms"]
+        assert 0 < row["stages_ms"] < row["sent_ms"]
 
 
 def test_its_step_is_a_row_with_what_the_report_says(run: Run) -> None:
@@ -122,6 +127,23 @@ def test_a_sweep_names_the_knee_and_the_stage_that_breaks_first(tmp_path: Path) 
     assert beyond["broke"]["stage"] == "retrieval"
     assert {row["offered"]: row["broke_stage"] for row in steps}[30.0] == "retrieval"
     assert f"**Knee:** {report['knee']['load']:g} requests/s" in done.stdout
+
+
+def test_an_interrupted_run_reports_what_it_sent(tmp_path: Path) -> None:
+    with service(None) as url:
+        line = [sys.executable, "-m", "tailbudget.app.main", "load", f"{url}/ask", "--rate", "20", "--duration", "1h"]
+        command_line = [*line, "--api", "http://127.0.0.1:9", "--out", "cut"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command_line, cwd=tmp_path, text=True, **pipes) as process:
+            progress = process.stderr
+            assert progress is not None
+            wait_until(lambda: "running" in progress.readline(), what="the first progress")
+            process.send_signal(signal.SIGINT)
+            said, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert json.loads((tmp_path / "cut.json").read_text())["steps"][0]["n"] > 0
+    assert "| 20 requests/s |" in said
 
 
 def test_without_a_collector_the_run_is_in_its_report_alone(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from tailbudget.app.load.live import Live
 from tailbudget.app.load.results import Result
 from tailbudget.app.load.runner import Runner, Step
 
+from .support import wait_until
+
 STEP = Step(2, "requests/s", 5.0, 60.0)
 
 
@@ -41,8 +43,7 @@ def _watched(reader: Stages, monkeypatch: pytest.MonkeyPatch) -> str:
         await asyncio.sleep(0)
         shown.keep(Result(1, 2, 0, total_ms=120.0, ttft_ms=40.0))
         shown.keep(Result(2, 2, 0, total_ms=9.0, outcome="shed"))
-        while out.getvalue().count("\n") < 3:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_until, lambda: out.getvalue().count("\n") >= 3, what="three lines")
         watching.cancel()
 
     asyncio.run(run())

@@ -23,6 +23,17 @@ def _sent(
     return command(tmp_path, one, f"{url}/v1", *lengths, *arguments, name=name)
 
 
+def test_prompts_that_share_blocks_in_the_trace_share_them_in_the_runtimes_cache(tmp_path: Path) -> None:
+    with collector(tmp_path / "data") as one, server(_endpoint(one), max_context=1024) as (url, _):
+        fits = ("--scale", "0.05", "--most-in", "300", "--most-out", "4")
+        common = ("--clients", "1", "--requests", "30")
+        shared, _ = _sent(tmp_path, one, url, *common, "--trace", "mooncake", *fits, name="shared")
+        own, _ = _sent(tmp_path, one, url, *common, "--in", "300", name="own")
+        cached = "select count(*) filter (cached_tokens >= 16) from requests where run_id = "
+        assert one.value(f"{cached} '{shared['run_id']}'") >= 25  # all of the trace's prompts begin with one block
+        assert one.value(f"{cached} '{own['run_id']}'") <= 5
+
+
 def _endpoint(one: Collector) -> str:
     return f"http://127.0.0.1:{one.http_port}"
 

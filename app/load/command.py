@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import signal
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +27,7 @@ from .plan import Traffic
 from .prompts import Prompts
 from .results import Result
 from .runner import Step, Unit
-from .session import WARM_UP, Session
+from .session import WARM_UP, Session, StoppedError
 from .shapes import Lengths, lengths
 from .sweep import Knee, sweep
 from .target import DEFAULT_BODY, Target, address_of, headers_of
@@ -34,6 +36,8 @@ from .traces import Shape
 
 #: Exit status when an objective does not hold or a baseline is missed; 1 is a wrong setting, 2 a wrong option.
 FAILED: Final = 3
+#: After Ctrl-C, which ends the sending; what was sent until then is in the report.
+INTERRUPTED: Final = 130
 OBJECTIVES: Final = Path("slo.yaml")
 #: Times the lowest load, where a sweep is asked for without loads of its own.
 STEPS_TIMES: Final = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
@@ -98,7 +102,7 @@ def run(wanted: Wanted) -> int:
     finally:
         tailbudget.shutdown()
     _write(wanted, found)
-    return FAILED if _failed(found) else 0
+    return INTERRUPTED if found["stopped"] else FAILED if _failed(found) else 0
 
 
 async def _run(
@@ -113,10 +117,13 @@ async def _run(
     session = Session(target, traffic, objectives, reader, timeout_s=wanted.timeout, disruption=make_disruption(wanted))
     session.soaks, session.memory = wanted.soak, soak.memory_reader(wanted.memory)
     session.live = Live(sys.stderr, run_id=session.run_id, reader=reader)
-    knee = await _steps(wanted, session)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, session.stop)
+    knee = None
+    with suppress(StoppedError):
+        knee = await _steps(wanted, session)
     steps = report.told(session)["steps"]
     changes = baseline.regressions(before, steps) if before else []
-    return report.told(session, knee=knee, changes=changes)
+    return {**report.told(session, knee=knee, changes=changes), "stopped": session.stopped}
 
 
 async def _steps(wanted: Wanted, session: Session) -> Knee | None:
@@ -183,17 +190,21 @@ def make_target(wanted: Wanted) -> Target:
     headers = headers_of(wanted.headers)
     if wanted.api_key:
         headers["Authorization"] = f"Bearer {wanted.api_key}"
-    body = wanted.body
-    if body.startswith("@"):
-        body = Path(body[1:]).read_text(encoding="utf-8")
-    if api == "http" and wanted.method != "GET":
-        try:
-            json.loads(body.replace("{prompt}", "").replace("{max_tokens}", "1").replace("{n}", "1"))
-        except ValueError as error:
-            raise UserError(f"--body {body!r} is no JSON ({error}): expected as in {DEFAULT_BODY}") from error
+    body = _body(wanted) if api == "http" and wanted.method != "GET" else ""
     prompts = Prompts(make_lengths(wanted).block_tokens, shared_tokens=wanted.shared_prefix)
     model = wanted.model or (_first_model(url, headers) if api != "http" else "")
     return Target(url, api, prompts, model, body, headers, wanted.method, stream=not wanted.no_stream)
+
+
+def _body(wanted: Wanted) -> str:
+    try:
+        body = Path(wanted.body[1:]).read_text(encoding="utf-8") if wanted.body.startswith("@") else wanted.body
+        json.loads(body.replace("{prompt}", "").replace("{max_tokens}", "1").replace("{n}", "1"))
+    except OSError as error:
+        raise UserError(f"--body {wanted.body!r} cannot be read ({error.strerror}): name a file of JSON") from error
+    except ValueError as error:
+        raise UserError(f"--body {wanted.body!r} is no JSON ({error}): expected as in {DEFAULT_BODY}") from error
+    return body
 
 
 def make_lengths(wanted: Wanted) -> Lengths:

@@ -90,6 +90,10 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
+class StoppedError(Exception):
+    """The run was stopped between two steps."""
+
+
 @dataclass
 class Session:
     """Runs steps against one target. `reader` is the collector's, None where stages are not to be had."""
@@ -106,10 +110,20 @@ class Session:
     disruption: Disruption | None = None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     done: list[Stepped] = field(default_factory=list)
+    stopped: bool = False
+    _runner: Runner | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
+    def stop(self) -> None:
+        """End the step that runs as if its time were over; further steps are refused."""
+        self.stopped = True
+        if self._runner:
+            self._runner.stop()
+
     async def run(self, step: Step) -> Stepped:
-        """Send a step and judge it."""
+        """Send a step and judge it; raises StoppedError after `stop`."""
+        if self.stopped:
+            raise StoppedError
         sample = Sample(MOST_IN_SOAK if self.soaks else MOST_KEPT)
         began, clock = datetime.now(UTC), Clock()
         sender = Sender(self.run_id, self.target)
@@ -124,6 +138,7 @@ class Session:
                 numbers=self._numbers,
                 keep=self._keeping(sample, soak),
             )
+            self._runner = runner
             sampling = asyncio.create_task(soak.watch(clock.now_ns)) if soak else None
             watching = asyncio.create_task(self.live.watch(step, runner)) if self.live else None
             breaking = asyncio.create_task(self.disruption.run(step.lasts_s)) if self.disruption else None
