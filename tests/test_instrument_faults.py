@@ -64,7 +64,7 @@ def test_a_stage_that_is_asked_to_fail_fails_and_its_span_says_so(wanted: None, 
     with recording() as recorded, asked("retrieval=fail"), pytest.raises(InjectedFaultError, match="retrieval"):
         FORMS[form]()
     (span,) = recorded.spans
-    assert dict(span.attributes or {})["error.type"].endswith("InjectedFaultError")
+    assert "InjectedFaultError" in str((span.attributes or {})["error.type"])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -72,7 +72,7 @@ def test_a_stage_that_is_asked_to_be_slow_holds_the_wait(wanted: None, form: str
     with recording() as recorded, asked("retrieval=slow:30"):
         assert FORMS[form]() == "found"
     (span,) = recorded.spans
-    assert span.end_time - span.start_time >= 30_000_000
+    assert (span.end_time or 0) - (span.start_time or 0) >= 30_000_000
 
 
 @pytest.mark.parametrize("fault", ["tools=fail", "retrieval=slow:much", "retrieval=", "fail", "retrieval=explode"])

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from .runtime_support import server
 from .support import wait_until
 
 #: Two at once, 9 steps of at least 25 ms a request: about 8 requests a second.
-SETTINGS = {"max_running": 2, "step_delay_ms": 25.0, "max_waiting": 512}
+SETTINGS: dict[str, Any] = {"max_running": 2, "step_delay_ms": 25.0, "max_waiting": 512}
 TOKENS = 8
 RATES = [2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0]
 LIMIT_MS, TARGET, LASTS_S = 1000.0, 0.9, 12.0

@@ -133,8 +133,8 @@ def test_an_interrupted_run_reports_what_it_sent(tmp_path: Path) -> None:
     with service(None) as url:
         line = [sys.executable, "-m", "tailbudget.app.main", "load", f"{url}/ask", "--rate", "20", "--duration", "1h"]
         command_line = [*line, "--api", "http://127.0.0.1:9", "--out", "cut"]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        with subprocess.Popen(command_line, cwd=tmp_path, text=True, **pipes) as process:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command_line, cwd=tmp_path, text=True, stdout=pipe, stderr=pipe) as process:
             progress = process.stderr
             assert progress is not None
             wait_until(lambda: "running" in progress.readline(), what="the first progress")

@@ -38,6 +38,8 @@ from .traces import Shape
 FAILED: Final = 3
 #: After Ctrl-C, which ends the sending; what was sent until then is in the report.
 INTERRUPTED: Final = 130
+#: Long enough to measure the tokenizer, short enough for any context.
+WARM_UP_WORDS: Final = 64
 OBJECTIVES: Final = Path("slo.yaml")
 #: Times the lowest load, where a sweep is asked for without loads of its own.
 STEPS_TIMES: Final = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
@@ -266,7 +268,7 @@ def _collector(wanted: Wanted) -> Reader | None:
 async def _warmed(wanted: Wanted, target: Target, traffic: Traffic) -> Target:
     """Send requests that are not counted; return the target with prompts of the right length for its tokenizer."""
     clock, sender = Clock(), Sender(WARM_UP, target)
-    words = next(traffic.lengths.shapes(traffic.seed)).input_tokens
+    words = min(next(traffic.lengths.shapes(traffic.seed)).input_tokens, WARM_UP_WORDS)
     async with Client(target, timeout_s=wanted.timeout, clock=clock) as client:
         for number in range(wanted.warmup):
             shape = Shape(words, 1)
