@@ -71,4 +71,4 @@ def segment_values(reader: Reader, window: Window, *, by: str) -> pa.Table:
 
     Columns: value, n, first_seen. Requests of load runs count for run_id alone.
     """
-    return ask(reader, "segment_values", {**window.span(), "by": by})
+    return ask(reader, "segment_values", {**window.params(), "by": by})

@@ -61,7 +61,7 @@ def compare(reader: Reader, a: Side, b: Side) -> list[Change]:
     side by side, the same stretches of time are drawn for both. Raises QueryError as the reader does.
     """
     tables = [
-        ask(reader, "compare", {**side.window.span(), "by": side.by or "version", "value": side.value})
+        ask(reader, "compare", {**side.window.params(), "by": side.by or "version", "value": side.value})
         for side in (a, b)
     ]
     return changes(*tables, paired=a.window.from_ts < b.window.to_ts and b.window.from_ts < a.window.to_ts)

@@ -10,7 +10,7 @@ import click
 from tailbudget.instrument.errors import UserError
 
 from . import config
-from .commands import alerts, collector, feeds, load, questions, services, slo, upkeep, verdicts
+from .commands import alerts, capacity, collector, feeds, load, questions, services, slo, upkeep, verdicts
 
 #: In the order in which --help lists their commands.
 TOPICS: Final = (
@@ -20,6 +20,7 @@ TOPICS: Final = (
     questions,
     verdicts,
     load,
+    capacity,
     upkeep,
     slo,
     alerts,

@@ -35,8 +35,9 @@ ROUNDS: Final = 5
 PAGES: Final = (
     ("overview", "", 3),
     ("latency", "latency", 3),
-    ("stages", "stages", 3),
+    ("stages", "stages", 4),
     ("violations", "violations", 1),
+    ("diagnoses", "diagnoses", 0),
 )
 CHROMIUM: Final = Path("/usr/bin/chromium")
 FLAGS: Final = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
@@ -125,6 +126,7 @@ def main() -> None:
         data = Path(folder) / "data"
         fill(data, requests=requests)
         collector = Collector(data)
+        collector.start()
         os.environ["TAILBUDGET_API"] = api = f"http://127.0.0.1:{collector.api_port}"
         try:
             print("page          cold CPU ms   warm CPU ms   (goals 400, 60; last 15 minutes)")
@@ -134,8 +136,7 @@ def main() -> None:
             if CHROMIUM.exists():
                 loads(api)
         finally:
-            collector.process.terminate()
-            collector.process.wait()
+            collector.end()
 
 
 def loads(api: str) -> None:

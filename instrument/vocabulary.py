@@ -52,6 +52,9 @@ STREAM_STALLS: Final = "slo.stream.stalls"
 STREAM_STALL_TIME: Final = "slo.stream.stall_time"
 STREAM_CONSUMER_TIME: Final = "slo.stream.consumer_time"
 STREAM_GAPS: Final = "slo.stream.gaps"
+# Of a stream that still runs: seconds since its last chunk while the caller waits, median gap of what came (s).
+STREAM_SILENCE: Final = "slo.stream.silence"
+STREAM_USUAL_GAP: Final = "slo.stream.usual_gap"
 
 # A log record of a request that is still running. `slo.request.age` and `.started` are seconds (age; unix time).
 RUNNING_EVENT: Final = "slo.request.running"
@@ -204,6 +207,7 @@ ENGINE_METRICS: Final[dict[str, str]] = {
     "slo.engine.drafts": "drafts",
     "slo.engine.accepted": "accepted",
     "slo.engine.preemptions": "preemptions",
+    "slo.engine.steps": "steps",
 }
 
 #: GPU metric name -> column of the table `gpu`. Each point carries the attributes `host.id` and `hw.id`.

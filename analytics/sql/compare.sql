@@ -11,6 +11,9 @@ select
 from requests
 left join spans using (trace_id, span_id)
 where requests.started >= $from_ts::timestamptz and requests.started < $to_ts::timestamptz
+    and ($route::varchar is null or requests.route = $route)
+    and ($tenant::varchar is null or requests.tenant = $tenant)
+    and ($model::varchar is null or requests.model = $model)
     and (not requests.synthetic or $by = 'run_id')
     and ($value::varchar is null or $value::varchar = case $by
         when 'version' then requests.version

@@ -5,6 +5,8 @@ with call as (
     left join requests using (trace_id, request_id)
     where calls.started >= $from_ts::timestamptz and calls.started < $to_ts::timestamptz
         and ($route::varchar is null or requests.route = $route)
+        and ($tenant::varchar is null or requests.tenant = $tenant)
+        and ($model::varchar is null or requests.model = $model)
         and not coalesce(requests.synthetic, false)
 ),
 placed as (  -- model, unless the call stands in a stage that owns it

@@ -34,6 +34,6 @@ def _body() -> None:
         kind = str(one["kind"][0])
         n = words.count(sum(one["n"].to_pylist()) // len(STAGES), "request")
         with column:
-            title = f"Share of the critical path of {KINDS[kind]} · {n}, colours as above"
+            title = f"Share of the critical path of {KINDS[kind]} · {n}"
             drag = controls.drag(f"stage_shares{kind}")
             charts.draw("stage_shares", one, title, key=kind, brush="time", on_brush=drag)

@@ -26,7 +26,7 @@ root as materialized (
         member.service, member.request, member.request_ref, member.tenant, member.conversation_id, member.outcome,
         coalesce(member.synthetic, sent.synthetic, false) as synthetic, coalesce(member.run_id, sent.run_id) as run_id,
         member.budgets, member.status, member.status_code, member.status_message, member.error,
-        member.ttft_ns, member.usable_ns, member.usable_source, member.final_ns, member.fallback, member.feedback,
+        member.ttft_ns, member.usable_ns, member.usable_source, member.final_ns, member.fallback, member.feedback, member.weight,
         resources.version, resources.region
     from walk
     join working on working.req = walk.i
@@ -139,8 +139,8 @@ select
     other / 1e6 as other_ms,
     calls, tool_rounds, attempts, input_tokens, output_tokens, cached_tokens,
     case when input_tokens > 0 then try_cast(pow(2, ceil(log2(input_tokens))) as bigint) end as prompt_bucket,
-    budgets['total'] as budget_ms, skew_ns / 1e6 as skew_ms, root_kind,
-    cost.usd as cost_usd, coalesce(fallback, call_fallback) as fallback, coalesce(told.said, feedback) as feedback, synthetic, run_id,
+    budgets['total'] as budget_ms, budgets['ttft'] as ttft_budget_ms, skew_ns / 1e6 as skew_ms, root_kind,
+    cost.usd as cost_usd, coalesce(fallback, call_fallback) as fallback, coalesce(told.said, feedback) as feedback, synthetic, run_id, weight,
     budgets, cs
 from ended
 left join cost using (req)

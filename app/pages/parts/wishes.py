@@ -1,15 +1,17 @@
 """The what-if of the Stages page: which stage, at how many milliseconds, and what the total would have been."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
+import pyarrow as pa
 import streamlit as st
 
 from tailbudget.analytics import overview, whatif
 from tailbudget.analytics.window import Window
 
-from . import cards
-from .answers import answer
+from . import cards, charts, controls
+from .answers import KEPT_S, answer, table
 from .words import duration
 
 #: Requests that are gone through one by one while a person waits: 20,000 take about 2 s.
@@ -42,6 +44,29 @@ def show(window: Window, stages: Mapping[str, Mapping[str, Any]]) -> None:
     st.caption(
         f"With {stage} at {duration(chosen_ms)} or less, {found.changed:,} of n {found.n:,} requests would have been "
         "faster; what ran beside it under the same parent is not outrun."
+    )
+    _all(stages)
+
+
+def _all(stages: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw what each stage with a budget would save of p95, all of them in theirs, the most over first."""
+    held = sorted((row for row in stages.values() if row["budget_ms"]), key=lambda row: -row["over_ms"])
+    budgets_ms = {row["stage"]: float(row["budget_ms"]) for row in held[: whatif.MOST_STAGES]}
+    if not budgets_ms:
+        return
+    found = table(
+        partial(_savings, budgets_ms=budgets_ms),
+        whatif.shares,
+        controls.window(rhythm_s=KEPT_S),
+        budgets_ms=budgets_ms,
+    )
+    total_ms = sum(found["ms"].to_pylist())
+    charts.draw("savings", found, f"In their budgets, these stages would save **{duration(total_ms)}** of p95 together")
+
+
+def _savings(found: Mapping[str, float], *, budgets_ms: Mapping[str, float]) -> pa.Table:
+    return pa.table(
+        {"stage": list(found), "ms": list(found.values()), "budget_ms": [budgets_ms[stage] for stage in found]}
     )
 
 
