@@ -117,10 +117,9 @@ def test_a_sweep_names_the_knee_and_the_stage_that_breaks_first(tmp_path: Path) 
     # One search at a time, 60 ms each: more than 16 a second wait for it.
     with collector(tmp_path / "data") as running, service(running, slots=1, find_s=0.06) as url:
         report, done = command(tmp_path, running, f"{url}/ask", "--sweep", *loads)
-        steps = wait_until(
-            lambda: (rows := running.rows("from load_steps")) and len(rows) == len(report["steps"]) and rows,
-            what="rows",
-        )
+        counted = "select count(*) from load_steps"
+        wait_until(lambda: running.value(counted) == len(report["steps"]), what="a row a step")
+        steps = running.rows("from load_steps")
     assert done.returncode == 0, done.stdout + done.stderr
     assert report["knee"]["load"] in (10, 15)
     beyond = next(step for step in report["steps"] if step["offered"] == report["knee"]["beyond"])

@@ -39,7 +39,7 @@ def _watched(reader: Stages, monkeypatch: pytest.MonkeyPatch) -> str:
     shown = Live(out, run_id="r", reader=reader)
 
     async def run() -> None:
-        watching = asyncio.create_task(shown.watch(STEP, cast("Runner", SimpleNamespace(running={1, 2, 3}))))
+        watching = asyncio.create_task(shown.watch(STEP, cast("Runner", SimpleNamespace(running=3))))
         await asyncio.sleep(0)
         shown.keep(Result(1, 2, 0, total_ms=120.0, ttft_ms=40.0))
         shown.keep(Result(2, 2, 0, total_ms=9.0, outcome="shed"))

@@ -19,6 +19,7 @@ from tailbudget.analytics.reader import ApiReader, QueryError, Reader
 from tailbudget.instrument.errors import UserError
 
 from . import baseline, presets, report, soak, traces
+from .arrivals import replayed
 from .behaviour import PATIENT
 from .client import Client, Clock, Order
 from .disruption import Disruption
@@ -95,36 +96,28 @@ def run(wanted: Wanted) -> int:
     """Run the load, print the report, and return the exit status: FAILED where an objective or the baseline fails."""
     objectives = _objectives(wanted)
     before = baseline.read(wanted.baseline) if wanted.baseline else None
-    target, traffic = make_target(wanted), make_traffic(wanted)
-    reader = _collector(wanted)
-    if reader:
+    session = Session(make_target(wanted), make_traffic(wanted), objectives, timeout_s=wanted.timeout)
+    session.disruption = make_disruption(wanted)
+    session.soaks, session.memory = wanted.soak, soak.memory_reader(wanted.memory)
+    session.reader = _collector(wanted)
+    session.live = Live(sys.stderr, run_id=session.run_id, reader=session.reader)
+    if session.reader:
         tailbudget.init(SERVICE, endpoint=wanted.http, instrument_libraries=False)
     try:
-        found = asyncio.run(_run(wanted, target, traffic, objectives, reader, before))
+        found = asyncio.run(_run(wanted, session, before))
     finally:
         tailbudget.shutdown()
     _write(wanted, found)
     return INTERRUPTED if found["stopped"] else FAILED if _failed(found) else 0
 
 
-async def _run(
-    wanted: Wanted,
-    target: Target,
-    traffic: Traffic,
-    objectives: Sequence[Objective],
-    reader: Reader | None,
-    before: Mapping[str, Any] | None,
-) -> report.Told:
-    target = await _warmed(wanted, target, traffic)
-    session = Session(target, traffic, objectives, reader, timeout_s=wanted.timeout, disruption=make_disruption(wanted))
-    session.soaks, session.memory = wanted.soak, soak.memory_reader(wanted.memory)
-    session.live = Live(sys.stderr, run_id=session.run_id, reader=reader)
+async def _run(wanted: Wanted, session: Session, before: Mapping[str, Any] | None) -> report.Told:
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, session.stop)
+    session.target = await _warmed(wanted, session.target, session.traffic)
     knee = None
     with suppress(StoppedError):
         knee = await _steps(wanted, session)
-    steps = report.told(session)["steps"]
-    changes = baseline.regressions(before, steps) if before else []
+    changes = baseline.regressions(before, report.told(session)["steps"]) if before and session.done else []
     return {**report.told(session, knee=knee, changes=changes), "stopped": session.stopped}
 
 
@@ -230,6 +223,8 @@ def make_traffic(wanted: Wanted) -> Traffic:
     if wanted.arrivals == "replay" and not wanted.trace:
         raise UserError("--arrivals replay needs a --trace to replay")
     chosen = make_lengths(wanted)
+    if wanted.arrivals == "replay":
+        next(replayed(chosen.trace))  # which refuses a trace without times
     names = [f"tenant-{number}" for number in range(1, wanted.tenants + 1)]
     return Traffic(
         chosen,

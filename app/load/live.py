@@ -51,7 +51,7 @@ class Live:
             if self._reader and elapsed_s - asked_s >= STAGES_EVERY_S:
                 asked_s = elapsed_s
                 self._stages = await asyncio.to_thread(self._ask, self._reader, datetime.now(UTC) - RECENT)
-            self._draw(self.text(step, elapsed_s=elapsed_s, running=len(runner.running)))
+            self._draw(self.text(step, elapsed_s=elapsed_s, running=runner.running))
 
     def text(self, step: Step, *, elapsed_s: float, running: int) -> list[str]:
         """Return what is drawn: a line about the step, one a clock, one a stage."""

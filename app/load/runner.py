@@ -57,7 +57,8 @@ class Runner:
         self._clock = clock
         self._keep = keep
         self._numbers = numbers
-        self.running: set[asyncio.Task[None]] = set()
+        self.running = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._fault: BaseException | None = None
         self._stop = asyncio.Event()
 
@@ -70,8 +71,8 @@ class Runner:
             else:
                 await self._open(step, began_ns)
             sent_ns = self._clock.now_ns()
-            if self.running:
-                await asyncio.wait(self.running)
+            if self._tasks:
+                await asyncio.wait(self._tasks)
         if self._fault:
             raise self._fault
         return max((sent_ns - began_ns) / 1e9, 1e-9)
@@ -83,12 +84,12 @@ class Runner:
             result, body = self._prepared(planned, step, planned_ns)
             if await self._stopped((planned_ns - self._clock.now_ns()) / 1e9):
                 return
-            if len(self.running) >= MOST_AT_ONCE:
+            if self.running >= MOST_AT_ONCE:
                 result.outcome, result.error = "unsent", "too many at once"
                 self._keep(result)
                 continue
             task = asyncio.create_task(self._send(planned, result, body, step))
-            self.running.add(task)
+            self._tasks.add(task)
             task.add_done_callback(self._ended)
         if step.requests is None:
             await self._stopped(step.lasts_s - (self._clock.now_ns() - began_ns) / 1e9)
@@ -98,7 +99,8 @@ class Runner:
         self._stop.set()
 
     async def _stopped(self, wait_s: float) -> bool:
-        """Wait so long, or until the run is stopped; return whether it is."""
+        """Wait so long, at least until others had their turn, or until the run is stopped; return whether it is."""
+        await asyncio.sleep(0)
         if wait_s > 0 and not self._stop.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
@@ -106,7 +108,7 @@ class Runner:
         return self._stop.is_set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self.running.discard(task)
+        self._tasks.discard(task)
         if not task.cancelled():
             self._fault = self._fault or task.exception()
 
@@ -135,9 +137,11 @@ class Runner:
     async def _send(self, planned: Planned, result: Result, body: bytes, step: Step) -> None:
         span, headers = self._sender.begin(result, planned.behaviour, offered=step.offered or 0.0)
         order = Order(body, {**self._target.headers, **headers}, planned.behaviour)
+        self.running += 1
         try:
             await self._client.send(order, result)
         finally:
+            self.running -= 1
             self._sender.end(span, result)
             self._keep(result)
 

@@ -31,7 +31,7 @@ from .traces import Shape
 
 #: Results that a step keeps; a soak, whose percentiles are its slices', keeps fewer.
 MOST_KEPT: Final = 200_000
-MOST_IN_SOAK: Final = 20_000
+MOST_IN_SOAK: Final = 5_000
 #: The run id of requests that are not counted.
 WARM_UP: Final = "warm-up"
 #: Asks again where it is refused: what went wrong may take a moment to be over.
