@@ -3,15 +3,38 @@
 import math
 import re
 from collections.abc import Mapping
+from typing import Final
 
 import pyarrow as pa
 
 from tailbudget.instrument.errors import UserError
+from tailbudget.instrument.vocabulary import Stage
 
 from .questions import sql
 from .reader import Reader
 from .window import Window
 
+#: Rule -> the stage whose owner it is for; the others are about a whole route.
+STAGE_OF: Final[Mapping[str, Stage]] = {
+    "agent_loop": "tools",
+    "batching_misconfig": "queue",
+    "breaker_open": "tools",
+    "cache_hit_low": "retrieval",
+    "cold_start": "prefill",
+    "far_endpoint": "network",
+    "hol_blocking": "queue",
+    "kv_pressure": "queue",
+    "no_pooling": "network",
+    "noisy_tenant": "queue",
+    "output_uncapped": "decode",
+    "oversized_model": "decode",
+    "prompt_bloat": "prompt",
+    "queue_deep": "queue",
+    "queue_precedes_timeout": "queue",
+    "rate_limited": "network",
+    "scheduler_bug": "queue",
+    "tool_series": "tools",
+}
 #: Rule -> setting -> value, for those that shall differ from their default in the rule's file.
 Settings = Mapping[str, Mapping[str, float]]
 

@@ -12,7 +12,7 @@ from tailbudget.gpu_runtime.simulator import Arrival
 from tailbudget.instrument.errors import UserError
 
 #: Ten minutes of Azure's conversation service.
-SAMPLES: Final = {"azure-conversation": Path(__file__).parent / "demo" / "arrivals.csv"}
+SAMPLES: Final = {"azure-conversation": Path(__file__).parent / "load" / "samples" / "azure_conversation.csv"}
 #: What a row tells -> the names under which traces have it, times with the seconds in one unit (None: an instant).
 TIMES: Final[Mapping[str, float | None]] = {"offset_s": 1.0, "timestamp": 0.001, "TIMESTAMP": None}
 PROMPT: Final = ("context_tokens", "input_length", "ContextTokens")

@@ -13,7 +13,7 @@ from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import convert
 
-from .alerting import Duty, ObjectiveFiles, update_sag_alerts
+from .alerting import Duty, ObjectiveFiles, SagAlerts
 from .api.queries import Queries
 from .assemble import Assembler, FileBudgets, Live, pack_rollup
 from .counters import Counters
@@ -135,12 +135,7 @@ class Collector:
             Chore("running requests", ASSEMBLE_EVERY_S, live.tick),
             Chore("erasure", ERASE_EVERY_S, lambda _: self.erasures.run()),
             Chore("assembly", ASSEMBLE_EVERY_S, lambda now: self._assemble(assembler, now)),
-            Chore(
-                "sag alerts",
-                ALERT_EVERY_S,
-                lambda now: update_sag_alerts(connection, now=now, settings=self._settings.sag),
-                share=0.1,  # 12 ms a series
-            ),
+            Chore("sag alerts", ALERT_EVERY_S, SagAlerts(connection, settings.sag).update, share=0.1),
             Chore("packing the roll-up", PACK_EVERY_S, lambda now: pack_rollup(connection, now)),
             Chore("sealing", SEAL_EVERY_S, self._sealer.tick),
             Chore("retention", SEAL_EVERY_S, retention.tick),

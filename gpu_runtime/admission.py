@@ -28,9 +28,9 @@ class Admission:
         return max(0, ahead - self._slots + 1) * self._served_s / self._slots
 
     def refusal(self, generation: Generation, *, ahead: int, now_ns: int) -> Refusal | None:
-        """Return why a request is refused behind `ahead` others, None where it may wait."""
+        """Return why a request, with its siblings, is refused behind `ahead` others, None where it may wait."""
         # Requests for which a slot is free count as running: they are only not admitted yet.
-        if ahead >= self._slots + self._places:
+        if ahead + max(1, len(generation.siblings)) > self._slots + self._places:
             message = f"this server runs {self._slots} requests and queues {self._places}: all places are taken"
             return Refusal(message, self._served_s / self._slots)
         if generation.deadline_ns is not None:

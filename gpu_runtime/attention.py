@@ -1,6 +1,7 @@
 """Keys and values in pages, and causal attention of new tokens over them: one reference body, one for CUDA."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
@@ -74,28 +75,62 @@ def _gathered(cache: KVCache, tables: Sequence[Sequence[int]], spans: Sequence[t
     return attend_all
 
 
-def _paged(cache: KVCache, tables: Sequence[Sequence[int]], spans: Sequence[tuple[int, int]]) -> Attend:
-    """FlashAttention over the page table, causal from each sequence's end; `num_splits=1` is the same in any batch."""
-    device = cache.keys.device
+@dataclass(frozen=True)
+class Tables:
+    """Where a step's sequences have their keys, as tensors on the cache's device; all int32."""
 
+    pages: Tensor  # [sequences, pages], what is behind a sequence's last page is never read
+    lengths: Tensor  # [sequences], the new tokens included
+    query_starts: Tensor  # [sequences + 1], of their rows in the query
+    key_starts: Tensor  # [sequences + 1], as if keys lay one sequence behind the other
+    longest_query: int
+    longest: int
+
+
+def _paged(cache: KVCache, tables: Sequence[Sequence[int]], spans: Sequence[tuple[int, int]]) -> Attend:
     def whole(numbers: Sequence[int] | list[list[int]]) -> Tensor:
-        return torch.tensor(numbers, dtype=torch.int32, device=device)
+        return torch.tensor(numbers, dtype=torch.int32, device=cache.keys.device)
 
     ends = [end for _, end in spans]
     counts = [end - start for start, end in spans]
     widest = max(map(len, tables))
-    block_table = whole([[*table, *[0] * (widest - len(table))] for table in tables])
-    cu_seq_q, cu_seq_k = (whole(list(accumulate(each, initial=0))) for each in (counts, ends))
-    used = whole(ends)
+    query_starts, key_starts = (whole(list(accumulate(each, initial=0))) for each in (counts, ends))
+    pages = whole([[*table, *[0] * (widest - len(table))] for table in tables])
+    return paged(cache, Tables(pages, whole(ends), query_starts, key_starts, max(counts), max(ends)))
+
+
+def paged(cache: KVCache, tables: Tables) -> Attend:
+    """FlashAttention over the page table, causal from each sequence's end; `num_splits=1` is the same in any batch."""
 
     def attend_all(query: Tensor, layer: int) -> Tensor:
         window = cache.windows[layer]
         keys, values = (pool[layer].view(-1, cache.size, *pool.shape[2:]) for pool in (cache.keys, cache.values))
         found = varlen_attn(
-            query, keys, values, cu_seq_q, cu_seq_k, max(counts), max(ends), window_size=(window - 1, 0),
-            enable_gqa=True, seqused_k=used, block_table=block_table, num_splits=1,
+            query, keys, values, tables.query_starts, tables.key_starts, tables.longest_query, tables.longest,
+            window_size=(window - 1, 0), enable_gqa=True, seqused_k=tables.lengths, block_table=tables.pages,
+            num_splits=1,
         )  # fmt: skip
         return found if isinstance(found, Tensor) else found[0]
+
+    return attend_all
+
+
+def padded(cache: KVCache, tables: Tables) -> Attend:
+    """Return the reference of `paged` for one new token a sequence: every sequence as long as the table is wide."""
+
+    def attend_all(query: Tensor, layer: int) -> Tensor:
+        at = torch.arange(tables.pages.shape[1] * cache.size, device=query.device)
+        seen = at < tables.lengths[:, None]
+        if window := cache.windows[layer]:
+            seen &= at >= tables.lengths[:, None] - window
+        every = (pool[layer].view(-1, cache.size, *pool.shape[2:]) for pool in (cache.keys, cache.values))
+        keys, values = (pool[tables.pages].flatten(1, 2).transpose(1, 2) for pool in every)
+        # What was never written may be anything, infinities too.
+        values = values.masked_fill(~seen[:, None, :, None], 0)
+        found = functional.scaled_dot_product_attention(
+            query[:, :, None], keys, values, attn_mask=seen[:, None, None], enable_gqa=True
+        )
+        return found.squeeze(2)
 
     return attend_all
 

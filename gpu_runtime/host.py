@@ -20,6 +20,7 @@ from .points import Point
 from .protocol import Asked
 from .reply import Deltas, Reply
 from .reports import Delta
+from .runner import placed
 from .scheduler import Generation
 from .settings import RuntimeSettings
 from .telemetry import Telemetry
@@ -59,13 +60,14 @@ class Runtime:
         def emit(deltas: Sequence[Delta]) -> None:
             loop.call_soon_threadsafe(self._deliver, deltas)
 
+        device = placed(self.settings.device)
         telemetry = Telemetry(model=self.name, server_address=self.address, registry=self.registry, watch=self._watch)
 
         def build() -> tuple[Engine, TextTokenizer, Grammars]:
             torch.set_num_threads(1)
             file = open_model(self.path)
             tokenizer = TextTokenizer(file.vocabulary)
-            model = Llama(file, form=self.settings.dtype)
+            model = Llama(file, form=self.settings.dtype, device=device)
             engine = Engine(model, tokenizer=tokenizer, settings=self.settings, observer=telemetry, emit=emit)
             engine.warm_up()
             self._watch.gpu = gpu_of(model.device)
@@ -131,20 +133,31 @@ class Runtime:
             raise RequestError(message, param="response_format", code="invalid_json_schema") from error
 
     def submit(self, generation: Generation, asked: Asked) -> Response:
-        """Queue a generation; returns the response that carries its answer. RequestError 503 when there is no room."""
+        """Queue a generation with its siblings; returns the response that carries the answers.
+
+        RequestError 503 when there is no room, 400 when there never is for so many.
+        """
         deltas: Deltas = asyncio.Queue()
-        self._streams[generation] = deltas
+        answers = generation.siblings or [generation]
+        places = self.settings.max_running + self.settings.max_waiting
+        if len(answers) > places:
+            raise RequestError(f"n is {len(answers)}: this server has {places} places", param="n")
+        self._streams |= dict.fromkeys(answers, deltas)
+        forget = partial(self._forget, answers)
         try:
             self.ready().submit(generation)
         except (EngineFullError, EngineStoppedError) as error:
-            del self._streams[generation]
+            forget()
             retry_s = error.retry_s if isinstance(error, EngineFullError) else RETRY_S
             raise RequestError(
                 str(error), status=503, code="overloaded", retry_s=whole_s(retry_s or RETRY_S)
             ) from error
         self._doors.spent(generation, requests=1, tokens=len(generation.prompt))
-        forget = partial(self._streams.__delitem__, generation)
-        return Reply(generation, asked, deltas=deltas, tokenizer=self.tokenizer(), forget=forget)
+        return Reply(answers, asked, deltas=deltas, tokenizer=self.tokenizer(), forget=forget)
+
+    def _forget(self, answers: Sequence[Generation]) -> None:
+        for generation in answers:
+            del self._streams[generation]
 
     def _deliver(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:

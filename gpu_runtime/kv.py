@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from heapq import heappop, heappush
 
-#: Tokens of a page on CPU; FlashAttention's paged kernels want 256.
-PAGE_TOKENS = 16
+#: Tokens of a page on each kind of device: FlashAttention's paged kernels want a multiple of 256.
+PAGE_TOKENS = {"cpu": 16, "cuda": 256}
 #: Share of all pages that is given up at once when none is free, so that free pages lie side by side; and that comes
 #: free before free stretches are looked for anew.
 GIVEN_UP_SHARE = 16
@@ -20,7 +20,7 @@ class Pages:
     Idle pages are given up in the order in which they were last used.
     """
 
-    def __init__(self, count: int, *, size: int = PAGE_TOKENS) -> None:
+    def __init__(self, count: int, *, size: int = 16) -> None:
         self.count, self.size = count, size
         self._holders = [0] * count
         self._taken = bytearray(count)
@@ -46,11 +46,15 @@ class Pages:
         """Return how many pages so many tokens fill."""
         return -(-tokens // self.size)
 
-    def chain(self, tokens: Sequence[int], known: list[bytes]) -> None:
-        """Extend `known`, one digest for each full page of `tokens`; a digest stands for all tokens up to its end."""
+    def chain(self, tokens: Sequence[int], known: list[bytes], *, whose: str = "") -> None:
+        """Extend `known`, one digest for each full page of `tokens`; a digest stands for all tokens up to its end.
+
+        Chains that are somebody's own have no digest in common with others'.
+        """
         for start in range(len(known) * self.size, len(tokens) - self.size + 1, self.size):
             content = array("q", tokens[start : start + self.size]).tobytes()
-            known.append(blake2b(content, key=known[-1] if known else b"", digest_size=16).digest())
+            before = known[-1] if known else blake2b(whose.encode(), digest_size=16).digest()
+            known.append(blake2b(content, key=before, digest_size=16).digest())
 
     def find(self, chain: Sequence[bytes]) -> list[int]:
         """Return the pages that hold the longest known beginning of a chain."""
@@ -148,3 +152,9 @@ class Pages:
     def _remember(self, start: int, end: int) -> None:
         if start < end:
             heappush(self._stretches, (start - end, start, end))
+
+
+def pages_for(context: int, *, running: int, asked: int, device: str) -> Pages:
+    """Return the pages of a cache of `asked` times 16 tokens; of 0, as many as `running` whole contexts need."""
+    size = PAGE_TOKENS[device]
+    return Pages(-(-asked * 16 // size) or running * -(-context // size), size=size)

@@ -11,9 +11,9 @@ JSON = dict[str, Any]
 #: OpenAI's default for /v1/completions; chats go on to the end of the context.
 COMPLETION_MAX_TOKENS = 16
 MAX_LOGPROBS = 20
+MAX_CHOICES = 16
 #: Parameters that are not built -> the values that ask for nothing. Anything else is refused, never silently dropped.
 NOTHING: dict[str, tuple[object, ...]] = {
-    "n": (None, 1),
     "best_of": (None, 1),
     "echo": (None, False),
     "suffix": (None, ""),
@@ -39,7 +39,7 @@ NUMBERS: dict[str, tuple[float, float, float]] = {
 }
 OTHERS = {
     "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "seed", "stop", "ignore_eos", "top_k",
-    "logit_bias", "logprobs", "priority", "response_format",
+    "logit_bias", "logprobs", "n", "priority", "response_format",
 }  # fmt: skip
 OF_CHATS = {"messages", "tools", "tool_choice", "parallel_tool_calls", "top_logprobs"}
 OF_COMPLETIONS = {"prompt"}
@@ -57,6 +57,7 @@ class Asked:
     stream: bool
     include_usage: bool
     max_tokens: int | None
+    choices: int
     priority: int
     #: What the answer is to be held to, None for any text.
     schema: JSON | None
@@ -96,6 +97,7 @@ def parse(body: object, *, chat: bool, vocabulary: int) -> Asked:
         stream=_flag(body, "stream"),
         include_usage=_includes_usage(body),
         max_tokens=_whole(body, limit, low=1, default=None if chat else COMPLETION_MAX_TOKENS),
+        choices=_whole(body, "n", low=1, high=MAX_CHOICES, default=None) or 1,
         priority=_whole(body, "priority", low=-100, high=100, default=None) or 0,
         schema=_schema(body),
         sampling=_sampling(body, chat=chat, vocabulary=vocabulary),
@@ -115,7 +117,7 @@ def _check_names(body: JSON, *, chat: bool) -> None:
 
 
 def _sampling(body: JSON, *, chat: bool, vocabulary: int) -> SamplingParams:
-    numbers = {name: _number(body, name) for name in NUMBERS}
+    numbers: dict[str, Any] = {name: _number(body, name) for name in NUMBERS}
     return SamplingParams(
         max_tokens=1,
         seed=_whole(body, "seed", low=-(2**63), default=None),

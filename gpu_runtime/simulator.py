@@ -10,7 +10,7 @@ from tailbudget.instrument.errors import UserError
 
 from . import tenants
 from .admission import Admission
-from .kv import PAGE_TOKENS, Pages
+from .kv import pages_for
 from .params import SamplingParams
 from .scheduler import End, Generation, Scheduler, Work
 from .settings import RuntimeSettings
@@ -80,7 +80,10 @@ def simulate(
 
 class _Simulation:
     def __init__(self, step_time: StepTime, settings: RuntimeSettings, deadline_s: float | None) -> None:
-        self._pages = Pages(settings.kv_pages or settings.max_running * -(-settings.max_context // PAGE_TOKENS))
+        device = "cuda" if settings.device == "cuda" else "cpu"
+        self._pages = pages_for(
+            settings.max_context, running=settings.max_running, asked=settings.kv_pages, device=device
+        )
         self._context = min(settings.max_context, self._pages.count * self._pages.size)
         self._scheduler = Scheduler(
             self._pages,

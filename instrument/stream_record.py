@@ -59,7 +59,7 @@ class StreamRecord:
     """
 
     __slots__ = (
-        "_append", "_arrivals", "_caps", "_consumer_ns", "_first_chunk_ns", "_first_token_ns", "_gaps", "_last_chunk",
+        "_arrivals", "_caps", "_consumer_ns", "_first_chunk_ns", "_first_token_ns", "_gaps", "_last_chunk",
         "_last_ns", "_meter", "_others", "_read", "_reported", "_request", "_take", "_text", "_text_chunks", "_usable",
         "asked_ns", "end_ns", "ended", "see", "span", "started_ns",
     )  # fmt: skip
@@ -88,7 +88,6 @@ class StreamRecord:
         self._take = take
         self._gaps = Gaps()
         self._arrivals: list[int] = []
-        self._append = self._arrivals.append
         self._others = 0
         self._last_chunk: Any = None
         self._last_ns = 0
@@ -140,9 +139,10 @@ class StreamRecord:
                 self._others += 1
                 self._take(self._reported, chunk)
                 return
-            self._append(arrived_ns)
+            arrivals = self._arrivals
+            arrivals.append(arrived_ns)
             self._last_chunk = chunk
-            if len(self._arrivals) > MAX_GAPS:
+            if len(arrivals) > MAX_GAPS:
                 self._fold()
         except Exception as error:
             if not guard.swallow(error):

@@ -51,10 +51,10 @@ def tiny_path() -> Path:
 
 
 @cache
-def tiny_model() -> tuple[Llama, TextTokenizer]:
+def tiny_model(device: str = "cpu") -> tuple[Llama, TextTokenizer]:
     """Return the tiny model in float32 with its tokenizer."""
     file = open_model(tiny_path())
-    return Llama(file, form="float32"), TextTokenizer(file.vocabulary)
+    return Llama(file, form="float32", device=device), TextTokenizer(file.vocabulary)
 
 
 class Notes:
@@ -81,7 +81,7 @@ class Bench:
     """A running engine on the tiny model and everything it emitted, in order."""
 
     def __init__(self, settings: RuntimeSettings, observer: Observer) -> None:
-        model, self.tokenizer = tiny_model()
+        model, self.tokenizer = tiny_model(settings.device)
         self.deltas: list[Delta] = []
         self._count = 0
         self.engine = Engine(
@@ -112,7 +112,7 @@ class Bench:
 @contextmanager
 def engine(observer: Observer | None = None, **settings: Any) -> Iterator[Bench]:
     """Run an engine in this process; keyword arguments are runtime settings."""
-    chosen = RuntimeSettings(**{"dtype": "float32", "max_context": 512, **settings})
+    chosen = RuntimeSettings(**{"dtype": "float32", "device": "cpu", "max_context": 512, **settings})
     bench = Bench(chosen, observer or Notes())
     bench.engine.start()
     try:

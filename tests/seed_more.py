@@ -16,9 +16,26 @@ OBJECTIVES: tuple[tuple[Any, ...], ...] = (
 )
 
 SLICES: dict[str, Row] = {
-    "chat-total": {"slice": "route = '/chat'", "measure": "(total_ms)", "limit_ms": 4000.0},
-    "first-token": {"slice": "ttft_ms is not null", "measure": "(ttft_ms)", "limit_ms": 1000.0},
-    "answers": {"slice": "tenant = 'acme' and outcome <> 'rejected'", "measure": "total_ms", "limit_ms": None},
+    "chat-total": {
+        "slice": "route = '/chat'",
+        "measure": "(total_ms)",
+        "limit_ms": 4000.0,
+        "coverage": 0.912,
+        "running": 3,
+    },
+    "first-token": {
+        "slice": "ttft_ms is not null",
+        "measure": "(ttft_ms)",
+        "limit_ms": 1000.0,
+        "coverage": 1.0,
+        "margin": 0.004,
+    },
+    "answers": {
+        "slice": "tenant = 'acme' and outcome <> 'rejected'",
+        "measure": "total_ms",
+        "limit_ms": None,
+        "coverage": None,
+    },
 }
 
 
@@ -27,6 +44,8 @@ def furnish(connection: duckdb.DuckDBPyConnection, seeded: Seeded, *, number: in
     chance = random.Random(number)
     made = {
         "slo_status": _budgets(seeded),
+        "slo_minute": _minutes(seeded),
+        "marks": _marks(seeded),
         "live": _running(seeded, chance),
         "engine": _engine(seeded, chance),
         "gpu": _gpu(seeded, chance),
@@ -48,8 +67,46 @@ def furnish(connection: duckdb.DuckDBPyConnection, seeded: Seeded, *, number: in
 def _budgets(seeded: Seeded) -> list[Row]:
     names = ("objective", "part", "goal", "target", "n", "bad", "budget_left", "burn_1h", "firing")
     rows: list[Row] = [dict(zip(names, one, strict=True)) | SLICES[str(one[0])] for one in OBJECTIVES]
+    unsure = {"coverage": None, "margin": 0.0, "running": 0}
     common = {"judged": seeded.ended, "period": "30d", "owner": "chat-team", "runbook": "https://wiki.example/chat"}
-    return [{**row, **common, "good_share": 1 - row["bad"] / row["n"]} for row in rows]
+    return [{**unsure, **row, **common, "good_share": 1 - row["bad"] / row["n"]} for row in rows]
+
+
+def _minutes(seeded: Seeded) -> list[Row]:
+    """A month of the objectives, hour by hour: most of what is bad came in the last two days."""
+    rows: list[Row] = []
+    for objective, part, _, _, n, bad, *_ in OBJECTIVES:
+        hour = seeded.ended.replace(minute=0, second=0, microsecond=0) - timedelta(days=29)
+        hours = [hour + timedelta(hours=place) for place in range(29 * 24)]
+        for place, t in enumerate(hours):
+            share = [done * n // len(hours) for done in (place, place + 1)]
+            burnt = [
+                round(bad * (0.4 * done / len(hours) + 0.6 * max(0, done / len(hours) - 0.93) / 0.07))
+                for done in (place, place + 1)
+            ]
+            row = {
+                "objective": objective,
+                "part": part,
+                "minute": t,
+                "n": share[1] - share[0],
+                "bad": burnt[1] - burnt[0],
+            }
+            rows.append(row)
+    return rows
+
+
+def _marks(seeded: Seeded) -> list[Row]:
+    named = (("version 1.4.0", "version", "demo", 390), ("rolled the index back", "note", None, 455))
+    return [
+        {
+            "mark_id": label,
+            "t": seeded.started + timedelta(seconds=at_s),
+            "kind": kind,
+            "service": service,
+            "label": label,
+        }
+        for label, kind, service, at_s in named
+    ]
 
 
 def _running(seeded: Seeded, chance: random.Random) -> list[Row]:

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from tailbudget.gpu_runtime.engine import EngineFullError, EngineStoppedError
-from tests.runtime_support import Notes, engine
+from tests.runtime_support import DEVICES, Notes, engine
 from tests.support import wait_until
 
 PROMPTS = [
@@ -17,14 +17,15 @@ PROMPTS = [
 ]
 
 
-def test_a_batch_gives_each_request_what_it_gets_alone() -> None:
-    with engine() as bench:
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_gives_each_request_what_it_gets_alone(device: str) -> None:
+    with engine(device=device) as bench:
         alone = []
         for prompt in PROMPTS:
             generation = bench.submit(prompt, max_tokens=40)
             bench.finish(generation)
             alone.append(generation.output)
-    with engine(prefill_chunk=3) as bench:
+    with engine(prefill_chunk=3, device=device) as bench:
         together = [bench.submit(prompt, max_tokens=40) for prompt in PROMPTS]
         for generation in together:
             bench.finish(generation)

@@ -11,7 +11,7 @@ import torch
 
 from tailbudget.gpu_runtime.grammar import Constraint, Grammar, GrammarError, Grammars
 from tailbudget.gpu_runtime.scheduler import Generation
-from tests.runtime_support import Bench, engine, tiny_model
+from tests.runtime_support import DEVICES, Bench, engine, tiny_model
 
 #: Each ends by itself within 300 of the tiny model's tokens, which would rather write words than quotes.
 SCHEMAS: list[dict[str, Any]] = [
@@ -60,10 +60,11 @@ def _ask(bench: Bench, index: int, **params: Any) -> Generation:
     return bench.submit("The river runs", **{"max_tokens": 300, "grammar": _grammar(index), **params})
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 @pytest.mark.parametrize("index", range(len(SCHEMAS)))
-def test_an_answer_is_valid_and_ends_by_itself(index: int, temperature: float) -> None:
-    with engine() as bench:
+def test_an_answer_is_valid_and_ends_by_itself(index: int, temperature: float, device: str) -> None:
+    with engine(device=device) as bench:
         generation = _ask(bench, index, temperature=temperature, seed=index, ignore_eos=True)
         assert _valid(bench.finish(generation), index)
         assert generation.finish == "stop"

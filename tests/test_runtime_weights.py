@@ -9,14 +9,20 @@ import torch
 
 from tailbudget.gpu_runtime import tiny
 from tailbudget.gpu_runtime.attention import attend
-from tailbudget.gpu_runtime.kernels import linear
+from tailbudget.gpu_runtime.kernels import FORMS, four_bit, linear
 from tailbudget.gpu_runtime.model import Llama, Segment
-from tailbudget.gpu_runtime.tiny import write_tiny_model
+from tailbudget.gpu_runtime.runner import placed
+from tailbudget.gpu_runtime.settings import Form
+from tailbudget.gpu_runtime.tiny import Quantisation, write_tiny_model
 from tailbudget.gpu_runtime.weights import open_model
 from tailbudget.instrument.errors import UserError
 
+from .runtime_support import DEVICES
+
 MATRIX = "blk.0.ffn_gate"
 CPU = torch.device("cpu")
+#: Rows of the tiny model's head that are no -100: what it speaks in.
+VOICED = slice(262, 300)
 #: Stored types, and where the float16 numbers are in a block of each quantised one.
 FLOATS = ("F32", "F16", "BF16")
 HALVES = {"Q8_0": (0,), "Q4_0": (0,), "Q4_1": (0, 2), "Q4_K": (0, 2), "Q6_K": (208,), "Q5_0": (0,), "Q5_K": (0, 2)}
@@ -76,6 +82,60 @@ def test_the_four_bit_product_agrees_with_the_dense_one(tmp_path: Path) -> None:
 def test_float32_uses_no_rounded_twin(tmp_path: Path) -> None:
     file = open_model(write_tiny_model(tmp_path / "tiny.gguf", quantisation="Q4_1"))
     assert linear(file, [MATRIX], form="float32", device=CPU).few is None
+
+
+@pytest.mark.parametrize("form", ["auto", "bfloat16", "int8", "int4"])
+def test_a_form_gives_nearly_the_logits_of_float32_for_few_rows_and_for_many(tmp_path: Path, form: Form) -> None:
+    file = open_model(write_tiny_model(tmp_path / "tiny.gguf", quantisation="Q8_0"))
+    exact, model = (Llama(file, form=each) for each in ("float32", form))
+    tokens = [(7 * index) % 500 + 3 for index in range(40)]
+    whole = [Segment([0, 1, 2], 0, tokens, 40)]
+    expected = exact.forward(whole, exact.cache(pages=3, size=16))
+    found = model.forward(whole, model.cache(pages=3, size=16))
+    cache = model.cache(pages=3, size=16)
+    rows = [model.forward([Segment([0, 1, 2], at, [token], 1)], cache) for at, token in enumerate(tokens)]
+    # The tiny model's logits stand far apart: 4 bits move them by a tenth of their spread.
+    spread = expected[:, VOICED].std()
+    for logits in (found, torch.cat(rows)):
+        error = (logits - expected)[:, VOICED].std() / spread
+        assert error < {"int4": 0.35}.get(form, 0.05)
+    assert (model.layers[0].down.packed is not None) == form.startswith("int")
+    assert model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("stored", ["Q4_0", "Q4_1"])
+def test_a_four_bit_file_keeps_its_own_codes_and_int4_makes_some_for_others(
+    tmp_path: Path, stored: Quantisation
+) -> None:
+    file = open_model(write_tiny_model(tmp_path / "tiny.gguf", quantisation=stored))
+    for form in ("auto", "int4"):
+        product = linear(file, [MATRIX], form=form, device=CPU)
+        assert product.few is not None
+        torch.testing.assert_close(product.weight, file.tensor(f"{MATRIX}.weight").bfloat16())
+    plain = torch.randn(8, 64, generator=torch.Generator().manual_seed(2))
+    groups = plain.view(8, 2, 32)
+    step = (groups.amax(-1) - groups.amin(-1)) / 15
+    assert bool(((four_bit(plain).dense() - plain).view(8, 2, 32).abs() <= step[..., None] / 2 + 1e-6).all())
+    with pytest.raises(UserError, match="rows of a multiple of 32, this model has 40: choose int8"):
+        four_bit(torch.zeros(4, 40))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("form", ["float16", "int8", "int4"])
+def test_a_form_without_kernels_on_the_device_is_refused_by_name(tmp_path: Path, form: Form, device: str) -> None:
+    file = open_model(write_tiny_model(tmp_path / "tiny.gguf"))
+    if form in FORMS[device]:
+        Llama(file, form=form, device=device)
+        return
+    with pytest.raises(UserError, match=f"dtype is '{form}': expected one of auto, float32, bfloat16"):
+        Llama(file, form=form, device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_a_gpu_that_is_not_there_is_asked_for_in_vain() -> None:
+    assert placed("auto") == placed("cpu") == CPU
+    with pytest.raises(UserError, match="torch sees no GPU"):
+        placed("cuda")
 
 
 @pytest.mark.parametrize("chunks", [[40], [16, 16, 8], [1] * 40])

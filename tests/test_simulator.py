@@ -18,7 +18,7 @@ BLOCK = 32
 
 
 def _settings(**settings: Any) -> RuntimeSettings:
-    return RuntimeSettings(**{"max_context": 512, **settings})
+    return RuntimeSettings(**{"device": "cpu", "max_context": 512, **settings})
 
 
 def _prompt(arrival: Arrival, number: int) -> list[int]:

@@ -28,8 +28,8 @@ def _body() -> None:
     with left:
         title = f"Total latency by time · n {n:,} · drag a box over cells to see who is in them"
         picked = charts.draw("heatmap", heatmap, title, key=KEY, brush="box")
-    box = controls.box(picked, heatmap)
     with right:
+        box = controls.box(picked, heatmap)
         found = answer(latency.box_requests, window, box=box)
         at_most = f" · the slowest {found.num_rows}" if found.num_rows == latency.MOST_REQUESTS else ""
         charts.tools(found, f"**Who took {words.box(box)}**{at_most} · an id opens its trace", name="requests")

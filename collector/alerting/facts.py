@@ -28,7 +28,12 @@ def details(alert: Row, objective: Objective | None, delivery: Delivery, found: 
 def hit(
     connection: duckdb.DuckDBPyConnection, alert: Row, objective: Objective | None, *, now: datetime
 ) -> dict[str, Any]:
-    """Return who is hit: requests, tenants, worst_stage, worst_tenant, traces (request ids), sql; {} when unknown."""
+    """Return who is hit: requests, tenants, worst_stage, worst_tenant, traces (request ids), sql; {} when unknown.
+
+    Of a diagnosis sql and evidence.
+    """
+    if alert["kind"] == "diagnosis":
+        return {"sql": f"from diag_{alert['rule']}", "evidence": book.loaded(alert["evidence"])}
     since = alert["opened"] - BEFORE
     words = _conditions(alert, objective)
     if words is None:

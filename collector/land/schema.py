@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -97,9 +97,19 @@ def _missing(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
     yield from (statement for statement in statements(SCHEMA) if statement.startswith("comment on"))
 
 
+def table_statements(name: str) -> Iterator[str]:
+    """Yield the statement that creates a table of the schema, and the comments on it."""
+    text = SCHEMA.read_text(encoding="utf-8")
+    yield from _commented(found for found in _STATEMENT.findall(text) if found[2:] == ("table", name))
+
+
 def statements(file: Path) -> Iterator[str]:
     """Yield the statements of the file, each followed by the comments on what it creates."""
-    for comment, statement, kind, name in _STATEMENT.findall(file.read_text(encoding="utf-8")):
+    yield from _commented(_STATEMENT.findall(file.read_text(encoding="utf-8")))
+
+
+def _commented(found: Iterable[tuple[str, str, str, str]]) -> Iterator[str]:
+    for comment, statement, kind, name in found:
         yield statement
         if kind in _COLUMN:
             text = " ".join(line.removeprefix("--").strip() for line in comment.splitlines())

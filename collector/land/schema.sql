@@ -29,6 +29,7 @@ create table spans_open (
     conversation_id VARCHAR,           -- gen_ai.conversation.id
     outcome VARCHAR,                   -- slo.outcome
     synthetic BOOLEAN,                 -- slo.synthetic
+    run_id VARCHAR,                    -- slo.run.id: the load run that sent it
     budgets MAP(VARCHAR, DOUBLE),      -- milliseconds by name, from slo.budget.*
     provider VARCHAR,                  -- model provider
     model VARCHAR,                     -- response model, else requested model
@@ -191,7 +192,8 @@ create table requests (
     feedback VARCHAR,                  -- converted, completed, not completed, not converted or the score; else slo.feedback of its span
     synthetic BOOLEAN not null,        -- load tests and probes: kept, but in no objective
     weight DOUBLE,                     -- requests that it stands for, by the sampling threshold in its tracestate; null without one
-    ttft_budget_ms DOUBLE              -- budget of the first token, null when none
+    ttft_budget_ms DOUBLE,             -- budget of the first token, null when none
+    run_id VARCHAR                     -- the load run that sent it, null for a user's
 );
 
 -- One row a model call, duplicates joined.
@@ -378,7 +380,8 @@ create table alerts (
     acknowledged TIMESTAMPTZ,          -- when a person took it, null until then
     acknowledged_by VARCHAR,           -- who took it
     degrade_first VARCHAR,             -- what to do without first, from the objective
-    fires TIMESTAMPTZ                  -- it is pending until then, and nobody is told; null where its rule has no `for`
+    fires TIMESTAMPTZ,                 -- it is pending until then, and nobody is told; null where its rule has no `for`
+    evidence JSON                      -- of a diagnosis: the figures that it rests on
 );
 
 -- One row an alert, channel and transition that somebody is told of; rows of one message go and arrive together.
