@@ -38,9 +38,9 @@ def simulate(
 ) -> None:  # fmt: skip
     """Try a policy of the runtime on a TRACE, in seconds: its scheduler on a clock that only computes.
 
-    TRACE is a file as Azure or Mooncake publish theirs, or `azure-conversation`, ten minutes of a real service. How
-    long a step takes is fitted to the engine's samples of --since, unless --step says it. The other options are those
-    of `tailbudget runtime`.
+    TRACE is a file as Azure or Mooncake publish theirs, or a shipped sample: azure-conversation, azure-code, mooncake.
+    How long a step takes is fitted to the engine's samples of --since, unless --step says it. The other options are
+    those of `tailbudget runtime`.
 
     Example: tailbudget simulate azure-conversation --step 12,0.4,0.05 --max-running 32 --against max-running=64
     """
