@@ -79,7 +79,10 @@ class Limits:
             if value is not None and not value > 0:
                 raise UserError(f"{name} is {value!r}: expected milliseconds above 0")
         if self.ttft_ms is None and self.itl_ms is None and self.final_ms is None:
-            raise UserError("nothing says what must hold: expected a limit of ttft, itl (between tokens) or final")
+            raise UserError(
+                "nothing says what must hold: expected a limit of ttft, itl (between tokens) or final, or a file of "
+                "objectives that has one"
+            )
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 
-from tailbudget.analytics.capacity import Kind, Load
+from tailbudget.analytics import objectives
+from tailbudget.analytics.capacity import Kind, Limits, Load
 from tailbudget.analytics.worksheet import OUTAGE_S, Demand, Sheet
 from tailbudget.instrument.errors import UserError
 
@@ -17,6 +19,9 @@ from .text import to_text
 
 #: Of a load, what people read, in this order; times at the share of the limits.
 SHOWN: Final = ("rate_s", "utilisation", "batch", "waiting", "queue_ms", "ttft_ms", "itl_ms", "final_ms", "growth_s")
+#: What an objective may limit -> the limit of an engine. `model` is queue, prefill and decode: all that it does.
+PROMISED: Final = {"ttft": "ttft_ms", "tpot": "itl_ms", "model": "final_ms"}
+DEFAULT_SHARE: Final = 0.95
 #: Of the curve, the shares of the highest rate that people read.
 EVERY: Final = 4
 
@@ -38,6 +43,24 @@ def given(texts: Sequence[str], peak_s: float | None) -> list[Demand]:
     if bool(texts) != (peak_s is not None):
         raise UserError("--mix and --peak belong together: expected both, or neither to read what was stored")
     return [] if peak_s is None else [Demand("", kinds(texts), peak_s)]
+
+
+def limits(files: Sequence[Path], *, share: float | None, **given_ms: float | None) -> Limits:
+    """Return the limits that were given, else those of objectives in files: the tightest of each, the largest share.
+
+    UserError where neither says what must hold.
+    """
+    named = {limit: value for limit, value in given_ms.items() if value is not None}
+    if named:
+        return Limits(**named, share=DEFAULT_SHARE if share is None else share)
+    found: dict[str, float] = {}
+    shares = [] if share is None else [share]
+    for objective in objectives.load(files):
+        for limit in objective.limits:
+            if name := PROMISED.get(limit.measure):
+                found[name] = min(limit.below_ms, found.get(name, math.inf))
+                shares += [] if share is not None else [objective.target]
+    return Limits(**found, share=max(shares, default=DEFAULT_SHARE))
 
 
 def to_json(sheets: Sequence[Sheet]) -> str:

@@ -83,6 +83,15 @@ def test_a_replica_that_is_away_says_how_the_queue_grows(capsys: pytest.CaptureF
     assert "while one replica is away the queue grows by " in capsys.readouterr().out
 
 
+def test_objectives_in_a_file_are_limits_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "slo.yaml"
+    path.write_text("objectives:\n  - {name: chat, total: p99 < 9s, ttft: p95 < 800ms, model: p90 < 8s}\n")
+    (sheet,) = _asked(capsys, *STEP, *GIVEN, "--slo", str(path))
+    assert sheet["limits"] == {"ttft_ms": 800, "itl_ms": None, "final_ms": 8000, "share": 0.95}
+    (sheet,) = _asked(capsys, *STEP, *GIVEN, "--slo", str(path), "--ttft", "900", "--share", "0.9")
+    assert sheet["limits"] == {"ttft_ms": 900, "itl_ms": None, "final_ms": None, "share": 0.9}
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
