@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import uvicorn
@@ -66,22 +67,30 @@ class Endpoints:
             message = f"the model {asked.model!r} does not exist: this server has {self._runtime.name!r}"
             raise RequestError(message, status=404, param="model", code="model_not_found")
         prompt = await self._runtime.encode(asked)
-        params = asked.params(prompt_tokens=len(prompt), context=engine.context)
+        grammar = await self._runtime.grammar(asked)
+        params = asked.params(prompt_tokens=len(prompt), context=engine.context, grammar=grammar)
         name = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
         remaining_ms = request.headers.get(REMAINING_HEADER, "").strip()
         deadline_ns = arrived_ns + int(remaining_ms) * 1_000_000 if remaining_ms.isdecimal() else None
-        generation = Generation(
-            name,
-            prompt,
-            params,
-            arrived_ns,
-            trace_context=extract(request.headers),
-            deadline_ns=deadline_ns,
-            tenant=tenant,
-            # Nobody gets ahead of its tenant's place by asking.
-            priority=max(tenant.priority, asked.priority),
-        )
-        return self._runtime.submit(generation, asked)
+        answers = [
+            Generation(
+                name,
+                prompt,
+                # The same seed would give the same answer again.
+                params if params.seed is None else replace(params, seed=params.seed + index),
+                arrived_ns,
+                trace_context=extract(request.headers),
+                deadline_ns=deadline_ns,
+                tenant=tenant,
+                # Nobody gets ahead of its tenant's place by asking.
+                priority=max(tenant.priority, asked.priority),
+            )
+            for index in range(asked.choices)
+        ]
+        if len(answers) > 1:
+            for each in answers:
+                each.siblings = answers
+        return self._runtime.submit(answers[0], asked)
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""

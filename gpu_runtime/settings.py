@@ -1,11 +1,13 @@
 """The runtime's settings, checked before anything is loaded."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from tailbudget.instrument.errors import UserError
 
-Dtype = Literal["bfloat16", "float32"]
+#: How weights are held. `auto` holds 4-bit matrices of a file as they are, and everything else in bfloat16.
+Form = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
+Device = Literal["auto", "cpu", "cuda"]
 #: Setting -> smallest and largest value, and its unit for the error.
 LIMITS: dict[str, tuple[float, float, str]] = {
     "port": (0, 65535, "port number"),
@@ -24,14 +26,15 @@ LIMITS: dict[str, tuple[float, float, str]] = {
 class RuntimeSettings:
     """What `serve` needs to know; UserError when a value is out of its range.
 
-    `model`: a name that `models.fetch` knows, or the path of a GGUF file. `step_delay_ms`: added to every step that
-    decodes. `control`: allows `POST /control` from loopback. `kv_pages`: the KV cache in pages of 16 tokens, of which
-    only what is used takes memory; 0 holds `max_running` x `max_context` tokens. `prefix_cache`: keeps what ended
-    requests computed for those that begin alike. `prefill_chunk`: prompt tokens a step, so that no prompt holds up the
-    running streams for longer than one chunk. `max_waiting`: beyond it a request is refused with 503.
-    `speculate`: how many tokens to guess a step from where the last ones stood before. `batch_delay_ms`: how long an
-    idle engine waits for more requests after the first. `api_keys`: a file of `tenants.load`; without one, everybody
-    may ask.
+    `model`: a name that `models.fetch` knows, or the path of a GGUF file or of a folder with safetensors. `dtype`: the
+    form of the weights. `device`: where it computes; `auto` takes a GPU where there is one. `step_delay_ms`: added to
+    every step that decodes. `control`: allows `POST /control` from loopback. `kv_pages`: the KV cache in pages of 16
+    tokens, of which only what is used takes memory; 0 holds `max_running` x `max_context` tokens. `prefix_cache`:
+    keeps what ended requests computed for those that begin alike. `prefill_chunk`: prompt tokens a step, so that no
+    prompt holds up the running streams for longer than one chunk. `max_waiting`: beyond it a request is refused with
+    503. `speculate`: how many tokens to guess a step from where the last ones stood before. `batch_delay_ms`: how long
+    an idle engine waits for more requests after the first. `api_keys`: a file of `tenants.load`; without one,
+    everybody may ask.
     """
 
     model: str = "smollm2"
@@ -39,7 +42,8 @@ class RuntimeSettings:
     host: str = "127.0.0.1"
     port: int = 8000
     served_name: str = ""
-    dtype: Dtype = "bfloat16"
+    dtype: Form = "auto"
+    device: Device = "auto"
     step_delay_ms: float = 0.0
     control: bool = False
     max_context: int = 4096
@@ -55,8 +59,9 @@ class RuntimeSettings:
     def __post_init__(self) -> None:
         for name, (low, high, unit) in LIMITS.items():
             check(name, getattr(self, name), low=low, high=high, unit=unit)
-        if self.dtype not in ("bfloat16", "float32"):
-            raise UserError(f"dtype is {self.dtype!r}: expected 'bfloat16' (faster) or 'float32' (exact)")
+        for name, chosen, known in (("dtype", self.dtype, Form), ("device", self.device, Device)):
+            if chosen not in get_args(known):
+                raise UserError(f"{name} is {chosen!r}: expected one of {', '.join(get_args(known))}")
 
 
 def check(name: str, value: object, *, low: float, high: float, unit: str) -> float:

@@ -1,5 +1,6 @@
 """The server speaks OpenAI's protocol with its own SDK, reports over OTLP, and starts and stops cleanly."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -21,6 +22,10 @@ from tests.runtime_support import RUN, Receiver, receiver, server, tiny_path
 from tests.support import free_port, wait_until
 
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "The river"}], "temperature": 0}
+
+
+def _schema(schema: dict[str, Any]) -> Any:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +169,8 @@ def test_the_models_are_listed(client: openai.OpenAI) -> None:
         ({"max_tokens": 10_000}, 400, "the maximum context is 256 tokens"),
         ({"messages": [{"role": "user", "content": "word " * 400}]}, 400, "shorten the prompt"),
         ({"model": "gpt-4"}, 404, "this server has 'tiny'"),
-        ({"n": 2}, 400, "n is 2: this server has no n, leave it out"),
+        ({"n": 17}, 400, "n is 17: expected an integer from 1 to 16"),
+        ({"n": 5}, 400, "n is 5: this server has 4 places"),
         ({"temperature": 3}, 400, "temperature is 3: expected a number from 0 to 2"),
         ({"messages": []}, 400, "messages is .*expected a list of messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "reads text only"),
@@ -182,7 +188,9 @@ def test_the_models_are_listed(client: openai.OpenAI) -> None:
         ({"tools": [{"type": "function"}]}, 400, "tools is"),
         ({"tools": [], "tool_choice": "required"}, 400, "does not force a model"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "c"}]}]}, 400, "tool_calls is not understood"),
-        ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+        ({"response_format": {"type": "yaml"}}, 400, "response_format is .*expected {'type': 'text'}"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, 400, "response_format is"),
+        ({"response_format": _schema({"not": {}})}, 400, 'hold answers to: Unimplemented keys: ."not".'),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(
@@ -208,6 +216,23 @@ def test_half_a_surrogate_pair_is_no_text(url: str, path: str, body: bytes) -> N
     answer = httpx.post(f"{url}/v1/{path}", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert "surrogate" in answer.json()["error"]["message"]
+
+
+def test_an_answer_is_held_to_a_schema_or_to_json(client: openai.OpenAI) -> None:
+    properties = {"ok": {"type": "boolean"}, "n": {"enum": [1, 22]}}
+    schema = {"type": "object", "properties": properties, "required": ["ok", "n"], "additionalProperties": False}
+    ask: dict[str, Any] = ASK | {"temperature": 1.3, "seed": 1, "response_format": _schema(schema)}
+    chunks = client.chat.completions.create(**ask, stream=True)
+    found = json.loads("".join(chunk.choices[0].delta.content or "" for chunk in chunks))
+    assert (type(found["ok"]), found["n"] in (1, 22), len(found)) == (bool, True, 2)
+    answer = client.completions.create(
+        model="tiny",
+        prompt="The river",
+        max_tokens=3,
+        temperature=0,
+        extra_body={"response_format": {"type": "json_object"}},
+    )
+    assert answer.choices[0].text.lstrip().startswith("{")
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-7])

@@ -18,6 +18,9 @@ from ..options import (
     token_option,
 )
 
+#: The runtime's own list is behind imports that take a second.
+DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
+
 
 @click.command()
 @option("--demo", is_flag=True, help="Also start a demo service and traffic, with two incidents on a timeline.")
@@ -72,10 +75,12 @@ def app(*, api: str, port: int, host: str, token_file: Path | None, no_auth: boo
 
 
 @click.command()
-@option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="A fetched model's name, or a GGUF file.")
+@option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="A fetched model, a GGUF file, or a folder.")
 @port_option("port", 8000, "Port of the OpenAI-compatible server.", variable="RUNTIME")
 @host_option
-@option("--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", help="bfloat16 is faster.")
+@option("--dtype", type=click.Choice(DTYPES), default="auto", help="How weights are held.")
+@option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="auto: a GPU where there is one.")
+@option("--served-name", default="", metavar="NAME", help="What requests call the model; else the file's name.")
 @option("--max-context", type=int, default=4096, metavar="TOKENS", help="Longest prompt and answer together.")
 @option("--max-running", type=int, default=8, metavar="N", help="Requests that are computed together.")
 @option("--max-waiting", type=int, default=64, metavar="N", help="Requests that queue; more are answered 503.")
