@@ -5,6 +5,7 @@ from typing import Final
 import streamlit as st
 
 from . import (
+    capacity,
     compare,
     coverage,
     diagnoses,
@@ -30,6 +31,7 @@ PAGES: Final = (
     ("Diagnoses", "diagnoses", diagnoses.page, controls.FILTERS),
     ("Token rate", "token-rate", token_rate.page, ("model",)),
     ("GPU runtime", "gpu", gpu.page, ("model",)),
+    ("Capacity", "capacity", capacity.page, ()),
     ("Trace", "trace", trace.page, controls.FILTERS),
     ("Map", "map", service_map.page, ()),
     ("Compare", "compare", compare.page, controls.FILTERS),
