@@ -130,11 +130,7 @@ async def _steps(wanted: Wanted, session: Session) -> Knee | None:
     async def at(load: float | None) -> Stepped:
         stepped = await session.run(Step(len(session.done) + 1, unit, load, lasts_s, wanted.requests))
         if session.objectives and stepped.holds is None and not session.stopped:
-            told = (
-                ", ".join(f"{n} {outcome}" for outcome, n in stepped.figures["outcomes"].items()) or "nothing was sent"
-            )
-            raise UserError(f"no objective counts a request of {session.target.route} ({told}): expected one whose "
-                            "`where` holds for it")  # fmt: skip
+            raise _uncounted(session, stepped)
         return stepped
 
     if not wanted.sweep:
@@ -144,6 +140,14 @@ async def _steps(wanted: Wanted, session: Session) -> Knee | None:
     times = sorted(set(wanted.loads)) or [lowest * factor for factor in STEPS_TIMES]
     loads = sorted({float(round(load)) for load in times}) if unit == "clients" else times
     return await sweep(loads, at, every=wanted.every)
+
+
+def _uncounted(session: Session, stepped: Stepped) -> UserError:
+    outcomes = ", ".join(f"{n} {outcome}" for outcome, n in stepped.figures["outcomes"].items())
+    route = session.target.route
+    return UserError(
+        f"no objective counts a request of {route} ({outcomes or 'nothing was sent'}): expected one whose `where` does"
+    )
 
 
 def make_disruption(wanted: Wanted) -> Disruption | None:
