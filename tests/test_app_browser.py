@@ -336,9 +336,8 @@ def test_a_cell_leads_to_its_requests_and_one_of_them_to_its_trace(browser: Brow
     def clicked() -> list[Page]:
         table = visit.page.get_by_test_id("stDataFrame").first.bounding_box()
         assert table is not None
-        visit.page.mouse.click(
-            table["x"] + 40, table["y"] + 52
-        )  # the first row's id, on a canvas that draws when it can
+        # The first row's id, on a canvas that draws when it can.
+        visit.page.mouse.click(table["x"] + 40, table["y"] + 52)
         visit.page.wait_for_timeout(1000)
         return opened
 
@@ -406,9 +405,12 @@ def test_a_picture_gives_its_sql_and_its_rows(browser: Browser, address: str) ->
     visit.page.close()
 
 
-def test_a_what_if_is_a_link_that_another_window_opens(browser: Browser, address: str) -> None:
+def test_a_what_if_is_a_link_that_another_window_opens(
+    browser: Browser, address: str, database: tuple[duckdb.DuckDBPyConnection, Seeded]
+) -> None:
     visit = Visit(browser)
-    visit.open(f"{address}/stages?live=false")
+    stretch = (f"{one:%Y-%m-%dT%H:%M:%S}" for one in (database[1].started, database[1].ended))
+    visit.open(f"{address}/stages?live=false&between={'/'.join(stretch)}")
     visit.pictures(4)
     told = visit.page.get_by_text("or less,")
     before = told.inner_text()

@@ -416,6 +416,7 @@ def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
     inside = [
         row for row in rows if begin.replace(microsecond=0) <= row["started"] < end and 2000 <= row["total_ms"] < 4000
     ]
+    assert "**Who adds time**" in _text(app)
     listed = app.dataframe[0].value
     assert abs(len(listed) - len(inside)) <= 1  # the end is taken to the whole second
     assert listed["total_ms"].between(2000, 4000).all()

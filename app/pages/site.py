@@ -11,6 +11,7 @@ from . import (
     diagnoses,
     gpu,
     latency,
+    load,
     overview,
     service_map,
     sql,
@@ -34,6 +35,7 @@ PAGES: Final = (
     ("Trace", "trace", trace.page, controls.FILTERS),
     ("Map", "map", service_map.page, ()),
     ("Compare", "compare", compare.page, controls.FILTERS),
+    ("Load", "load", load.page, ()),
     ("Coverage", "coverage", coverage.page, ()),
     ("SQL", "sql", sql.page, ()),
 )
