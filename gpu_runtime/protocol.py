@@ -126,6 +126,7 @@ def _sampling(body: JSON, *, chat: bool, vocabulary: int) -> SamplingParams:
         top_k=max(0, _whole(body, "top_k", low=-1, default=None) or 0),
         logit_bias=_bias(body, vocabulary),
         logprobs=_chat_logprobs(body) if chat else _whole(body, "logprobs", low=0, high=MAX_LOGPROBS, default=None),
+        grammar=None,
         **numbers,
     )
 

@@ -22,9 +22,13 @@ _now_ns = time.perf_counter_ns
 
 
 class _Wrapped:
-    """What both wrappers share: the record ends exactly once, and every other attribute is the stream's own."""
+    """What both wrappers share: the record ends exactly once, and every other attribute is the stream's own.
 
-    __slots__ = ("__weakref__", "_chunks", "_finalizer", "_pull", "_record")
+    A loop runs over a generator, which costs half of what as many calls of `__next__` do. It holds the wrapper, and a
+    loop that is left half-way ends nothing: the caller may go on, close the stream, or drop it.
+    """
+
+    __slots__ = ("__weakref__", "_chunks", "_finalizer", "_pull", "_record", "_source")
 
     _chunks: Any
     _record: StreamRecord
@@ -74,10 +78,25 @@ class Stream(_Wrapped, Generic[T]):
 
     def __init__(self, chunks: Any, record: StreamRecord) -> None:
         self._wrap(chunks, record)
-        self._pull = iter(chunks).__next__ if not hasattr(chunks, "__next__") else chunks.__next__
+        self._source = chunks if hasattr(chunks, "__next__") else iter(chunks)
+        self._pull = self._source.__next__
 
-    def __iter__(self) -> Self:
-        return self
+    def __iter__(self) -> Iterator[T]:
+        record = self._record
+        theirs = False  # what is thrown in while the caller has a chunk is the caller's
+        record.asked_ns = _now_ns()
+        try:
+            for chunk in self._source:
+                record.see(chunk, _now_ns())
+                theirs = True
+                yield chunk
+                theirs = False
+                record.asked_ns = _now_ns()
+        except BaseException as error:
+            if not theirs:
+                self._fail(error)
+            raise
+        self._end("complete")
 
     def __next__(self) -> T:
         record = self._record
@@ -110,10 +129,25 @@ class AsyncStream(_Wrapped, Generic[T]):
 
     def __init__(self, chunks: Any, record: StreamRecord) -> None:
         self._wrap(chunks, record)
-        self._pull = chunks.__anext__ if hasattr(chunks, "__anext__") else aiter(chunks).__anext__
+        self._source = chunks if hasattr(chunks, "__anext__") else aiter(chunks)
+        self._pull = self._source.__anext__
 
-    def __aiter__(self) -> Self:
-        return self
+    async def __aiter__(self) -> AsyncIterator[T]:
+        record = self._record
+        theirs = False
+        record.asked_ns = _now_ns()
+        try:
+            async for chunk in self._source:
+                record.see(chunk, _now_ns())
+                theirs = True
+                yield chunk
+                theirs = False
+                record.asked_ns = _now_ns()
+        except BaseException as error:
+            if not theirs:
+                self._fail(error)
+            raise
+        self._end("complete")
 
     async def __anext__(self) -> T:
         record = self._record

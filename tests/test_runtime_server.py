@@ -24,7 +24,7 @@ from tests.support import free_port, wait_until
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "The river"}], "temperature": 0}
 
 
-def _schema(schema: dict[str, Any]) -> dict[str, Any]:
+def _schema(schema: dict[str, Any]) -> Any:
     return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
 
 

@@ -14,6 +14,8 @@ from tailbudget.analytics.written import Recorder
 T = TypeVar("T")
 #: The refresh rhythm of the pages; a window's end is rounded to it, so that viewers share answers.
 REFRESH_S = 5
+#: Answers that change slowly, or cost much, may be so old.
+KEPT_S = 60
 #: Rows that the SQL page asks for at most.
 MOST_ROWS = 10_000
 
@@ -37,6 +39,12 @@ def answer(question: Callable[..., T], *args: object, **named: object) -> T:
     return found
 
 
+def kept(question: Callable[..., T], *args: object, **named: object) -> T:
+    """Return the same, at most KEPT_S old."""
+    found: T = _kept(question, args, named, key=_key(question, args, named))[0]
+    return found
+
+
 def table(make: Callable[[Any], pa.Table], question: Callable[..., Any], *args: object, **named: object) -> pa.Table:
     """Return the table that `make` makes of an answer that is none itself, with the SQL that gave it."""
     found, sql = _told(question, args, named)
@@ -53,8 +61,7 @@ def typed(sql: str) -> pa.Table:
     return ApiReader(api(), max_rows=MOST_ROWS).query(sql)
 
 
-@st.cache_data(ttl=REFRESH_S, max_entries=256, show_spinner=False)
-def _answer(
+def _ask(
     _question: Callable[..., Any], _args: tuple[object, ...], _named: dict[str, object], *, key: str
 ) -> tuple[Any, str]:
     del key  # what the cache tells answers apart by
@@ -64,7 +71,20 @@ def _answer(
     return (found.replace_schema_metadata({"sql": sql}) if isinstance(found, pa.Table) else found), sql
 
 
+_answer = st.cache_data(ttl=REFRESH_S, max_entries=256, show_spinner=False)(_ask)
+
+
+@st.cache_data(ttl=KEPT_S, max_entries=64, show_spinner=False)
+def _kept(
+    _question: Callable[..., Any], _args: tuple[object, ...], _named: dict[str, object], *, key: str
+) -> tuple[Any, str]:
+    return _ask(_question, _args, _named, key=key)
+
+
 def _told(question: Callable[..., Any], args: tuple[object, ...], named: dict[str, object]) -> tuple[Any, str]:
-    key = f"{api()} {question.__module__}.{question.__name__} {args} {named}"
-    told: tuple[Any, str] = _answer(question, args, named, key=key)
+    told: tuple[Any, str] = _answer(question, args, named, key=_key(question, args, named))
     return told
+
+
+def _key(question: Callable[..., Any], args: tuple[object, ...], named: dict[str, object]) -> str:
+    return f"{api()} {question.__module__}.{question.__name__} {args} {named}"
