@@ -15,7 +15,7 @@ def engine_series(reader: Reader, window: Window, *, bucket_s: int) -> pa.Table:
     tokens_per_s. Of a GPU: util (0 to 1), sm_mhz (mean clock), power_w. Of all of them: joules_a_token (energy by the
     GPUs' counters over tokens that engines generated). One that nobody sends is absent.
     """
-    return ask(reader, "engine_series", {**window.span(), "bucket_s": bucket_s})
+    return ask(reader, "engine_series", {**window.span(), "model": window.model, "bucket_s": bucket_s})
 
 
 def queue_quadrant(reader: Reader, window: Window, *, bucket_s: int) -> pa.Table:
@@ -27,7 +27,7 @@ def queue_quadrant(reader: Reader, window: Window, *, bucket_s: int) -> pa.Table
     (utilisation of 80 % or more, a wait under 50 ms, as long as a step), `idle, many wait` (at most 20 %, a second or
     more) or `as it should be`.
     """
-    return ask(reader, "queue_quadrant", {**window.span(), "bucket_s": bucket_s})
+    return ask(reader, "queue_quadrant", {**window.span(), "model": window.model, "bucket_s": bucket_s})
 
 
 def step_requests(reader: Reader, window: Window, *, instance: str) -> pa.Table:

@@ -26,7 +26,8 @@ def token_rate(reader: Reader, window: Window, *, bucket_s: int, settings: SagSe
     """
     began = (window.from_ts - timedelta(seconds=settings.horizon_s)).replace(minute=0, second=0, microsecond=0)
     is_judged = window.to_ts - window.from_ts <= MOST_JUDGED
-    params = {"from_ts": began if is_judged else window.to_ts, "to_ts": window.to_ts, "part": 0, "parts": 1}
+    judged = {"from_ts": began if is_judged else window.to_ts, "to_ts": window.to_ts, "part": 0, "parts": 1}
+    params = {**judged, "model": window.model}
     return ask(
         reader,
         "token_rate",
@@ -52,7 +53,7 @@ def stream_trouble(reader: Reader, window: Window, *, bucket_s: int) -> pa.Table
     longer than a second and than eight times its usual one, its reader slow when the caller sat on chunks for over a
     fifth of the decode time.
     """
-    return ask(reader, "stream_trouble", {**window.span(), "bucket_s": bucket_s})
+    return ask(reader, "stream_trouble", {**window.span(), "model": window.model, "bucket_s": bucket_s})
 
 
 def worst_streams(reader: Reader, window: Window, *, rows: int = 50) -> pa.Table:
@@ -61,4 +62,4 @@ def worst_streams(reader: Reader, window: Window, *, rows: int = 50) -> pa.Table
     Columns: request_id, started, model, instance, stalls, stall_ms, max_gap_ms, consumer_ms, decode_ms, chunks,
     outcome.
     """
-    return ask(reader, "worst_streams", {**window.span(), "rows": rows})
+    return ask(reader, "worst_streams", {**window.span(), "model": window.model, "rows": rows})

@@ -12,19 +12,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from .admission import Admission
 from .energy import EnergyAccountant
-from .kv import Pages
+from .kv import pages_for
 from .model import Llama, Segment
 from .reports import Counts, Delta, Observer
-from .runner import PAGE_TOKENS, Runner
+from .runner import Runner
 from .scheduler import End, Finish, Generation, Scheduler, Work
 from .settings import RuntimeSettings
 from .tokenizer import TextTokenizer
 from .voices import Voice, followers, pending, resumed
 
 logger = logging.getLogger(__name__)
-#: Weight of the newest request in the mean time of being served: the last ten count for two thirds.
-SERVED_SHARE = 0.1
 #: Rows of a step up to which guesses are checked along: beyond, a row costs as much as it brings.
 SPECULATE_ROWS = 4
 
@@ -57,9 +56,7 @@ class Engine:
         emit: Callable[[Sequence[Delta]], None],
     ) -> None:
         context = min(settings.max_context, model.shape.max_context)
-        size = PAGE_TOKENS[model.device.type]
-        whole = settings.max_running * -(-context // size)
-        pages = Pages(-(-settings.kv_pages * 16 // size) or whole, size=size)
+        pages = pages_for(context, running=settings.max_running, asked=settings.kv_pages, device=model.device.type)
         self.context = min(context, pages.count * pages.size)
         self.step_delay_ms = settings.step_delay_ms
         #: Told of every step; the default one is never told of a counter, and keeps nothing.
@@ -71,7 +68,7 @@ class Engine:
         self._emit = emit
         self._pages = pages
         self._runner = Runner(
-            model, pages=pages.count, page_tokens=size, most=settings.max_running, longest=self.context
+            model, pages=pages.count, page_tokens=pages.size, most=settings.max_running, longest=self.context
         )
         self._scheduler = Scheduler(
             pages,
@@ -83,7 +80,9 @@ class Engine:
         self._inbox: queue.SimpleQueue[Generation | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._deltas: list[Delta] = []
-        self._served_s = 0.0
+        #: When the last step ended, 0 after an idle while: the next one began there, bookkeeping included.
+        self._since_ns = 0
+        self._admission = Admission(slots=settings.max_running, places=settings.max_waiting)
         self._thread = threading.Thread(target=self._run, name="tailbudget-engine", daemon=True)
 
     @property
@@ -127,24 +126,15 @@ class Engine:
             raise ValueError(f"request {generation.id} needs more than {self.context} tokens")
         if self._stopping.is_set():
             raise EngineStoppedError("the server is shutting down")
-        slots, places = self._settings.max_running, self._settings.max_waiting
-        wait_s = self.wait_s
-        # Requests for which a slot is free count as running: they are only not admitted yet.
-        if self.running + self.waiting + max(1, len(generation.siblings)) > slots + places:
-            message = f"this server runs {slots} requests and queues {places}: all places are taken"
-            raise EngineFullError(message, retry_s=self._served_s / slots)
-        if generation.deadline_ns is not None:
-            left_s = (generation.deadline_ns - time.perf_counter_ns()) / 1e9
-            if wait_s and wait_s > left_s:
-                message = f"the wait would be about {wait_s:.1f} s and the deadline is in {max(0.0, left_s):.1f} s"
-                raise EngineFullError(message, retry_s=wait_s - left_s)
+        ahead = self.running + self.waiting
+        if refused := self._admission.refusal(generation, ahead=ahead, now_ns=time.perf_counter_ns()):
+            raise EngineFullError(refused.message, retry_s=refused.retry_s)
         self._inbox.put(generation)
 
     @property
     def wait_s(self) -> float:
         """How long a request that came now would wait for its turn, from how long the last ones ran."""
-        ahead = self.running + self.waiting - self._settings.max_running + 1
-        return max(0, ahead) * self._served_s / self._settings.max_running
+        return self._admission.wait_s(self.running + self.waiting)
 
     def _run(self) -> None:
         torch.set_num_threads(1)
@@ -164,6 +154,7 @@ class Engine:
         """Take in what was submitted; waits while there is nothing else to do."""
         idle = not self._scheduler.running and not self._scheduler.waiting and not self._stopping.is_set()
         if idle:
+            self._since_ns = 0
             self._take_in(self._inbox.get())
             self._gather()
         while not self._inbox.empty():
@@ -208,7 +199,8 @@ class Engine:
             self._stopping.wait(self.step_delay_ms / 1e3)
         # After the tokens have reached the host: one stamp for all that this step did.
         now_ns = time.perf_counter_ns()
-        self._count(work, chosen, now_ns - began_ns)
+        self._count(work, chosen, now_ns - (self._since_ns or began_ns))
+        self._since_ns = now_ns
         self._account(chosen, now_ns)
         for generation, tokens in chosen.items():
             self._extend(generation, tokens, now_ns)
@@ -335,9 +327,7 @@ class Engine:
         generation.end, generation.finish, generation.ended_ns = end, finish, at_ns
         generation.kv_peak = max(generation.kv_peak, self.kv_used)
         resumed(generation, at_ns)
-        if end == "complete" and generation.prefill_ns is not None:
-            served_s = (at_ns - generation.prefill_ns) / 1e9
-            self._served_s += SERVED_SHARE * (served_s - self._served_s) if self._served_s else served_s
+        self._admission.served(generation)
         self._scheduler.remove(generation)
         voice = self._voices.pop(generation)
         self._deltas.append(Delta(generation, text, done=True, chosen=voice.sent()))

@@ -11,9 +11,6 @@ from .graphs import DecodeGraphs
 from .model import Llama, Segment
 from .settings import Device
 
-#: Tokens of a page on each kind of device: FlashAttention's paged kernels want a multiple of 256.
-PAGE_TOKENS = {"cpu": 16, "cuda": 256}
-
 
 def placed(device: Device) -> torch.device:
     """Return where to compute; UserError when CUDA is asked for and not there."""

@@ -139,10 +139,16 @@ class Scheduler:
         self.preempted = []
         for generation in tuple(self.running):
             self._make_room(generation)
-        work = [Work(generation, 1) for generation in self.running if _decodes(generation)]
-        budget = self._prefill_chunk
+        work: list[Work] = []
+        prompts: list[Generation] = []
         for generation in self.running:
-            if not _decodes(generation) and budget:
+            if generation.decoding and generation.pending == 1:
+                work.append(Work(generation, 1))
+            else:
+                prompts.append(generation)
+        budget = self._prefill_chunk
+        for generation in prompts:
+            if budget:
                 budget -= _take(work, generation, budget)
         while budget and len(self.running) < self._slots and not self.preempted:
             candidate = self.waiting.first()
@@ -236,10 +242,6 @@ class Scheduler:
 
 def _order(generation: Generation) -> tuple[int, int]:
     return generation.priority, generation.turn or 0
-
-
-def _decodes(generation: Generation) -> bool:
-    return generation.decoding and generation.pending == 1
 
 
 def _take(work: list[Work], generation: Generation, budget: int) -> int:

@@ -26,6 +26,7 @@ COUNTERS = {
     "num_preemptions": ("Requests that gave their pages up.", "preemptions", "slo.engine.preemptions"),
     "prefix_cache_queries": ("Prompt tokens looked up.", "prefix_queries", "slo.engine.prefix_queries"),
     "prefix_cache_hits": ("Prompt tokens found.", "prefix_hits", "slo.engine.prefix_hits"),
+    "engine_steps": ("Steps computed.", "steps", "slo.engine.steps"),
     "prompt_tokens": ("Prompt tokens computed.", "prompt_tokens", "slo.engine.prompt_tokens"),
     "generation_tokens": ("Tokens generated.", "generation_tokens", "slo.engine.generation_tokens"),
     "spec_decode_num_draft_tokens": ("Tokens drafted by speculation.", "drafts", "slo.engine.drafts"),

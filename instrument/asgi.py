@@ -16,8 +16,9 @@ from .budget import OverBudgetError, is_positive
 from .caps import async_cap_of
 from .errors import UserError
 from .guard import Guard
+from .identity import request_attributes
 from .loop_lag import watch_loop
-from .request import BudgetsMs, RequestState, request_attributes, request_context
+from .request import BudgetsMs, RequestState, request_context
 from .spans import Activation, error_type
 from .vocabulary import (
     HTTP_METHODS,

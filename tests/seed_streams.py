@@ -2,9 +2,11 @@
 
 import json
 import random
+from datetime import timedelta
 from typing import Final
 
 import duckdb
+import pyarrow as pa
 
 from .seed import MODEL, Row, Seeded, _insert, _slowness
 
@@ -30,13 +32,13 @@ def stream(connection: duckdb.DuckDBPyConnection, seeded: Seeded, *, number: int
         made["streams"].append(_stream(chance, request, spans[0], call))
     for table in ("streams", "spans"):
         _insert(connection, table, made[table])
-    for row in made["calls"]:
-        connection.execute(
-            "update calls set stalls = $stalls, stall_ms = $stall_ms, max_gap_ms = $max_gap_ms, chunks = $chunks, "
-            "consumer_ms = $consumer_ms, spans = $spans, span_id = $spans[1], "
-            "queue_ms = queue_ms * if($stalls > 0, 90, 1) where request_id = $request_id",
-            row,
-        )
+    connection.register("told", pa.Table.from_pylist(made["calls"]))
+    connection.execute(
+        "update calls set stalls = told.stalls, stall_ms = told.stall_ms, max_gap_ms = told.max_gap_ms, "
+        "chunks = told.chunks, consumer_ms = told.consumer_ms, spans = told.spans, span_id = told.spans[1], "
+        "queue_ms = queue_ms * if(told.stalls > 0, 90, 1) from told where told.request_id = calls.request_id"
+    )
+    connection.unregister("told")
     connection.execute(
         "update stage_spans set span_id = calls.span_id from calls where calls.request_id = stage_spans.request_id "
         "and stage in ('network', 'queue', 'prefill', 'decode')"
@@ -63,7 +65,8 @@ def _spans(chance: random.Random, request: Row) -> list[Row]:
     start_ns = round(request["started"].timestamp() * 1e9) + round(before_ms * 1e6)
     took_ns = round((request["total_ms"] - before_ms - request["post_ms"]) * 1e6)
     first_ms = request["network_ms"] + request["queue_ms"] + request["prefill_ms"]
-    common = {"trace_id": request["trace_id"], "started": request["started"], "kind": "CLIENT", "service": "demo"}
+    started = request["started"] + timedelta(milliseconds=before_ms)
+    common = {"trace_id": request["trace_id"], "started": started, "kind": "CLIENT", "service": "demo"}
     return [
         {
             **common,
@@ -87,6 +90,8 @@ def _spans(chance: random.Random, request: Row) -> list[Row]:
 def _stream(chance: random.Random, request: Row, span: Row, call: Row) -> Row:
     """Gaps that fill the decode time, one of them a stall where the call has one."""
     parts = [chance.uniform(0.7, 1.3) for _ in range(call["chunks"] - 1)]
+    if call["stalls"]:
+        parts[len(parts) // 2] = 0
     scale_us = (request["decode_ms"] - call["stall_ms"]) * 1000 / sum(parts)
     gaps_us = [round(part * scale_us) for part in parts]
     if call["stalls"]:

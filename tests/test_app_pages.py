@@ -1,11 +1,14 @@
 """Each page says what its data says: on a seeded database, an empty one, and when no collector answers."""
 
+import io
+import json
 import re
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pytest
@@ -18,16 +21,18 @@ from tailbudget.analytics.reader import ApiReader
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Window
 from tailbudget.app.pages import site
-from tailbudget.app.pages.parts import answers, cards, comparisons, controls, diagnosed, tables, words
+from tailbudget.app.pages.parts import answers, comparisons, controls, diagnosed, fault, saved, tables, words
 
 from .local_api import local_api
 from .seed import INSTANCE, MODEL, Seeded, empty, seed
 from .seed_more import furnish
 from .seed_streams import stream
 from .support import free_port
+from .test_map import seen, shop
 
 PAGES = (
-    "overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace", "diagnoses"
+    "overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace", "diagnoses",
+    "capacity",
 )  # fmt: skip
 
 
@@ -72,7 +77,12 @@ def _unfiltered() -> None:
 
 
 def _run(
-    monkeypatch: pytest.MonkeyPatch, api: str, name: str, *, select: dict[str, Any] | None = None, **query: str
+    monkeypatch: pytest.MonkeyPatch,
+    api: str,
+    name: str,
+    *,
+    select: dict[str, Any] | None = None,
+    **query: str | list[str],
 ) -> AppTest:
     monkeypatch.setenv("TAILBUDGET_API", api)
     app = AppTest.from_function(_script, args=(name,), default_timeout=30)
@@ -96,8 +106,8 @@ def _charts(app: AppTest) -> int:
 
 
 PICTURES = {
-    "overview": 3, "latency": 4, "stages": 3, "gpu": 11, "coverage": 1,
-    "service_map": 1, "compare": 1, "violations": 1, "token_rate": 5, "trace": 1, "diagnoses": 1,
+    "overview": 3, "latency": 4, "stages": 4, "gpu": 11, "coverage": 1,
+    "service_map": 1, "compare": 1, "violations": 4, "token_rate": 5, "trace": 4, "diagnoses": 1, "capacity": 1,
 }  # fmt: skip
 
 
@@ -164,8 +174,11 @@ def test_a_filter_that_a_page_cannot_heed_is_shown_as_such(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
     monkeypatch.setenv("TAILBUDGET_API", seeded[0])
-    app = AppTest.from_function(_unfiltered, default_timeout=30).run()
+    app = AppTest.from_function(_unfiltered, default_timeout=30)
+    app.query_params["tenant"] = "acme"
+    app.run()
     assert not app.exception
+    assert "Not narrowed to tenant acme: what Coverage shows is of all of them." in _text(app)
     assert [app.selectbox(key=name).disabled for name in controls.FILTERS] == [True, True, True]
     by_title = {title: filters for title, _, _, filters in site.PAGES}
     assert by_title["Overview"] == by_title["Violations"] == controls.FILTERS
@@ -181,6 +194,34 @@ def test_violations_name_the_stage_to_blame_and_link_to_the_trace(
     newest = max(seeded[1].rows["violations"], key=lambda row: row["started"])
     assert shown["trace"].iloc[0] == f"/trace?request={newest['request_id']}"
     assert f"{newest['over_stage']} took" in shown["why"].iloc[0]
+
+
+def test_violations_name_the_suspect_and_what_is_left_of_each_budget(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    begin = seeded[1].started + timedelta(seconds=340)
+    between = controls.stretch(begin, begin + timedelta(seconds=100))
+    app = _run(monkeypatch, seeded[0], "violations", between=between)
+    text = _text(app)
+    assert "**chat\\-total** · ▲ overspent by 16% · n 41,200" in text
+    assert "**answers · acme** · too few to judge by · n 38" in text
+    assert app.dataframe[0].value["operation"].iloc[0] == "retrieval bm25"
+    shown = app.dataframe[1].value
+    blamed = shown[shown["why"].str.startswith("retrieval took")]
+    assert len(blamed) > 10
+    assert set(blamed["suspect"]) == {"retrieval bm25 of demo"}
+    from_text, to_text = between.split("/")
+    assert f"tailbudget incident --from {from_text}Z --to {to_text}Z --out ./incident" in app.code[0].value
+
+
+def test_the_incident_report_of_a_stretch_comes_as_one_file(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    begin = seeded[1].started + timedelta(seconds=400)
+    with zipfile.ZipFile(io.BytesIO(fault._zipped(Window(begin, begin + timedelta(seconds=60))))) as packed:
+        assert {"report.md", "queries.sql", "tailbudget.duckdb", "rows/requests.parquet"} <= set(packed.namelist())
+        assert "mark: rolled the index back" in packed.read("report.md").decode()
 
 
 def test_violations_without_a_stage_to_blame_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -248,7 +289,53 @@ def test_a_trace_is_the_one_in_the_address_else_the_slowest(
     assert ">dropped<" in named
     assert ">left in decode<" in named
     slowest = max(seeded[1].rows["requests"], key=lambda row: row["total_ms"])
-    assert slowest["request_id"] in _run(monkeypatch, seeded[0], "trace").selectbox(key="request").placeholder
+    assert slowest["request_id"] in _run(monkeypatch, seeded[0], "trace").selectbox[-1].placeholder
+
+
+def test_a_link_to_a_request_that_the_picker_lists_opens_that_one(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    third = sorted(seeded[1].rows["requests"], key=lambda row: -row["total_ms"])[2]
+    app = _run(monkeypatch, seeded[0], "trace", request=third["request_id"])
+    assert app.selectbox[-1].value == third["request_id"]
+    assert f">{words.duration(third['total_ms'])}<" in _text(app)
+
+
+def test_a_request_that_is_picked_is_named_in_the_address_by_its_id(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "trace")
+    second = sorted(seeded[1].rows["requests"], key=lambda row: -row["total_ms"])[1]
+    app.selectbox[-1].set_value(second["request_id"]).run()
+    assert app.query_params["request"] == second["request_id"]
+    assert f">{words.duration(second['total_ms'])}<" in _text(app)
+
+
+def test_a_trace_shows_its_stall_its_network_its_route_and_its_twins(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "trace")
+    text = _text(app)
+    assert "Tokens as they came · n" in text
+    assert "joined from 2 spans that told the same" in text
+    assert "in the hour around it" in text
+    assert "before the server's time" in text
+    assert "opentelemetry.instrumentation.openai_v2" in app.dataframe[0].value["told_by"].iloc[0]
+    slowest = max(seeded[1].rows["requests"], key=lambda row: row["total_ms"])
+    assert app.code[-1].value.endswith(f"/trace?request={slowest['request_id']}")
+    assert quote(f"from trace('{slowest['trace_id']}')", safe="").replace("%20", "+") in text
+
+
+def test_a_trace_of_which_no_stream_and_no_network_was_told_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = empty(tmp_path)
+    seed(connection, ended=datetime.now(UTC))
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "trace")
+        assert "No network phases" in _text(app)
+        assert _charts(app) == 2
+    connection.close()
 
 
 def test_an_unknown_request_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
@@ -289,10 +376,16 @@ def test_a_card_of_an_objective_has_its_percentiles_and_opens_its_slice(
     assert f"p95 <b>{p95}</b>" in chat
     assert f"p99 <b class=bad>▲ {p99}</b>" in chat
     assert f"n {len(totals)} in the last hour" in chat
+    assert "coverage <b class=bad>▲ 91.2 %</b>" in chat
+    assert "still running <b class=bad>▲ 3</b>" in chat
     assert 'href="/latency?range=1h&amp;route=%2Fchat' in chat
     answers_card = next(card for card in drawn if "answers · acme" in card)
     assert "tenant=acme" in answers_card
     assert '"card small' in answers_card
+    assert "coverage" not in answers_card
+    first_token = next(card for card in drawn if "first-token" in card)
+    assert "coverage <b>100 %</b>" in first_token
+    assert ">98.4 % ± 0.4 good<" in first_token
 
 
 def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
@@ -303,13 +396,6 @@ def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, s
     assert 'card small"' in text
     assert text.count("too few to judge by") == 4
     assert '"card few"' in text
-
-
-def test_an_objective_whose_requests_did_not_all_come_says_so() -> None:
-    row = {"limit_ms": None, "coverage": 0.912}
-    told = {"n": 60, "p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
-    assert cards._clock(row, told, "the last hour")["coverage"] == "▲ 91.2 %"
-    assert "coverage" not in cards._clock({"limit_ms": None, "coverage": None}, told, "the last hour")
 
 
 def test_requests_that_hang_are_listed_oldest_first(
@@ -330,12 +416,37 @@ def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
     inside = [
         row for row in rows if begin.replace(microsecond=0) <= row["started"] < end and 2000 <= row["total_ms"] < 4000
     ]
+    assert "**Who adds time**" in _text(app)
     listed = app.dataframe[0].value
     assert abs(len(listed) - len(inside)) <= 1  # the end is taken to the whole second
     assert listed["total_ms"].between(2000, 4000).all()
     assert listed["trace"].iloc[0].startswith("/trace?request=req-")
     assert app.session_state["held"] is not None
     assert controls.HOLDING in "heatmapheld-latency"
+
+
+def test_a_lower_end_in_the_address_lists_who_took_longer(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "latency", over_ms="3000", range="1h")
+    slower = [row for row in seeded[1].rows["requests"] if not row["synthetic"] and row["total_ms"] >= 3000]
+    assert "**Who took over 3 s" in _text(app)
+    assert len(app.dataframe[0].value) == min(len(slower), 100)
+    assert app.dataframe[0].value["total_ms"].min() >= 3000
+
+
+def test_the_map_says_what_changed_against_the_week_before_and_leads_to_latency(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = seen([shop(trace, calls=2, call_ms=900) for trace in range(101, 141)], before=map(shop, range(1, 41)))
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "service_map")
+    hops = app.dataframe[0].value.set_index("callee")
+    provider = hops.loc["provider:api.example"]
+    assert provider["change"] == "slower, more calls"
+    assert (provider["calls_per_request"], provider["p95_ms"], provider["p95_ms_before"]) == (2, 900, 500)
+    assert provider["latency"] == "/latency?range=15m&route=ask"
+    connection.close()
 
 
 def test_a_stretch_of_time_in_the_address_is_the_range(
@@ -401,6 +512,11 @@ def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
     changed = sum(not row["synthetic"] and row["decode_ms"] > 500 for row in seeded[1].rows["requests"])
     assert f"With decode at 500 ms or less, {changed:,} of n" in _text(app)
     assert "less than now" in _text(app)
+    both = _text(_run(monkeypatch, seeded[0], "stages", what_if=["decode", "retrieval"], at_most_retrieval="100"))
+    assert re.search(r"With decode at [\d.]+ m?s and retrieval at 100 ms or less", both)
+    found = re.search(r"these stages would save \*\*([\d.]+) (ms|s)\*\* of p95 together", _text(app))
+    assert found is not None
+    assert float(found[1]) > 0
 
 
 def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(
@@ -450,6 +566,48 @@ def test_sql_answers_what_is_typed_and_refuses_to_write(
     assert len(app.error) == 1
 
 
+def test_an_answer_is_drawn_by_the_kind_of_what_goes_across(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    kinds = {"route": "bar", "total_ms": "point", "started": "line"}
+    for across, mark in kinds.items():
+        app = _run(
+            monkeypatch, seeded[0], "sql", sql=f"select {across}, ttft_ms from requests where ttft_ms is not null"
+        )
+        (chart,) = app.get("vega_lite_chart")
+        assert json.loads(chart.proto.spec)["mark"]["type"] == mark
+    assert not _charts(_run(monkeypatch, seeded[0], "sql", sql="select count(*) as n from requests"))
+
+
+def test_a_question_is_saved_chosen_and_deleted(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    app = _run(monkeypatch, seeded[0], "sql", sql="select 7 as seven")
+    app.session_state["saved-name"] = " lucky "
+    app.button[0].click().run()
+    assert json.loads((tmp_path / "tailbudget" / "saved-queries.json").read_text()) == {"lucky": "select 7 as seven"}
+    app = _run(monkeypatch, seeded[0], "sql")
+    app.selectbox(key="saved").select("lucky").run()
+    assert app.dataframe[0].value["seven"].tolist() == [7]
+    assert app.query_params["sql"] == "select 7 as seven"
+    app.button[1].click().run()
+    assert not app.exception
+    assert "lucky" not in app.selectbox(key="saved").options
+    app.button[0].click().run()  # without a name
+    assert "expected a name of 1 to 80 characters" in app.error[0].value
+
+
+def test_every_question_that_comes_with_the_page_is_answered(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    assert len(saved.questions()) >= 6
+    for name, sql in saved.questions().items():
+        assert answers.typed(sql).num_rows, name
+
+
 def test_a_comparison_says_what_got_worse_with_both_n(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
@@ -461,6 +619,18 @@ def test_a_comparison_says_what_got_worse_with_both_n(
 def test_a_comparison_of_one_value_says_what_to_do(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
     text = _text(_run(monkeypatch, seeded[0], "compare", by="region"))
     assert "have 0 regions, two are needed" in text
+
+
+def test_a_range_is_compared_with_the_time_before(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
+    begin = seeded[1].started + timedelta(seconds=300)
+    between = controls.stretch(begin, begin + timedelta(seconds=180))
+    app = _run(monkeypatch, seeded[0], "compare", by="time", between=between)
+    assert "From the time before" in _text(app)
+    links = re.findall(r'href="/latency\?[^"]*between=([^"&]+)', _text(app))
+    assert [unquote(link) for link in links] == [controls.stretch(begin - timedelta(seconds=180), begin), between]
+    assert _charts(app) == 1
+    app = _run(monkeypatch, seeded[0], "compare", by="time", range="7d", earlier="a day before")
+    assert "A day before, the range overlaps itself: choose a shorter range" in _text(app)
 
 
 def test_a_change_is_worse_better_or_not_clear() -> None:
@@ -477,3 +647,16 @@ def test_a_change_is_worse_better_or_not_clear() -> None:
     assert shown["state"].to_pylist() == ["worse", "better", "better", "no clear change", "no clear change", "worse"]
     assert shown["label"][5].as_py() == "drop rate: 0.5% → 4.0% · +3.5 points · worse · n 300, 300"
     assert shown["label"][0].as_py() == "total p95: 100 ms → 130 ms · +30.0% · worse · n 300, 300"
+
+
+def test_a_plan_follows_the_limits_and_prices_in_the_address(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    wide, tight = (
+        _text(_run(monkeypatch, seeded[0], "capacity", step="200.0", stream="5.0", usd="2.0", ttft_ms=limit))
+        for limit in ("60000", "2000")
+    )
+    replicas = [int(re.findall(r"replicas</div><div class=\"value\">(\d+)<", text)[0]) for text in (wide, tight)]
+    assert replicas[0] < replicas[1]
+    assert f">${replicas[1] * 24 * 2:,}<" in tight
+    assert "no number of replicas keeps the limits" in _text(_run(monkeypatch, seeded[0], "capacity", ttft_ms="1"))

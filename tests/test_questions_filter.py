@@ -13,19 +13,23 @@ from tailbudget.analytics import (
     breakdown,
     compare,
     drill,
+    gpu,
     latency,
     overview,
     questions,
     stages,
+    token_rate,
     traces,
     violations,
     whatif,
 )
 from tailbudget.analytics.percentiles import percentiles
 from tailbudget.analytics.reader import ConnectionReader
+from tailbudget.analytics.sag import SagSettings
 from tailbudget.analytics.window import Box, Window
 
 from .seed import empty, seed
+from .seed_more import furnish
 
 ENDED = datetime(2026, 3, 1, 12, 15, tzinfo=UTC)
 ALL = Window(ENDED - timedelta(minutes=15), ENDED)
@@ -55,6 +59,7 @@ FILTERS = {"route": "/chat", "tenant": "acme", "model": "large"}
 
 def _database(folder: Path) -> duckdb.DuckDBPyConnection:
     connection = empty(folder)
+    connection.execute("set threads = 1")  # sums of floats depend on their order
     seed(connection, ended=ENDED, minutes=12)
     for table in ("requests", "violations"):
         connection.execute(f"update {table} set model = 'large' where hash(request_id) % 3 = 0")
@@ -86,6 +91,32 @@ def test_a_filter_leaves_what_a_question_would_say_without_the_others(
     filtered = ask(whole, Window(ALL.from_ts, ALL.to_ts, **{by: FILTERS[by]}))
     assert filtered == ask(reader, ALL)
     assert filtered != ask(whole, ALL)
+
+
+MODELS: dict[str, Callable[[ConnectionReader, Window], Any]] = {
+    "token_rate": lambda reader, window: token_rate.token_rate(reader, window, bucket_s=60, settings=SagSettings()),
+    "stream_trouble": lambda reader, window: token_rate.stream_trouble(reader, window, bucket_s=60),
+    "worst_streams": token_rate.worst_streams,
+    "engine_series": lambda reader, window: gpu.engine_series(reader, window, bucket_s=60),
+    "queue_quadrant": lambda reader, window: gpu.queue_quadrant(reader, window, bucket_s=60),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_engines_and_streams_are_narrowed_to_a_model(tmp_path: Path, name: str) -> None:
+    connection = empty(tmp_path)
+    furnish(connection, seed(connection, ended=ENDED, minutes=12, gpu=True))
+    connection.execute("update calls set stalls = 1, model = if(hash(request_id) % 9 = 0, 'large', model)")
+    connection.execute("update engine set model = 'large' where t < $1", [ENDED - timedelta(minutes=5)])
+    connection.execute("update decode_rate set model = 'large' where side = 'client'")
+    reader, ask = ConnectionReader(connection), MODELS[name]
+    found = ask(reader, Window(ALL.from_ts, ALL.to_ts, model="large"))
+    assert found != ask(reader, ALL)
+    for table in ("calls", "engine", "decode_rate"):
+        connection.execute(f"delete from {table} where model <> 'large'")
+    assert found.num_rows > 0
+    assert found.num_rows == ask(reader, ALL).num_rows
+    connection.close()
 
 
 @pytest.mark.parametrize("name", [name for name in questions.names() if "$route" in questions.sql(name)])

@@ -14,6 +14,7 @@ with engine_bucket as (
     where t >= $from_ts::timestamptz
         and t < $to_ts::timestamptz
         and up
+        and ($model::varchar is null or model = $model)
     group by all
 ),
 gpu_bucket as (

@@ -19,6 +19,7 @@ loaded as (  -- on the GPUs of its own host, where that has any
     where t >= $from_ts::timestamptz
         and t < $to_ts::timestamptz
         and up
+        and ($model::varchar is null or model = $model)
     group by all
 ),
 used as (

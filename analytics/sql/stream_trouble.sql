@@ -10,6 +10,7 @@ with call as (
     where started >= $from_ts::timestamptz
         and started < $to_ts::timestamptz
         and stream
+        and ($model::varchar is null or model = $model)
 ),
 counted as (
     select

@@ -7,6 +7,7 @@ bin as (
     where t >= $shown_from_ts::timestamptz
         and t < $to_ts
         and active_stream_s > 0
+        and ($model::varchar is null or model = $model)
 ),
 bucketed as (  -- a bucket of the detector ends with the bin that fills it
     select bin.*, clean.s

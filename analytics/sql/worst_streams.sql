@@ -15,6 +15,7 @@ from calls
 where started >= $from_ts::timestamptz
     and started < $to_ts::timestamptz
     and stream
+    and ($model::varchar is null or model = $model)
     and (stalls > 0 or consumer_ms > 0.2 * decode_ms)
 order by greatest(coalesce(max_gap_ms, 0), coalesce(consumer_ms, 0)) desc, request_id
 limit $rows

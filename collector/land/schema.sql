@@ -29,6 +29,7 @@ create table spans_open (
     conversation_id VARCHAR,           -- gen_ai.conversation.id
     outcome VARCHAR,                   -- slo.outcome
     synthetic BOOLEAN,                 -- slo.synthetic
+    run_id VARCHAR,                    -- slo.run.id: the load run that sent it
     budgets MAP(VARCHAR, DOUBLE),      -- milliseconds by name, from slo.budget.*
     provider VARCHAR,                  -- model provider
     model VARCHAR,                     -- response model, else requested model
@@ -191,7 +192,8 @@ create table requests (
     feedback VARCHAR,                  -- converted, completed, not completed, not converted or the score; else slo.feedback of its span
     synthetic BOOLEAN not null,        -- load tests and probes: kept, but in no objective
     weight DOUBLE,                     -- requests that it stands for, by the sampling threshold in its tracestate; null without one
-    ttft_budget_ms DOUBLE              -- budget of the first token, null when none
+    ttft_budget_ms DOUBLE,             -- budget of the first token, null when none
+    run_id VARCHAR                     -- the load run that sent it, null for a user's
 );
 
 -- One row a model call, duplicates joined.
@@ -496,14 +498,15 @@ create table engine (
     waiting DOUBLE,                    -- requests in the queue
     kv_used DOUBLE,                    -- share of the KV cache in use, 0 to 1
     batch_tokens DOUBLE,               -- mean tokens computed a step since the last sample
-    step_ms DOUBLE,                    -- length of a step
+    step_ms DOUBLE,                    -- length of a step, mean since the last sample
     prefix_queries DOUBLE,             -- prompt tokens looked up in the prefix cache since the last sample
     prefix_hits DOUBLE,                -- and found there
     prompt_tokens DOUBLE,              -- computed since the last sample
     generation_tokens DOUBLE,          -- generated since the last sample
     drafts DOUBLE,                     -- tokens drafted by speculation since the last sample
     accepted DOUBLE,                   -- and accepted
-    preemptions DOUBLE                 -- since the last sample
+    preemptions DOUBLE,                -- since the last sample
+    steps DOUBLE                       -- computed since the last sample
 );
 
 -- One row a minute, sender and reason: what was received, and what of it was not stored.

@@ -37,14 +37,16 @@ def show(alerts: pa.Table, *, kinds: Collection[str] = tuple(KINDS)) -> None:
     rows = [row for row in alerts.to_pylist() if row["kind"] in kinds]
     firing = [row for row in rows if row["closed"] is None]
     if firing:
-        st.html(STYLE + (LIGHT if is_light() else "") + "".join(map(_line, firing)))
+        is_elsewhere = set(kinds) == set(KINDS)  # a page of some kinds alone is what shows them
+        lines = (_line(row, linked=is_elsewhere) for row in firing)
+        st.html(STYLE + (LIGHT if is_light() else "") + "".join(lines))
     closed = [row for row in rows if row["closed"] is not None]
     if closed:
         ended = ", ".join(f"{row['kind']} {clock(row['opened'])} to {clock(row['closed'])}" for row in closed[:3])
         st.caption(f"Alerts that ended in this window: {len(closed)} · {ended}")
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def _line(row: Mapping[str, Any], *, linked: bool) -> str:
     path, title = KINDS.get(row["kind"], KINDS["burn"])
     more = [f"{name} {row[name]}" for name in ("scope", "owner") if row[name]]
     if row["acknowledged"] is not None:
@@ -54,10 +56,10 @@ def _line(row: Mapping[str, Any]) -> str:
     is_address = runbook.startswith(("http://", "https://"))
     if runbook and not is_address:
         more.append(f"runbook {runbook}")
-    links = {title: controls.link(path)} | ({"runbook": runbook} if is_address else {})
+    links = ({title: controls.link(path)} if linked else {}) | ({"runbook": runbook} if is_address else {})
     led = " · ".join(f'<a target="_self" href="{escape(href)}">{name}</a>' for name, href in links.items())
     return (
         f'<div class="alert {severity}" role="status"><b>{"▲ " if severity == "page" else ""}{severity} · '
         f"{escape(row['kind'])}</b> since {html_clock(row['opened'])}: {escape(row['summary'])} "
-        f'<span class="quiet">{escape(" · ".join(more))}{" · " if more else ""}{led}</span></div>'
+        f'<span class="quiet">{escape(" · ".join(more))}{" · " if more and led else ""}{led}</span></div>'
     )

@@ -26,6 +26,9 @@ LIGHT: Final = {
     "#0f1117": "#ffffff", "#f2765d": "#c8452b", "#f58d78": "#b53a21", "#5ad1b2": "#16876b", "#8a93a6": "#667085",
     "#1c2c47": "#d6e4f7", "#1f4468": "#a8cbe6", "#247a8a": "#6fb1bd", "#4fae84": "#4b9f76", "#b9bf5b": "#9a9a1f",
     "#8bb8f8": "#2f6fc4",
+    # the stages
+    "#5b9cf5": "#2f6fc4", "#c9b458": "#8a7420", "#4fc3a1": "#1b8f73", "#b794f6": "#8257c9", "#f2a83b": "#b06f0c",
+    "#e377c2": "#b83d8a", "#8bd3f7": "#2482ad", "#a3d977": "#5a8a2e",
 }  # fmt: skip
 
 
@@ -84,7 +87,7 @@ def brushed(picked: Any) -> dict[str, Any]:
 
 def tools(frame: pa.Table, title: str, *, name: str) -> None:
     """Draw a picture's title, and beside it what takes it away: its SQL, and its rows as CSV."""
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"head-{name}"):
         st.caption(title, width="stretch")
         with st.popover("SQL · CSV", type="tertiary", key=f"tools-{name}", on_change="rerun") as menu:
             if menu.open:

@@ -15,7 +15,7 @@ from tailbudget.analytics.window import Box, Window
 
 from .answers import REFRESH_S, kept
 from .charts import brushed
-from .words import clock, duration
+from .words import clock, duration, plain
 
 #: What requests are filtered by, and what stands for any.
 FILTERS: Final = {"route": "all routes", "tenant": "all tenants", "model": "all models"}
@@ -70,7 +70,6 @@ def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
                 label_visibility="collapsed",
                 width=FILTER_PX,
                 disabled=name not in filters,
-                help=None if name in filters else f"What {title} shows has no {name}.",
             )
         st.segmented_control(
             "Range",
@@ -83,6 +82,9 @@ def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
             on_change=_forget_between,
         )
         st.toggle("Live", value=True, key="live", bind="query-params", help=f"Ask again every {REFRESH_S} s.")
+    unheeded = [f"{name} {plain(value)}" for name, value in chosen().items() if name not in filters]
+    if unheeded:
+        st.caption(f"Not narrowed to {', '.join(unheeded)}: what {title} shows is of all of them.")
 
 
 def _forget_between() -> None:
@@ -124,13 +126,22 @@ def time_of(bounds: dict[str, Any]) -> tuple[datetime, datetime] | None:
 
 
 def box(bounds: dict[str, Any], heatmap: pa.Table) -> Box:
-    """Return the box that was dragged over the heatmap; without one, what is over budget, else the slowest tenth."""
+    """Draw the box's lower end, and return the box that was dragged over the heatmap.
+
+    Without one it is what is slower than what was typed, which stands in the address, else over budget, else the
+    slowest tenth.
+    """
+    typed_ms = st.number_input(
+        "Slower than, ms", min_value=0, value=None, step=100, key="over_ms", bind="query-params", width=240,
+        placeholder="or drag a box over cells", help="Without a box: requests of the range that took longer.",
+    )  # fmt: skip
     times = time_of(bounds)
     if times and "lo_ms" in bounds:
         lo_ms, hi_ms = sorted(bounds["lo_ms"])
         return Box(*times, float(lo_ms), float(hi_ms))
     first = heatmap.slice(0, 1).to_pylist()[0]
-    return Box(first["window_from"], first["window_to"], first["budget_ms"] or _slow_ms(heatmap), float("inf"))
+    lo_ms = typed_ms or first["budget_ms"] or _slow_ms(heatmap)
+    return Box(first["window_from"], first["window_to"], float(lo_ms), float("inf"))
 
 
 def _slow_ms(heatmap: pa.Table) -> float:
@@ -177,7 +188,8 @@ def bucket(row: Mapping[str, Any]) -> Window:
 
 def is_held() -> bool:
     """Return whether something is selected in a picture whose key holds HOLDING."""
-    return any(brushed(value) for key, value in st.session_state.items() if HOLDING in str(key) and value)
+    held = (value for key, value in st.session_state.items() if HOLDING in str(key))
+    return any(brushed(value) for value in held if isinstance(value, Mapping))  # the picture's menu has its key too
 
 
 def is_live() -> bool:
@@ -225,22 +237,30 @@ def _values() -> dict[str, list[str]]:
 def request(slowest: list[dict[str, Any]]) -> str | None:
     """Draw the picker of a request and return its id: that in the address, else the slowest; None without any."""
     words_of = {str(row["request_id"]): _request_words(row) for row in slowest}
-    named = st.session_state.get("request") or st.query_params.get("request")
-    options = list(words_of) if named is None or named in words_of else [str(named), *words_of]
+    named = st.query_params.get("request")
+    options = list(words_of) if named is None or named in words_of else [named, *words_of]
     if not options:
         return None
-    # Without a default of its own: a value that is the default would be left out of the address.
-    picked = st.selectbox(
+    st.selectbox(
         "Request",
         options,
-        index=None,
+        index=None if named is None else options.index(named),
         placeholder=f"the slowest of the range: {words_of[options[0]]}" if named is None else "",
-        key="request",
-        bind="query-params",
+        key=f"request {named}",
+        on_change=_name_request,
+        args=(f"request {named}",),
         format_func=lambda request_id: words_of.get(request_id, request_id),
         label_visibility="collapsed",
     )
-    return options[0] if picked is None else str(picked)
+    return named or options[0]
+
+
+def _name_request(key: str) -> None:
+    """Write the id of what was picked into the address; a bound picker would write its words."""
+    if picked := st.session_state[key]:
+        st.query_params["request"] = str(picked)
+    else:
+        st.query_params.pop("request", None)
 
 
 def _request_words(row: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Runs the body of a page again every few seconds, and says in words what keeps it from answering."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import streamlit as st
 
@@ -27,10 +28,16 @@ def live(body: Callable[[], None], *, every_s: int = REFRESH_S) -> None:
 
 
 def once(body: Callable[[], None]) -> None:
-    """Run `body` after a line about the collector's lag, if there is one; a QueryError becomes a message."""
+    """Run `body` after a line about the collector's lag, if there is one; a QueryError becomes a message.
+
+    The first time in a session it says that it asks; later the page stays as it was until the answers are there.
+    """
+    name = f"seen {body.__module__}"
+    first, st.session_state[name] = name not in st.session_state, True
     try:
-        _lag()
-        body()
+        with st.spinner("Asking the collector ...", show_time=True) if first else nullcontext():
+            _lag()
+            body()
     except QueryError as error:
         st.error(f"{error}" + (f" ({error.hint})" if error.hint else ""))
 

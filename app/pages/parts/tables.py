@@ -12,32 +12,48 @@ import streamlit as st
 from tailbudget.analytics.drill import Finding
 
 from .charts import tools
-from .words import NOTHING, zone
+from .controls import link
+from .words import NOTHING, duration, zone
 
-LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width="small")
+LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width=130)
 TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
+
+MORE = {"more_ms": "more ms, median", "more_p90_ms": "more ms, p90"}
 
 
 def clock(label: str) -> Any:
     """Return the column of an instant, in the viewer's zone."""
     return st.column_config.DatetimeColumn(
-        label, format="D MMM HH:mm:ss", timezone=str(zone()), help=f"{zone()}; the CSV has UTC"
+        label, format="D MMM HH:mm:ss", timezone=str(zone()), width=125, help=f"{zone()}; the CSV has UTC"
     )
 
 
 def violations(rows: pa.Table) -> None:
-    """Draw violations: when, trace link, why in a sentence, route, tenant, outcome, total."""
+    """Draw violations: when, trace link, why in a sentence, suspect, total, route, tenant, outcome."""
     st.dataframe(
-        rows.select(["started", "trace", "why", "total_ms", "route", "tenant", "outcome"]),
+        rows.select(["started", "trace", "why", "suspect", "total_ms", "route", "tenant", "outcome"]),
         hide_index=True,
-        height=400,
+        height="content" if rows.num_rows < 11 else 400,
         placeholder=NOTHING,
         column_config={
             "started": clock("started"),
             "trace": LINK,
-            "why": st.column_config.TextColumn(width="large"),
+            "why": st.column_config.TextColumn(width=350),
+            "suspect": st.column_config.TextColumn(width=220, help="Who adds most time in that stage."),
             "total_ms": TOTAL,
         },
+    )
+
+
+def suspects(rows: pa.Table) -> None:
+    """Draw who adds time to requests, worst first."""
+    more = {name: st.column_config.NumberColumn(label, format="%.0f") for name, label in MORE.items()}
+    st.dataframe(
+        rows.select(["stage", "operation", "service", *MORE]),
+        hide_index=True,
+        height="content",
+        placeholder=NOTHING,
+        column_config=more,
     )
 
 
@@ -111,6 +127,39 @@ def step(rows: pa.Table) -> None:
     )
 
 
+def hops(rows: pa.Table) -> None:
+    """Draw hops with what changed against the week before, each with the way to the Latency of its caller's route."""
+    units = {
+        "calls_per_request": ("a request", "%.2f"),
+        "p95_ms": ("p95 ms", "%.0f"),
+        "p95_ms_before": ("week before", "%.0f"),
+        "connect_ms": ("round trip ms", "%.1f"),
+        "new_share": ("new connections", "percent"),
+        "failed_share": ("failed", "percent"),
+    }
+    numbers = {name: st.column_config.NumberColumn(label, format=shape) for name, (label, shape) in units.items()}
+    ways = [link("latency", route=route) for route in rows["route"].to_pylist()]
+    shown = rows.append_column("latency", pa.array(ways, pa.string()))
+    st.dataframe(
+        shown.select(["caller", "callee", "n", *units, "change", "from_region", "to_region", "latency"]),
+        hide_index=True,
+        height="content" if rows.num_rows < 10 else 380,
+        placeholder=NOTHING,
+        column_config={**numbers, "latency": st.column_config.LinkColumn("Latency", display_text="of its route")},
+    )
+
+
+def calls(rows: pa.Table) -> None:
+    """Draw the model calls of a request, each with who told of it."""
+    spans = sum(rows["spans"].to_pylist())
+    twins = f"joined from {spans} spans that told the same" if spans > rows.num_rows else "no duplicate was joined"
+    tools(rows, f"**Model calls** · n {rows.num_rows} · {twins}", name="calls")
+    names = ("total_ms", "ttft_ms", "tpot_ms", "max_gap_ms", "consumer_ms")
+    numbers = {name: st.column_config.NumberColumn(name.replace("_", " "), format="%.1f") for name in names}
+    told = {"spans": "joined from", "told_by": "told by"}
+    st.dataframe(rows, hide_index=True, height="content", placeholder=NOTHING, column_config={**numbers, **told})
+
+
 def linked(rows: pa.Table) -> pa.Table:
     """Return the rows with `trace`, the address of each request's trace."""
     ids = (quote(str(one), safe="") for one in rows["request_id"].to_pylist())
@@ -128,6 +177,8 @@ def findings(found: Sequence[Finding]) -> pa.Table:
 
 def stages(rows: pa.Table) -> None:
     """Draw the nine stages of a request: critical time, busy time, budget and excess in ms."""
+    total_ms = sum(ms or 0 for ms in rows["critical_ms"].to_pylist())
+    tools(rows, f"Stages on the critical path, which add up to {duration(total_ms)}", name="stages")
     names = {"critical_ms": "critical ms", "busy_ms": "busy ms", "budget_ms": "budget ms", "over_ms": "over by ms"}
     numbers = {name: st.column_config.NumberColumn(label, format="%.1f") for name, label in names.items()}
     st.dataframe(
@@ -147,18 +198,26 @@ def missing(seen: pa.Table) -> pa.Table:
 
 
 def plain(rows: pa.Table) -> None:
-    """Draw rows as they are."""
-    st.dataframe(rows, hide_index=True, height="content" if rows.num_rows < 10 else 380, placeholder=NOTHING)
+    """Draw rows as they are, instants in the viewer's zone."""
+    instants = [field.name for field in rows.schema if pa.types.is_timestamp(field.type) and field.type.tz]
+    st.dataframe(
+        rows,
+        hide_index=True,
+        height="content" if rows.num_rows < 10 else 380,
+        placeholder=NOTHING,
+        column_config={name: clock(name) for name in instants},
+    )
 
 
 def columns(rows: pa.Table, *, table: str | None) -> None:
     """Draw the columns of one table, with what each means."""
     shown = rows.filter(pc.equal(rows["table_name"], table)).select(["column_name", "data_type", "comment"])
     shown = shown.rename_columns(["column", "type", "is"])
-    wide = {"is": st.column_config.TextColumn(width="large")}
-    st.dataframe(shown, hide_index=True, height=420, placeholder=NOTHING, column_config=wide)
+    widths = {name: st.column_config.TextColumn(width=px) for name, px in (("column", 130), ("type", 105), ("is", 400))}
+    st.dataframe(shown, hide_index=True, height=560, placeholder=NOTHING, column_config=widths)
 
 
 def attributes(rows: pa.Table) -> None:
-    """Draw the attributes of the spans of a trace."""
+    """Draw the attributes of the spans of a trace, below their count."""
+    tools(rows, f"Attributes of its spans · n {rows.num_rows:,}", name="attributes")
     st.dataframe(rows, hide_index=True, height=352, placeholder=NOTHING)

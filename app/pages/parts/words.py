@@ -43,7 +43,7 @@ def box(of: Box) -> str:
 def step(point: Mapping[str, Any], requests: pa.Table) -> str:
     """Return what a table of `step_requests` shows, for a row of `queue_quadrant`, in Markdown."""
     if not requests.num_rows:
-        return f"**In the step of {clock(point['t'])}** · no call is known to have been in {plain(point['instance'])}"
+        return f"**In the step of {clock(point['t'])}** · no call is known"
     first = requests.slice(0, 1).to_pylist()[0]
     load = f"{first['running'] or 0:.0f} run, {first['waiting'] or 0:.0f} wait"
     return f"**In the step of {clock(first['moment'])}** · {load} · n {requests.num_rows}"
