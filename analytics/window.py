@@ -1,7 +1,7 @@
 """The stretch of time, and optionally the route, tenant and model, that a question is asked about."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -44,6 +44,10 @@ class Box:
     to_ts: datetime
     lo_ms: float
     hi_ms: float
+
+    def window(self, of: Window) -> Window:
+        """Return the box's stretch of time, of the same filter as `of`."""
+        return replace(of, from_ts=self.from_ts, to_ts=self.to_ts)
 
     def params(self) -> dict[str, object]:
         """Return the named parameters of a question about a box: box_from_ts, box_to_ts, lo_ms, hi_ms."""

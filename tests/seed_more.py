@@ -134,6 +134,7 @@ def _engine(seeded: Seeded, chance: random.Random) -> list[Row]:
     rows = []
     for since_s in range(0, round((seeded.ended - seeded.started).total_seconds()), 5):
         slow = _slowness("decode", since_s) > 1
+        running, prompt = float(chance.randrange(6, 9) if slow else chance.randrange(2, 5)), float(since_s // 5 % 4)
         rows.append(
             {
                 "t": seeded.started + timedelta(seconds=since_s),
@@ -141,7 +142,7 @@ def _engine(seeded: Seeded, chance: random.Random) -> list[Row]:
                 "model": MODEL,
                 "source": "tailbudget",
                 "up": True,
-                "running": float(chance.randrange(6, 9) if slow else chance.randrange(2, 5)),
+                "running": running,
                 "waiting": float(chance.randrange(4, 9) if slow else chance.randrange(0, 2)),
                 "kv_used": 0.9 if slow else chance.uniform(0.3, 0.5),
                 "step_ms": 40.0 if slow else 18.0,
@@ -149,6 +150,9 @@ def _engine(seeded: Seeded, chance: random.Random) -> list[Row]:
                 "prefix_hits": chance.uniform(300, 500),
                 "generation_tokens": chance.uniform(150, 200) if slow else chance.uniform(400, 500),
                 "preemptions": 1.0 if slow and chance.random() < 0.3 else 0.0,
+                "steps": 40.0,
+                "batch_tokens": running + prompt,
+                "prompt_tokens": 40 * prompt,
             }
         )
     return rows

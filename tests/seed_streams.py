@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 import duckdb
+import pyarrow as pa
 
 from .seed import MODEL, Row, Seeded, _insert, _slowness
 
@@ -31,13 +32,13 @@ def stream(connection: duckdb.DuckDBPyConnection, seeded: Seeded, *, number: int
         made["streams"].append(_stream(chance, request, spans[0], call))
     for table in ("streams", "spans"):
         _insert(connection, table, made[table])
-    for row in made["calls"]:
-        connection.execute(
-            "update calls set stalls = $stalls, stall_ms = $stall_ms, max_gap_ms = $max_gap_ms, chunks = $chunks, "
-            "consumer_ms = $consumer_ms, spans = $spans, span_id = $spans[1], "
-            "queue_ms = queue_ms * if($stalls > 0, 90, 1) where request_id = $request_id",
-            row,
-        )
+    connection.register("told", pa.Table.from_pylist(made["calls"]))
+    connection.execute(
+        "update calls set stalls = told.stalls, stall_ms = told.stall_ms, max_gap_ms = told.max_gap_ms, "
+        "chunks = told.chunks, consumer_ms = told.consumer_ms, spans = told.spans, span_id = told.spans[1], "
+        "queue_ms = queue_ms * if(told.stalls > 0, 90, 1) from told where told.request_id = calls.request_id"
+    )
+    connection.unregister("told")
     connection.execute(
         "update stage_spans set span_id = calls.span_id from calls where calls.request_id = stage_spans.request_id "
         "and stage in ('network', 'queue', 'prefill', 'decode')"

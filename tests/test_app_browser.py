@@ -126,7 +126,7 @@ class Visit:
 #: Each page's address, and its pictures.
 PATHS = {
     "": 3, "latency": 4, "stages": 4, "violations": 4, "token-rate": 5, "gpu": 11, "trace": 4, "coverage": 1,
-    "map": 1, "compare": 1, "sql": 1, "diagnoses": 1,
+    "map": 1, "compare": 1, "sql": 1, "diagnoses": 1, "capacity": 1,
 }  # fmt: skip
 
 

@@ -31,7 +31,8 @@ from .support import free_port
 from .test_map import seen, shop
 
 PAGES = (
-    "overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace", "diagnoses"
+    "overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace", "diagnoses",
+    "capacity",
 )  # fmt: skip
 
 
@@ -106,7 +107,7 @@ def _charts(app: AppTest) -> int:
 
 PICTURES = {
     "overview": 3, "latency": 4, "stages": 4, "gpu": 11, "coverage": 1,
-    "service_map": 1, "compare": 1, "violations": 4, "token_rate": 5, "trace": 4, "diagnoses": 1,
+    "service_map": 1, "compare": 1, "violations": 4, "token_rate": 5, "trace": 4, "diagnoses": 1, "capacity": 1,
 }  # fmt: skip
 
 
@@ -415,6 +416,7 @@ def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
     inside = [
         row for row in rows if begin.replace(microsecond=0) <= row["started"] < end and 2000 <= row["total_ms"] < 4000
     ]
+    assert "**Who adds time**" in _text(app)
     listed = app.dataframe[0].value
     assert abs(len(listed) - len(inside)) <= 1  # the end is taken to the whole second
     assert listed["total_ms"].between(2000, 4000).all()
@@ -657,3 +659,16 @@ def test_a_change_is_worse_better_or_not_clear() -> None:
     assert shown["state"].to_pylist() == ["worse", "better", "better", "no clear change", "no clear change", "worse"]
     assert shown["label"][5].as_py() == "drop rate: 0.5% → 4.0% · +3.5 points · worse · n 300, 300"
     assert shown["label"][0].as_py() == "total p95: 100 ms → 130 ms · +30.0% · worse · n 300, 300"
+
+
+def test_a_plan_follows_the_limits_and_prices_in_the_address(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    wide, tight = (
+        _text(_run(monkeypatch, seeded[0], "capacity", step="200.0", stream="5.0", usd="2.0", ttft_ms=limit))
+        for limit in ("60000", "2000")
+    )
+    replicas = [int(re.findall(r"replicas</div><div class=\"value\">(\d+)<", text)[0]) for text in (wide, tight)]
+    assert replicas[0] < replicas[1]
+    assert f">${replicas[1] * 24 * 2:,}<" in tight
+    assert "no number of replicas keeps the limits" in _text(_run(monkeypatch, seeded[0], "capacity", ttft_ms="1"))

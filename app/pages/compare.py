@@ -7,7 +7,7 @@ from tailbudget.analytics import compare, overview
 from .parts import charts, comparisons, controls, refresh, words
 from .parts.answers import answer, table
 
-SEGMENTS = ("version", "model", "tenant", "route", "region")
+SEGMENTS = ("version", "model", "tenant", "route", "region", "run_id")
 #: Instead of a segment: the chosen range against an earlier one of the same length.
 TIME = "time"
 #: Requests that are drawn again and again while a person waits.

@@ -27,11 +27,12 @@ def _body() -> None:
         )
         return
     _quadrant(answer(gpu.queue_quadrant, window, bucket_s=chosen.bucket_s))
-    columns = st.columns(2, gap="medium")
-    for place, one in enumerate(series.measures(found)):
-        with columns[place % 2]:
-            drag = controls.drag(f"engine_series{one.key}")
-            charts.draw("engine_series", one.rows, one.heading, key=one.key, brush="time", on_brush=drag)
+    pictures = series.measures(found)
+    for pair in (pictures[place : place + 2] for place in range(0, len(pictures), 2)):  # in this order on a phone too
+        for column, one in zip(st.columns(2, gap="medium"), pair, strict=False):
+            with column:
+                drag = controls.drag(f"engine_series{one.key}")
+                charts.draw("engine_series", one.rows, one.heading, key=one.key, brush="time", on_brush=drag)
 
 
 def _quadrant(quadrant: pa.Table) -> None:

@@ -45,12 +45,15 @@ def _left(last: Mapping[str, Any]) -> str:
     return f"{left:.0%} of the budget left" if left > 0 else f"▲ overspent by {-left:.0%}"
 
 
-def suspects(*, n: int) -> dict[str, str]:
-    """Draw who adds time to the `n` requests of the range, and return the first suspect of each stage in words."""
+def suspects(*, n: int, window: Window | None = None) -> dict[str, str]:
+    """Draw who adds time to the `n` requests of the range, and return the first suspect of each stage in words.
+
+    With `window` who adds time to those of that one.
+    """
     if n > MOST:
         st.info(f"{n:,} requests are too many to compare span by span ({MOST:,} at most): drag over a stretch of time.")
         return {}
-    found = kept(violations.suspects, controls.window(rhythm_s=KEPT_S))
+    found = kept(violations.suspects, window or controls.window(rhythm_s=KEPT_S))
     rows = found.to_pylist()
     if not rows:
         st.caption("**Who adds time**: nobody, or no request came in the hour before, nor just before, to compare with")
