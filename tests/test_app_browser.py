@@ -330,16 +330,23 @@ def test_a_cell_leads_to_its_requests_and_one_of_them_to_its_trace(browser: Brow
     _drag(visit, visit.pictures(4).nth(0), (0.3, 0.35), (0.9, 0.7))
     wait_until(lambda: visit.page.get_by_text("Who took").inner_text() != before, what="the requests of the box")
     visit.done()
-    table = visit.page.get_by_test_id("stDataFrame").first.bounding_box()
-    assert table is not None
-    with visit.page.expect_popup() as opened:
-        visit.page.mouse.click(table["x"] + 40, table["y"] + 52)  # the first row's id, on a canvas
-    trace = opened.value
+    trace = wait_until(lambda: _opened(visit), what="the trace")
     trace.wait_for_selector(DONE, timeout=60_000)
     assert re.search(r"/trace\?request=req-\w+", trace.url)
     wait_until(lambda: trace.locator(PICTURE).count() == 4, what="the pictures of the trace")
     trace.close()
     visit.page.close()
+
+
+def _opened(visit: Visit) -> Page | None:
+    """Click on the id of the first row, which lies on a canvas, and return the page that it opened, if any yet."""
+    table = visit.page.get_by_test_id("stDataFrame").first
+    box = table.bounding_box()
+    if box is None or not table.locator("canvas").count():
+        return None
+    visit.page.mouse.click(box["x"] + 40, box["y"] + 52)
+    visit.page.wait_for_timeout(500)
+    return next((page for page in visit.page.context.pages if page != visit.page), None)
 
 
 def test_clock_and_power_stand_below_the_rate_on_its_time_axis_with_the_sag_shaded(
@@ -400,7 +407,7 @@ def test_a_picture_gives_its_sql_and_its_rows(browser: Browser, address: str) ->
 
 def test_a_what_if_is_a_link_that_another_window_opens(browser: Browser, address: str) -> None:
     visit = Visit(browser)
-    visit.open(f"{address}/stages?live=false")
+    visit.open(f"{address}/stages?live=false&range=1h")  # holds all, whenever it ends
     visit.pictures(4)
     told = visit.page.get_by_text("or less,")
     before = told.inner_text()
