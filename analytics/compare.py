@@ -30,6 +30,7 @@ class Side:
     """Requests of a window; with `by` only those whose column or span attribute of that name is `value`.
 
     `by` is version, model, tenant, route, region or the key of an attribute of the request's span, such as a flag.
+    With `run_id` it is the requests of a load run, which no other comparison counts.
     """
 
     window: Window

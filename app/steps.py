@@ -1,10 +1,11 @@
-"""How long a step takes: as given, or as an engine's samples say."""
+"""What a plan begins with: how long a step takes, as given or as an engine's samples say, and what was asked."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tailbudget.analytics.step_time import StepFit, step_fits
 from tailbudget.analytics.window import Window
+from tailbudget.analytics.worksheet import Demand, demands
 from tailbudget.gpu_runtime.simulator import StepTime
 from tailbudget.instrument.errors import UserError
 
@@ -40,3 +41,14 @@ def chosen(fits: list[StepFit], instance: str | None) -> StepFit:
     if not fits:
         raise UserError(f"no engine told its steps in that time: widen it with --since, or {SAY}")
     raise UserError(f"engines that told their steps are {names}: name one of them with --instance, or {SAY}")
+
+
+def stored_demands(*, instance: str | None, since: timedelta, api: str | None, data: Path | None) -> list[Demand]:
+    """Return what each region asked; UserError where no call with token counts is stored."""
+    now = datetime.now(UTC)
+    with open_reader(api=api, data=data) as reader:
+        found = demands(reader, Window(now - since, now), instance=instance)
+    if not found:
+        where = f" of {instance!r}" if instance else ""
+        raise UserError(f"no call{where} with token counts is stored: widen it with --since, or give --mix and --peak")
+    return found

@@ -19,7 +19,7 @@ from tailbudget.gpu_runtime.weights import open_model
 from tailbudget.instrument.errors import UserError
 
 PROMPT_TOKENS, CHUNK, STEPS, ROUNDS = 300, 128, 24, 3
-BATCHES = (1, 2, 4, 8, 16)
+BATCHES = (1, 2, 4, 8, 16, 32)
 Tables = list[list[int]]
 Phase = Callable[[Llama, KVCache, Tables, int], None]
 

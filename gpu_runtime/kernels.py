@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -34,13 +35,40 @@ RACES = 2
 Product = Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class Packed:
+    """A matrix as `csrc/decode.h` has it: 4 bits with `scale` and `low` a group, or 8 with one `scale` a row."""
+
+    codes: Tensor  # uint8 [rows, columns / 2] or [rows, columns]
+    scale: Tensor  # float16 [rows, columns / 32] or float32 [rows]
+    low: Tensor | None  # float16 [rows, columns / 32]
+    bias: Tensor | None  # float32 [rows]
+    columns: int
+
+    @classmethod
+    def of_four_bit(cls, matrices: Sequence[FourBit], bias: Tensor | None) -> "Packed":
+        """Return stacked matrices; a byte i of a pair of groups holds its i-th code and the one 32 behind."""
+        codes = torch.cat([matrix.codes.to(torch.uint8) for matrix in matrices])
+        first, second = _taking_turns(codes).view(len(codes), -1, 2, GROUP).unbind(2)
+        scale, low = (torch.cat(each).half() for each in zip(*((m.scale, m.low) for m in matrices), strict=True))
+        wide = None if bias is None else bias.float()
+        return cls((first | second << 4).flatten(1).contiguous(), scale, low, wide, codes.shape[1])
+
+
 class Linear:
     """y = x W^T + b. `few`, where there is one, serves up to `few_rows` rows (set by `tune`, 0 before)."""
 
-    def __init__(self, weight: Tensor, few: Product | None = None, bias: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        few: Product | None = None,
+        bias: Tensor | None = None,
+        packed: Packed | None = None,
+    ) -> None:
         self.weight = weight
         self.few = few
         self.bias = bias
+        self.packed = packed
         self.few_rows = 0
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -64,14 +92,17 @@ def linear(file: ModelFile, names: Sequence[str], *, form: Form, device: torch.d
             packed = [four_bit(file.tensor(f"{name}.weight")) for name in names]
         if len(packed) == len(names):
             weight = torch.cat([matrix.dense().to(dtype) for matrix in packed])
-            return Linear(weight, _four_bit_product(packed), bias)
+            whole = weight.shape[1] % (2 * GROUP) == 0
+            return Linear(weight, _four_bit_product(packed), bias, Packed.of_four_bit(packed, bias) if whole else None)
     return Linear(torch.cat([file.tensor(f"{name}.weight").to(device, dtype) for name in names]), bias=bias)
 
 
-def head(embedding: Tensor, *, form: Form) -> Linear:
-    """Return the product of a head that is the embedding, in 8 bits where the form is no float."""
-    quantised = form in ("auto", "int8", "int4") and embedding.device.type == "cpu"
-    return _with_bytes(embedding.float()) if quantised else Linear(embedding)
+def head(file: ModelFile, name: str, *, form: Form, device: torch.device) -> Linear:
+    """Return the product of the head: in 8 bits where the form is no float, unless the file has it in 4."""
+    weight = f"{name}.weight"
+    if device.type == "cpu" and form in ("auto", "int8", "int4") and not file.four_bit(weight):
+        return _with_bytes(file.tensor(weight))
+    return linear(file, [name], form=form, device=device)
 
 
 def four_bit(weight: Tensor) -> FourBit:
@@ -113,7 +144,23 @@ def _with_bytes(weight: Tensor, bias: Tensor | None = None) -> Linear:
         result: Tensor = torch.ops.aten._weight_int8pack_mm(rows, codes, scales)  # noqa: SLF001
         return result
 
-    return Linear((codes * scale).to(torch.bfloat16), product, bias)
+    unsigned = (codes.to(torch.int16) + 128).to(torch.uint8)
+    packed = None
+    if weight.shape[1] % (2 * GROUP) == 0:
+        wide = None if bias is None else bias.float()
+        packed = Packed(_taking_turns(unsigned), scale.squeeze(1), None, wide, weight.shape[1])
+    return Linear((codes * scale).to(torch.bfloat16), product, bias, packed)
+
+
+def _taking_turns(codes: Tensor) -> Tensor:
+    """Return codes with each two groups of a row taking turns: four of the first, four of the second, and so on."""
+    return codes.view(len(codes), -1, 2, GROUP // 4, 4).transpose(2, 3).flatten(1)
+
+
+def forget_few(linears: Sequence[Linear]) -> None:
+    """Let go of products for few rows that nobody will ask for."""
+    for each in linears:
+        each.few = None
 
 
 def tune(linears: Sequence[Linear]) -> None:

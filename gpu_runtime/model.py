@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -11,9 +10,13 @@ from torch.nn import functional
 from tailbudget.instrument.errors import UserError
 
 from .attention import Attend, KVCache, plan
-from .kernels import COMPUTED, FORMS, Linear, head, linear, tune
+from .decode import MATRICES, compiled
+from .kernels import COMPUTED, FORMS, Linear, forget_few, head, linear, tune
 from .settings import Form
 from .weights import ModelFile, Shape
+
+#: Rows up to which a step is compiled C where it can be: beyond, dense bfloat16 products are faster.
+COMPILED_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,18 @@ class Llama:
         self.layers = [self._layer(file, index, form) for index in range(file.shape.layers)]
         self._norm = self._placed(file, "output_norm.weight")
         self._embedding = self._placed(file, "token_embd.weight")
-        untied = linear(file, ["output"], form=form, device=self.device) if "output.weight" in file else None
-        self._head = untied or head(self._embedding, form=form)
+        tied = "output.weight" not in file
+        self._head = head(file, "token_embd" if tied else "output", form=form, device=self.device)
         self._turns = _turns(file.shape).to(self.device)
-        for role in (attrgetter("query_key_value"), attrgetter("output"), attrgetter("gate_up"), attrgetter("down")):
-            tune([role(layer) for layer in self.layers])
-        tune([self._head])
+        roles = [[getattr(layer, role) for layer in self.layers] for role in MATRICES] + [[self._head]]
+        #: Steps of up to `few_rows` rows in one call of C, where that can be had.
+        self.compiled = compiled(self.shape, self.layers, norm=self._norm, head=self._head)
+        self.few_rows = COMPILED_ROWS
+        for alike in roles:
+            if self.compiled:
+                forget_few(alike)
+            else:
+                tune(alike)
 
     def _placed(self, file: ModelFile, name: str) -> Tensor:
         return file.tensor(name).to(self.device, self.dtype)
@@ -97,6 +106,12 @@ class Llama:
         tails, rows, positions = _rows(segments, cache)
         tokens = torch.tensor([token for segment in segments for token in segment.tokens], device=self.device)
         places = torch.tensor(positions, device=self.device)
+        if self.compiled and len(rows) <= self.few_rows:
+            tables = [segment.pages for segment in segments for _ in segment.tokens]
+            return self.compiled.run(
+                self._embedding[tokens].float(), self._angles(places), cache=cache, tables=tables, places=positions,
+                target=rows, tails=tails,
+            )  # fmt: skip
         target = torch.tensor(rows, device=self.device)
         spans = [(segment.start, segment.start + len(segment.tokens)) for segment in segments]
         attend = plan(cache, [segment.pages for segment in segments], spans)
@@ -105,8 +120,7 @@ class Llama:
 
     def states(self, tokens: Tensor, places: Tensor, target: Tensor, *, cache: KVCache, attend: Attend) -> Tensor:
         """Return the last layer's states [tokens, hidden] of tokens at `places` whose cache rows are `target`."""
-        turns = places[:, None, None] * self._turns
-        angles = torch.polar(torch.ones_like(turns), turns).to(torch.complex64)
+        angles = self._angles(places)[:, None]
         hidden = self._embedding[tokens]
         for index, layer in enumerate(self.layers):
             query, key, value = self._project(layer, hidden, angles)
@@ -116,6 +130,11 @@ class Llama:
             gate, up = layer.gate_up(self._normed(hidden, layer.feed_norm)).chunk(2, dim=-1)
             hidden = hidden + layer.down(functional.silu(gate).mul_(up))
         return hidden
+
+    def _angles(self, places: Tensor) -> Tensor:
+        """Return e^(i place theta), complex64 [places, head_dim / 2]."""
+        turns = places[:, None] * self._turns
+        return torch.polar(torch.ones_like(turns), turns).to(torch.complex64)
 
     def logits(self, states: Tensor) -> Tensor:
         """Return float32 logits [tokens, vocabulary] after states of the last layer."""

@@ -169,7 +169,7 @@ def independent(url: str, body: dict[str, Any], requests: int) -> list[float]:
     return took_ms
 
 
-#: A service with retrieval of 10 ms, of which `slots` run at once, a tool, and words that are streamed every 30 ms.
+#: A service with retrieval of some ms, of which `slots` run at once, a tool, and words that are streamed every 30 ms.
 SERVICE = """
 import asyncio, json, sys
 import uvicorn
@@ -209,7 +209,7 @@ else:
 @retrieval
 async def find():
     async with slots:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(float(sys.argv[4]))
 
 @tool
 async def ring():
@@ -235,14 +235,15 @@ uvicorn.run(app, port=port, log_level="critical", lifespan="off")
 
 
 @contextmanager
-def service(sends_to: Collector | None, *, init: str = "ours", slots: int = 100) -> Iterator[str]:
+def service(sends_to: Collector | None, *, init: str = "ours", slots: int = 100, find_s: float = 0.01) -> Iterator[str]:
     """Run the service; it sends to a collector, and reads baggage where `init` is `ours`. Gives its base URL."""
     port = free_port()
     environment = {**os.environ, "OTEL_SDK_DISABLED": "true"}
     if sends_to:
         endpoint = f"http://127.0.0.1:{sends_to.http_port}"
         environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_SDK_DISABLED": "false"}
-    with subprocess.Popen([sys.executable, "-c", SERVICE, str(port), init, str(slots)], env=environment) as process:
+    line = [sys.executable, "-c", SERVICE, str(port), init, str(slots), str(find_s)]
+    with subprocess.Popen(line, env=environment) as process:
         try:
             wait_until(lambda: _listens(port), what="the service")
             yield f"http://127.0.0.1:{port}"

@@ -16,8 +16,20 @@ OBJECTIVES: tuple[tuple[Any, ...], ...] = (
 )
 
 SLICES: dict[str, Row] = {
-    "chat-total": {"slice": "route = '/chat'", "measure": "(total_ms)", "limit_ms": 4000.0, "coverage": 0.912},
-    "first-token": {"slice": "ttft_ms is not null", "measure": "(ttft_ms)", "limit_ms": 1000.0, "coverage": 1.0},
+    "chat-total": {
+        "slice": "route = '/chat'",
+        "measure": "(total_ms)",
+        "limit_ms": 4000.0,
+        "coverage": 0.912,
+        "running": 3,
+    },
+    "first-token": {
+        "slice": "ttft_ms is not null",
+        "measure": "(ttft_ms)",
+        "limit_ms": 1000.0,
+        "coverage": 1.0,
+        "margin": 0.004,
+    },
     "answers": {
         "slice": "tenant = 'acme' and outcome <> 'rejected'",
         "measure": "total_ms",
@@ -55,8 +67,9 @@ def furnish(connection: duckdb.DuckDBPyConnection, seeded: Seeded, *, number: in
 def _budgets(seeded: Seeded) -> list[Row]:
     names = ("objective", "part", "goal", "target", "n", "bad", "budget_left", "burn_1h", "firing")
     rows: list[Row] = [dict(zip(names, one, strict=True)) | SLICES[str(one[0])] for one in OBJECTIVES]
+    unsure = {"coverage": None, "margin": 0.0, "running": 0}
     common = {"judged": seeded.ended, "period": "30d", "owner": "chat-team", "runbook": "https://wiki.example/chat"}
-    return [{**row, **common, "good_share": 1 - row["bad"] / row["n"]} for row in rows]
+    return [{**unsure, **row, **common, "good_share": 1 - row["bad"] / row["n"]} for row in rows]
 
 
 def _minutes(seeded: Seeded) -> list[Row]:
@@ -121,6 +134,7 @@ def _engine(seeded: Seeded, chance: random.Random) -> list[Row]:
     rows = []
     for since_s in range(0, round((seeded.ended - seeded.started).total_seconds()), 5):
         slow = _slowness("decode", since_s) > 1
+        running, prompt = float(chance.randrange(6, 9) if slow else chance.randrange(2, 5)), float(since_s // 5 % 4)
         rows.append(
             {
                 "t": seeded.started + timedelta(seconds=since_s),
@@ -128,7 +142,7 @@ def _engine(seeded: Seeded, chance: random.Random) -> list[Row]:
                 "model": MODEL,
                 "source": "tailbudget",
                 "up": True,
-                "running": float(chance.randrange(6, 9) if slow else chance.randrange(2, 5)),
+                "running": running,
                 "waiting": float(chance.randrange(4, 9) if slow else chance.randrange(0, 2)),
                 "kv_used": 0.9 if slow else chance.uniform(0.3, 0.5),
                 "step_ms": 40.0 if slow else 18.0,
@@ -136,6 +150,9 @@ def _engine(seeded: Seeded, chance: random.Random) -> list[Row]:
                 "prefix_hits": chance.uniform(300, 500),
                 "generation_tokens": chance.uniform(150, 200) if slow else chance.uniform(400, 500),
                 "preemptions": 1.0 if slow and chance.random() < 0.3 else 0.0,
+                "steps": 40.0,
+                "batch_tokens": running + prompt,
+                "prompt_tokens": 40 * prompt,
             }
         )
     return rows

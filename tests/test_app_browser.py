@@ -126,7 +126,7 @@ class Visit:
 #: Each page's address, and its pictures.
 PATHS = {
     "": 3, "latency": 4, "stages": 4, "violations": 4, "token-rate": 5, "gpu": 11, "trace": 4, "coverage": 1,
-    "map": 1, "compare": 1, "sql": 1, "diagnoses": 1,
+    "map": 1, "compare": 1, "sql": 1, "diagnoses": 1, "capacity": 1,
 }  # fmt: skip
 
 
@@ -330,23 +330,23 @@ def test_a_cell_leads_to_its_requests_and_one_of_them_to_its_trace(browser: Brow
     _drag(visit, visit.pictures(4).nth(0), (0.3, 0.35), (0.9, 0.7))
     wait_until(lambda: visit.page.get_by_text("Who took").inner_text() != before, what="the requests of the box")
     visit.done()
-    trace = wait_until(lambda: _opened(visit), what="the trace")
+    opened: list[Page] = []
+    visit.page.on("popup", lambda page: opened.append(page))
+
+    def clicked() -> list[Page]:
+        table = visit.page.get_by_test_id("stDataFrame").first.bounding_box()
+        assert table is not None
+        # The first row's id, on a canvas that draws when it can.
+        visit.page.mouse.click(table["x"] + 40, table["y"] + 52)
+        visit.page.wait_for_timeout(1000)
+        return opened
+
+    trace = wait_until(clicked, what="the page of the trace")[0]
     trace.wait_for_selector(DONE, timeout=60_000)
     assert re.search(r"/trace\?request=req-\w+", trace.url)
     wait_until(lambda: trace.locator(PICTURE).count() == 4, what="the pictures of the trace")
     trace.close()
     visit.page.close()
-
-
-def _opened(visit: Visit) -> Page | None:
-    """Click on the id of the first row, which lies on a canvas, and return the page that it opened, if any yet."""
-    table = visit.page.get_by_test_id("stDataFrame").first
-    box = table.bounding_box()
-    if box is None or not table.locator("canvas").count():
-        return None
-    visit.page.mouse.click(box["x"] + 40, box["y"] + 52)
-    visit.page.wait_for_timeout(500)
-    return next((page for page in visit.page.context.pages if page != visit.page), None)
 
 
 def test_clock_and_power_stand_below_the_rate_on_its_time_axis_with_the_sag_shaded(
@@ -405,9 +405,12 @@ def test_a_picture_gives_its_sql_and_its_rows(browser: Browser, address: str) ->
     visit.page.close()
 
 
-def test_a_what_if_is_a_link_that_another_window_opens(browser: Browser, address: str) -> None:
+def test_a_what_if_is_a_link_that_another_window_opens(
+    browser: Browser, address: str, database: tuple[duckdb.DuckDBPyConnection, Seeded]
+) -> None:
     visit = Visit(browser)
-    visit.open(f"{address}/stages?live=false&range=1h")  # holds all, whenever it ends
+    stretch = (f"{one:%Y-%m-%dT%H:%M:%S}" for one in (database[1].started, database[1].ended))
+    visit.open(f"{address}/stages?live=false&between={'/'.join(stretch)}")
     visit.pictures(4)
     told = visit.page.get_by_text("or less,")
     before = told.inner_text()

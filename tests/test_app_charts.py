@@ -14,6 +14,7 @@ from tailbudget.analytics import (
     diagnoses,
     gpu,
     latency,
+    load_runs,
     overview,
     service_map,
     stages,
@@ -27,7 +28,7 @@ from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.analytics.window import Box, Window
-from tailbudget.app.pages.parts import charts, comparisons, diagnosed, tables, wishes
+from tailbudget.app.pages.parts import charts, comparisons, diagnosed, plans, tables, wishes
 from tailbudget.instrument.vocabulary import STAGES
 
 from .seed import SCHEMA, VIEWS
@@ -62,7 +63,11 @@ def _columns(window: Window) -> dict[str, set[str]]:
         "findings": tables.findings([Finding("tenant", "acme", 9, 4, 0.4, 0.1, 3.0, 0.01, 0.02, found=True)]),
         "map_edges": service_map.edges(reader),
         "comparison": comparisons.rows([Change("ttft_ms_p95", 9, 9, Difference(10.0, 12.0, 0.2, 0.1, 0.3))]),
+        "capacity_curve": plans.curves([]),
         "coverage": coverage.coverage(reader),
+        "load_latency": load_runs.load_steps(reader, run_id="run-1"),
+        "load_goodput": load_runs.load_steps(reader, run_id="run-1"),
+        "load_stages": load_runs.load_stages(reader, run_id="run-1"),
         "engine_series": gpu.engine_series(reader, window, bucket_s=20),
         "diagnoses": diagnosed.shown(diagnoses.findings(reader, window), window),
         "queue_quadrant": gpu.queue_quadrant(reader, window, bucket_s=20),

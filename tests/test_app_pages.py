@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pytest
@@ -31,7 +31,8 @@ from .support import free_port
 from .test_map import seen, shop
 
 PAGES = (
-    "overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace", "diagnoses"
+    "overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace", "diagnoses",
+    "capacity",
 )  # fmt: skip
 
 
@@ -76,7 +77,12 @@ def _unfiltered() -> None:
 
 
 def _run(
-    monkeypatch: pytest.MonkeyPatch, api: str, name: str, *, select: dict[str, Any] | None = None, **query: str
+    monkeypatch: pytest.MonkeyPatch,
+    api: str,
+    name: str,
+    *,
+    select: dict[str, Any] | None = None,
+    **query: str | list[str],
 ) -> AppTest:
     monkeypatch.setenv("TAILBUDGET_API", api)
     app = AppTest.from_function(_script, args=(name,), default_timeout=30)
@@ -101,7 +107,7 @@ def _charts(app: AppTest) -> int:
 
 PICTURES = {
     "overview": 3, "latency": 4, "stages": 4, "gpu": 11, "coverage": 1,
-    "service_map": 1, "compare": 1, "violations": 4, "token_rate": 5, "trace": 4, "diagnoses": 1,
+    "service_map": 1, "compare": 1, "violations": 4, "token_rate": 5, "trace": 4, "diagnoses": 1, "capacity": 1,
 }  # fmt: skip
 
 
@@ -168,8 +174,11 @@ def test_a_filter_that_a_page_cannot_heed_is_shown_as_such(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
     monkeypatch.setenv("TAILBUDGET_API", seeded[0])
-    app = AppTest.from_function(_unfiltered, default_timeout=30).run()
+    app = AppTest.from_function(_unfiltered, default_timeout=30)
+    app.query_params["tenant"] = "acme"
+    app.run()
     assert not app.exception
+    assert "Not narrowed to tenant acme: what Coverage shows is of all of them." in _text(app)
     assert [app.selectbox(key=name).disabled for name in controls.FILTERS] == [True, True, True]
     by_title = {title: filters for title, _, _, filters in site.PAGES}
     assert by_title["Overview"] == by_title["Violations"] == controls.FILTERS
@@ -368,12 +377,15 @@ def test_a_card_of_an_objective_has_its_percentiles_and_opens_its_slice(
     assert f"p99 <b class=bad>▲ {p99}</b>" in chat
     assert f"n {len(totals)} in the last hour" in chat
     assert "coverage <b class=bad>▲ 91.2 %</b>" in chat
+    assert "still running <b class=bad>▲ 3</b>" in chat
     assert 'href="/latency?range=1h&amp;route=%2Fchat' in chat
     answers_card = next(card for card in drawn if "answers · acme" in card)
     assert "tenant=acme" in answers_card
     assert '"card small' in answers_card
     assert "coverage" not in answers_card
-    assert "coverage <b>100 %</b>" in next(card for card in drawn if "first-token" in card)
+    first_token = next(card for card in drawn if "first-token" in card)
+    assert "coverage <b>100 %</b>" in first_token
+    assert ">98.4 % ± 0.4 good<" in first_token
 
 
 def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
@@ -500,6 +512,8 @@ def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
     changed = sum(not row["synthetic"] and row["decode_ms"] > 500 for row in seeded[1].rows["requests"])
     assert f"With decode at 500 ms or less, {changed:,} of n" in _text(app)
     assert "less than now" in _text(app)
+    both = _text(_run(monkeypatch, seeded[0], "stages", what_if=["decode", "retrieval"], at_most_retrieval="100"))
+    assert re.search(r"With decode at [\d.]+ m?s and retrieval at 100 ms or less", both)
     found = re.search(r"these stages would save \*\*([\d.]+) (ms|s)\*\* of p95 together", _text(app))
     assert found is not None
     assert float(found[1]) > 0
@@ -611,7 +625,9 @@ def test_a_range_is_compared_with_the_time_before(monkeypatch: pytest.MonkeyPatc
     begin = seeded[1].started + timedelta(seconds=300)
     between = controls.stretch(begin, begin + timedelta(seconds=180))
     app = _run(monkeypatch, seeded[0], "compare", by="time", between=between)
-    assert "From the time before (" in _text(app)
+    assert "From the time before" in _text(app)
+    links = re.findall(r'href="/latency\?[^"]*between=([^"&]+)', _text(app))
+    assert [unquote(link) for link in links] == [controls.stretch(begin - timedelta(seconds=180), begin), between]
     assert _charts(app) == 1
     app = _run(monkeypatch, seeded[0], "compare", by="time", range="7d", earlier="a day before")
     assert "A day before, the range overlaps itself: choose a shorter range" in _text(app)
@@ -631,3 +647,16 @@ def test_a_change_is_worse_better_or_not_clear() -> None:
     assert shown["state"].to_pylist() == ["worse", "better", "better", "no clear change", "no clear change", "worse"]
     assert shown["label"][5].as_py() == "drop rate: 0.5% → 4.0% · +3.5 points · worse · n 300, 300"
     assert shown["label"][0].as_py() == "total p95: 100 ms → 130 ms · +30.0% · worse · n 300, 300"
+
+
+def test_a_plan_follows_the_limits_and_prices_in_the_address(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    wide, tight = (
+        _text(_run(monkeypatch, seeded[0], "capacity", step="200.0", stream="5.0", usd="2.0", ttft_ms=limit))
+        for limit in ("60000", "2000")
+    )
+    replicas = [int(re.findall(r"replicas</div><div class=\"value\">(\d+)<", text)[0]) for text in (wide, tight)]
+    assert replicas[0] < replicas[1]
+    assert f">${replicas[1] * 24 * 2:,}<" in tight
+    assert "no number of replicas keeps the limits" in _text(_run(monkeypatch, seeded[0], "capacity", ttft_ms="1"))

@@ -1,6 +1,8 @@
 """A load run lands in the database under its id: marked, joined to the service's own requests, with its steps."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,24 +52,27 @@ def test_its_requests_are_synthetic_and_carry_the_run(run: Run) -> None:
     assert running.value("select count(*) from requests where not synthetic") == 0
 
 
-def test_the_client_measured_no_less_than_its_service(run: Run) -> None:
+def test_the_clients_clock_begins_before_the_services_and_holds_its_stages(run: Run) -> None:
     running, report, _ = run
     rows = running.rows(
-        "select load_requests.total_ms as sent_ms, requests.total_ms as served_ms, late_ms, load_requests.outcome "
-        "from load_requests join requests using (run_id, request_id) where run_id = $run", {"run": report["run_id"]}
-    )  # fmt: skip
+        "select planned <= requests.started as before, load_requests.total_ms as sent_ms, late_ms, "
+        "load_requests.outcome, retrieval_ms + decode_ms as stages_ms "
+        "from load_requests join requests using (run_id, request_id) where run_id = $run",
+        {"run": report["run_id"]},
+    )
     assert len(rows) == 40
     for row in rows:
-        assert row["sent_ms"] >= row["served_ms"] - 0.1
-        assert 0 <= row["late_ms"] < row["sent_ms"]
+        assert row["before"]
         assert row["outcome"] == "ok"
+        assert 0 <= row["late_ms"] < row["sent_ms"]
+        assert 0 < row["stages_ms"] < row["sent_ms"]
 
 
 def test_its_step_is_a_row_with_what_the_report_says(run: Run) -> None:
     running, report, _ = run
     (told,) = report["steps"]
-    rows = wait_until(lambda: running.rows("from load_steps"), what="the step's row")
-    (row,) = rows
+    of_run = f"from load_steps where run_id = '{report['run_id']}'"
+    (row,) = wait_until(lambda: running.rows(of_run), what="the step's row")
     assert (row["run_id"], row["n"], row["offered"], row["unit"]) == (report["run_id"], 40, 20.0, "requests/s")
     assert row["p95_ms"] == told["total_ms"]["p95"]
     assert row["goodput_per_s"] == told["goodput_per_s"]
@@ -87,14 +92,57 @@ def test_an_objective_that_does_not_hold_is_named_with_its_stage_and_fails_the_c
     assert step["with_telemetry"] == 40
 
 
-def test_a_service_that_reads_no_baggage_is_known_by_the_root_of_its_traces(tmp_path: Path) -> None:
-    with collector(tmp_path / "data") as running, service(running, init="foreign") as url:
+def test_a_service_that_reads_no_baggage_is_known_by_the_root_of_its_traces(run: Run, tmp_path: Path) -> None:
+    running, _, _ = run
+    with service(running, init="foreign") as url:
         report, _ = command(tmp_path, running, f"{url}/ask", "--clients", "2", "--requests", "6")
-        rows = running.rows("select run_id, synthetic, service from requests where run_id <> 'warm-up'")
-        users = running.value("select count(*) from requests where not synthetic")
-    assert users == 0
-    assert {tuple(row.values()) for row in rows} == {(report["run_id"], True, "foreign")}
-    assert len(rows) == 6
+    assert report["steps"][0]["with_telemetry"] == 6
+    rows = running.rows("select run_id, synthetic from requests where service = 'foreign' and run_id <> 'warm-up'")
+    assert [tuple(row.values()) for row in rows] == [(report["run_id"], True)] * 6
+    assert running.value("select count(*) from requests where not synthetic") == 0
+
+
+SWEPT = """
+objectives:
+  - name: ask
+    where: route = '/ask'
+    total: p90 < 900ms
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_names_the_knee_and_the_stage_that_breaks_first(tmp_path: Path) -> None:
+    (tmp_path / "slo.yaml").write_text(SWEPT)
+    loads = ("--rate", "5", "--loads", "5,10,15,20,25,30", "--duration", "8s")
+    # One search at a time, 60 ms each: more than 16 a second wait for it.
+    with collector(tmp_path / "data") as running, service(running, slots=1, find_s=0.06) as url:
+        report, done = command(tmp_path, running, f"{url}/ask", "--sweep", *loads)
+        counted = "select count(*) from load_steps"
+        wait_until(lambda: running.value(counted) == len(report["steps"]), what="a row a step")
+        steps = running.rows("from load_steps")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert report["knee"]["load"] in (10, 15)
+    beyond = next(step for step in report["steps"] if step["offered"] == report["knee"]["beyond"])
+    assert beyond["broke"]["stage"] == "retrieval"
+    assert {row["offered"]: row["broke_stage"] for row in steps}[30.0] == "retrieval"
+    assert f"**Knee:** {report['knee']['load']:g} requests/s" in done.stdout
+
+
+def test_an_interrupted_run_reports_what_it_sent(tmp_path: Path) -> None:
+    with service(None) as url:
+        line = [sys.executable, "-m", "tailbudget.app.main", "load", f"{url}/ask", "--rate", "20", "--duration", "1h"]
+        command_line = [*line, "--api", "http://127.0.0.1:9", "--out", "cut"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command_line, cwd=tmp_path, text=True, stdout=pipe, stderr=pipe) as process:
+            progress = process.stderr
+            assert progress is not None
+            wait_until(lambda: "running" in progress.readline(), what="the first progress")
+            process.send_signal(signal.SIGINT)
+            said, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert json.loads((tmp_path / "cut.json").read_text())["steps"][0]["n"] > 0
+    assert "| 20 requests/s |" in said
 
 
 def test_without_a_collector_the_run_is_in_its_report_alone(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import httpx
 import numpy as np
 import pytest
 
+from tailbudget.analytics.objectives import Limit, Objective
+from tailbudget.app.load import runner
 from tailbudget.app.load.arrivals import drawn
 from tailbudget.app.load.results import percentiles
 from tailbudget.app.load.runner import Step
@@ -100,6 +102,22 @@ def test_a_server_that_is_too_slow_or_not_there_is_an_outcome_too(server: str) -
     nobody = route("http://127.0.0.1:9", delay_ms=0)
     _, absent = send(nobody, traffic(), rate=100, requests=5)
     assert absent.figures["outcomes"] == {"error": 5}
+
+
+def test_what_is_too_much_at_once_is_not_sent_and_counts_as_bad(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "MOST_AT_ONCE", 3)
+    limit = Objective(name="total", target=0.9, limits=(Limit("total", 60_000),))
+    _, stepped = send(route(server, delay_ms=1500), traffic(), rate=100, requests=20, objectives=[limit])
+    outcomes = stepped.figures["outcomes"]
+    assert outcomes["unsent"] + outcomes["ok"] == 20
+    assert outcomes["unsent"] > 0
+    assert [(one.n, one.bad) for one in stepped.kept] == [(20, outcomes["unsent"])]
+
+
+def test_a_plan_that_the_client_cannot_keep_is_sent_all_the_same_and_late(server: str) -> None:
+    _, stepped = send(route(server, delay_ms=0), traffic(arrivals="steady"), rate=1e6, requests=50)
+    assert stepped.figures["outcomes"] == {"ok": 50}
+    assert stepped.figures["late_ms"]["p50"] > 0
 
 
 def test_requests_say_that_they_are_synthetic_and_whose_they_are(server: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tailbudget.analytics.objectives import Limit, Objective
 from tailbudget.app.load import baseline, report
 from tailbudget.app.load.judge import broken, good, judge, rows
-from tailbudget.app.load.results import Result, figures
+from tailbudget.app.load.results import Result, Sample, figures
 from tailbudget.app.load.runner import Step
 from tailbudget.app.load.session import Session, Stepped
 from tailbudget.app.load.sweep import Knee, sweep
@@ -111,6 +111,13 @@ def test_the_stage_that_broke_first_is_the_one_that_grew_most_where_it_was_misse
     assert broken(calm, [TOTAL], judge(calm, [TOTAL]), calm=calm) is None
 
 
+def _counted(found: list[Result]) -> Sample:
+    sample = Sample(1000)
+    for one in found:
+        sample.add(one)
+    return sample
+
+
 def _report(slower: float = 1.0, failing: int = 0, *, seed: int = 1) -> dict[str, Any]:
     lengths_ms = np.random.default_rng(seed).lognormal(4, 0.3, 600) * slower
     found = results([float(ms) for ms in lengths_ms])
@@ -119,7 +126,9 @@ def _report(slower: float = 1.0, failing: int = 0, *, seed: int = 1) -> dict[str
     session = Session(TARGET, traffic(), run_id="r")
     table = rows(found, {}, run_id="r", target=TARGET)
     step = Step(1, "requests/s", 5.0, 10.0)
-    session.done.append(Stepped(step, figures(found, lasted_s=10.0), judge(table, [TOTAL]), 9.0, found, table, 0))
+    session.done.append(
+        Stepped(step, figures(_counted(found), lasted_s=10.0), judge(table, [TOTAL]), 9.0, found, table, 0)
+    )
     told: dict[str, Any] = json.loads(report.to_json(report.told(session)))
     return told
 

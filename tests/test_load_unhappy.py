@@ -1,6 +1,7 @@
 """Clients and parts that misbehave do what they are told to, and it shows where a user would look for it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,11 +117,12 @@ def test_a_preset_shows_in_the_services_own_requests_and_leaves_it_well(
     assert running.get("/readyz")[0] == 200
 
 
-def test_faults_are_heeded_only_by_services_that_want_them(running: Collector, tmp_path: Path) -> None:
-    arguments = ("--clients", "2", "--requests", "6", "--client", "fault=retrieval=fail")
-    with service(running) as url:
-        report, _ = command(tmp_path, running, f"{url}/ask", *arguments)
-    assert report["steps"][0]["outcomes"] == {"ok": 6}
+def test_faults_are_heeded_only_by_services_that_want_them() -> None:
+    asks = Behaviour(fault="retrieval=fail")
+    with service(None) as url:
+        target = replace(route(url), url=f"{url}/ask")
+        _, stepped = send(target, traffic(crowd=[asks]), clients=2, requests=6)
+    assert stepped.figures["outcomes"] == {"ok": 6}
 
 
 @pytest.mark.slow

@@ -39,6 +39,7 @@ SAMPLES: dict[str, object] = {
     "bucket_stream_s": 5,
     "rows": 10,
     "request_id": "req-1",
+    "run_id": "run-1",
     "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
     "started": "2026-03-01 12:00:00+00:00",
     "until_ms": 1000.0,

@@ -110,6 +110,18 @@ def test_decode_time_counts_every_stream_for_every_step_with_the_delay() -> None
     assert notes.streams == 0
 
 
+def test_the_steps_of_a_busy_engine_fill_all_of_its_time() -> None:
+    with engine(prefill_chunk=4) as bench:
+        for _ in range(2):
+            before_ns = bench.engine.counts.step_ns
+            generation = bench.submit("The river runs to the sea", max_tokens=20)
+            bench.finish(generation)
+            assert generation.prefill_ns is not None
+            assert generation.ended_ns is not None
+            # What the loop does between two steps is part of the next; what it sleeps before a request is part of none.
+            assert bench.engine.counts.step_ns - before_ns == generation.ended_ns - generation.prefill_ns
+
+
 def test_a_full_queue_refuses() -> None:
     with engine(max_running=1, max_waiting=2, step_delay_ms=5) as bench:
         running = bench.submit("The river", max_tokens=400)

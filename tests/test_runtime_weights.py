@@ -99,7 +99,7 @@ def test_a_form_gives_nearly_the_logits_of_float32_for_few_rows_and_for_many(tmp
     for logits in (found, torch.cat(rows)):
         error = (logits - expected)[:, VOICED].std() / spread
         assert error < {"int4": 0.35}.get(form, 0.05)
-    assert (model.layers[0].down.few is not None) == form.startswith("int")
+    assert (model.layers[0].down.packed is not None) == form.startswith("int")
     assert model.dtype == torch.bfloat16
 
 

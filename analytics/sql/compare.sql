@@ -14,13 +14,14 @@ where requests.started >= $from_ts::timestamptz and requests.started < $to_ts::t
     and ($route::varchar is null or requests.route = $route)
     and ($tenant::varchar is null or requests.tenant = $tenant)
     and ($model::varchar is null or requests.model = $model)
-    and not requests.synthetic
+    and (not requests.synthetic or $by = 'run_id')
     and ($value::varchar is null or $value::varchar = case $by
         when 'version' then requests.version
         when 'model' then requests.model
         when 'tenant' then requests.tenant
         when 'route' then requests.route
         when 'region' then requests.region
+        when 'run_id' then requests.run_id
         else json_extract_string(spans.attrs, '$."' || $by || '"')
     end)
 order by t_s, requests.request_id

@@ -7,6 +7,7 @@ with shown as (
             when 'tenant' then tenant
             when 'route' then route
             when 'region' then region
+            when 'run_id' then run_id
         end as value,
         started
     from requests
@@ -15,7 +16,7 @@ with shown as (
         and ($route::varchar is null or route = $route)
         and ($tenant::varchar is null or tenant = $tenant)
         and ($model::varchar is null or model = $model)
-        and not synthetic
+        and (not synthetic or $by = 'run_id')
 )
 select
     value,

@@ -2,11 +2,13 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from ..options import folder_option, option, since_option, some_api_option, step_options
+
+FILE: Final = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.command()
@@ -36,9 +38,9 @@ def simulate(
 ) -> None:  # fmt: skip
     """Try a policy of the runtime on a TRACE, in seconds: its scheduler on a clock that only computes.
 
-    TRACE is a file as Azure or Mooncake publish theirs, or `azure-conversation`, ten minutes of a real service. How
-    long a step takes is fitted to the engine's samples of --since, unless --step says it. The other options are those
-    of `tailbudget runtime`.
+    TRACE is a file as Azure or Mooncake publish theirs, or a shipped sample: azure-conversation, azure-code, mooncake.
+    How long a step takes is fitted to the engine's samples of --since, unless --step says it. The other options are
+    those of `tailbudget runtime`.
 
     Example: tailbudget simulate azure-conversation --step 12,0.4,0.05 --max-running 32 --against max-running=64
     """
@@ -58,4 +60,53 @@ def simulate(
     click.echo(trial.to_json(found, time) if as_json else trial.report(found, time), nl=False)
 
 
-COMMANDS = (simulate,)
+@click.command()
+@step_options
+@option("--ttft", "ttft_ms", type=float, default=None, metavar="MS", help="Most to the first token.")
+@option("--itl", "itl_ms", type=float, default=None, metavar="MS", help="Most between two tokens.")
+@option("--final", "final_ms", type=float, default=None, metavar="MS", help="Most to the last token.")
+@option("--share", type=float, default=None, show_default="0.95", help="Share of requests that must keep to it.")
+@option(
+    "--slo", multiple=True, type=FILE, help="Without limits: a file of objectives on ttft, tpot, model; repeatable."
+)
+@option("--max-running", type=int, default=0, metavar="N", help="Requests that run at once; 0: the best number.")
+@option("--prefill-chunk", type=int, default=128, metavar="TOKENS", help="Prompt tokens a step.")
+@option("--kv-tokens", type=int, default=None, metavar="TOKENS", help="Tokens that the KV cache holds.")
+@option("--headroom", type=float, default=0.2, help="Share of the peak that is free beside it.")
+@option("--gpus", type=int, default=1, metavar="N", help="GPUs of a replica.")
+@option("--price", "usd_per_gpu_hour", type=float, default=None, metavar="USD", help="Dollars a GPU hour.")
+@option("--mix", multiple=True, metavar="PROMPT:ANSWER[:WEIGHT]", help="Tokens of a request, not those stored.")
+@option("--peak", type=click.FloatRange(min=0, min_open=True), default=None, help="With --mix: requests a second.")
+@since_option("7d")
+@option("--json", "as_json", is_flag=True, help="One JSON array, an object a region.")
+@some_api_option
+@folder_option
+def capacity(
+    *, step: tuple[float, float, float] | None, instance: str | None, ttft_ms: float | None, itl_ms: float | None,
+    final_ms: float | None, share: float | None, slo: tuple[Path, ...], max_running: int, prefill_chunk: int,
+    mix: tuple[str, ...], peak: float | None, since: timedelta, as_json: bool, api: str | None, data: Path | None,
+    **terms: Any,
+) -> None:  # fmt: skip
+    """Say how many replicas and GPU hours the peak needs, and what they cost: the p99 minute of --since, by region.
+
+    Lengths, peak and tenants are those of the stored calls, a step is fitted to the engine's samples; --mix with
+    --peak, and --step, say them instead.
+
+    Example: tailbudget capacity --ttft 500 --itl 50 --price 2.5 --since 7d
+    """
+    from tailbudget.analytics.capacity import Replica
+    from tailbudget.analytics.worksheet import Terms, worksheet
+
+    from .. import capacity as forms
+    from ..steps import step_time, stored_demands
+
+    limits = forms.limits(slo, share=share, ttft_ms=ttft_ms, itl_ms=itl_ms, final_ms=final_ms)
+    asked = Terms(**terms)
+    found = forms.given(mix, peak) or stored_demands(instance=instance, since=since, api=api, data=data)
+    time = step_time(step, instance=instance, since=since, api=api, data=data)
+    replica = Replica(**vars(time), max_running=max_running or asked.most_running, prefill_chunk=prefill_chunk)
+    sheets = [worksheet(one, replica, limits=limits, terms=asked, best=not max_running) for one in found]
+    click.echo(forms.to_json(sheets) if as_json else forms.report(sheets), nl=False)
+
+
+COMMANDS = (simulate, capacity)

@@ -73,6 +73,14 @@ OPTIONS = (
     ),
     option("--preset", "presets", type=click.Choice(PRESETS), multiple=True, help="What goes wrong; repeatable."),
     option("--client", "crowd", multiple=True, metavar="WAYS", help="As share=0.1,leaves_after_s=2; repeatable."),
+    option(
+        "--soak",
+        is_flag=True,
+        help="Look for drift over --duration: latency, errors, token rate, memory.",
+    ),
+    option(
+        "--memory", default="", metavar="PID|URL", help="The target's process or metrics, for its memory in a soak."
+    ),
     option("--break", "breaks", default="", metavar="COMMAND", help="Run after a third of each step."),
     option("--mend", "mends", default="", metavar="COMMAND", help="Run after two thirds of each step."),
     option("--out", metavar="NAME", help="Write NAME.json, which is a baseline, and NAME.md."),

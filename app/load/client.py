@@ -120,7 +120,7 @@ class Client:
             if behaviour.reads_s and result.chunks > parts:
                 await self._dawdle(behaviour.reads_s * (result.chunks - parts), result)
         if not streams and self._target.api != "http":
-            reader.take_usage(orjson.loads(whole))
+            reader.take_usage(_object(orjson.loads(whole)))
         return False
 
     async def _dawdle(self, wait_s: float, result: Result) -> None:
@@ -161,8 +161,8 @@ class Events:
             if not self._openai:
                 self._token(at_ms)
                 continue
-            event = orjson.loads(data)
-            if any(_has_token(choice) for choice in event.get("choices") or ()):
+            event = _object(orjson.loads(data))
+            if any(_has_token(_object(choice)) for choice in event.get("choices") or ()):
                 self._token(at_ms)
             if event.get("error"):
                 self._result.outcome, self._result.error = "error", "event"
@@ -170,10 +170,11 @@ class Events:
 
     def take_usage(self, event: dict[str, Any]) -> None:
         """Take the tokens that an answer, or the last part of one, tells."""
-        if usage := event.get("usage"):
+        if told := event.get("usage"):
+            usage = _object(told)
             self._result.input_tokens = usage.get("prompt_tokens")
             self._result.output_tokens = usage.get("completion_tokens")
-            self._result.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+            self._result.cached_tokens = _object(usage.get("prompt_tokens_details") or {}).get("cached_tokens")
 
     def _token(self, at_ms: float) -> None:
         self._result.chunks += 1
@@ -185,6 +186,13 @@ def _data(lines: list[bytes]) -> Iterator[bytes]:
     return (line[5:].strip() for line in lines if line.startswith(b"data:"))
 
 
+def _object(value: Any) -> dict[str, Any]:
+    """Return a JSON object; raises ValueError for anything else, which is no answer of such an API."""
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {type(value).__name__}")
+    return value
+
+
 def _has_token(choice: dict[str, Any]) -> bool:
-    delta = choice.get("delta") or choice
+    delta = _object(choice.get("delta") or choice)
     return any(delta.get(name) for name in ("content", "text", "reasoning_content", "reasoning", "tool_calls"))

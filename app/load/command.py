@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import signal
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +18,8 @@ from tailbudget.analytics.objectives import Objective, load
 from tailbudget.analytics.reader import ApiReader, QueryError, Reader
 from tailbudget.instrument.errors import UserError
 
-from . import baseline, presets, report, traces
+from . import baseline, presets, report, soak, traces
+from .arrivals import replayed
 from .behaviour import PATIENT
 from .client import Client, Clock, Order
 from .disruption import Disruption
@@ -25,7 +28,7 @@ from .plan import Traffic
 from .prompts import Prompts
 from .results import Result
 from .runner import Step, Unit
-from .session import WARM_UP, Session
+from .session import WARM_UP, Session, StoppedError
 from .shapes import Lengths, lengths
 from .sweep import Knee, sweep
 from .target import DEFAULT_BODY, Target, address_of, headers_of
@@ -34,6 +37,10 @@ from .traces import Shape
 
 #: Exit status when an objective does not hold or a baseline is missed; 1 is a wrong setting, 2 a wrong option.
 FAILED: Final = 3
+#: After Ctrl-C, which ends the sending; what was sent until then is in the report.
+INTERRUPTED: Final = 130
+#: Long enough to measure the tokenizer, short enough for any context.
+WARM_UP_WORDS: Final = 64
 OBJECTIVES: Final = Path("slo.yaml")
 #: Times the lowest load, where a sweep is asked for without loads of its own.
 STEPS_TIMES: Final = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
@@ -76,6 +83,8 @@ class Wanted:
     http: str
     presets: Sequence[str]
     crowd: Sequence[str]
+    soak: bool
+    memory: str
     breaks: str
     mends: str
     out: str | None
@@ -87,33 +96,29 @@ def run(wanted: Wanted) -> int:
     """Run the load, print the report, and return the exit status: FAILED where an objective or the baseline fails."""
     objectives = _objectives(wanted)
     before = baseline.read(wanted.baseline) if wanted.baseline else None
-    target, traffic = make_target(wanted), make_traffic(wanted)
-    reader = _collector(wanted)
-    if reader:
+    session = Session(make_target(wanted), make_traffic(wanted), objectives, timeout_s=wanted.timeout)
+    session.disruption = make_disruption(wanted)
+    session.soaks, session.memory = wanted.soak, soak.memory_reader(wanted.memory)
+    session.reader = _collector(wanted)
+    session.live = Live(sys.stderr, run_id=session.run_id, reader=session.reader)
+    if session.reader:
         tailbudget.init(SERVICE, endpoint=wanted.http, instrument_libraries=False)
     try:
-        found = asyncio.run(_run(wanted, target, traffic, objectives, reader, before))
+        found = asyncio.run(_run(wanted, session, before))
     finally:
         tailbudget.shutdown()
     _write(wanted, found)
-    return FAILED if _failed(found) else 0
+    return INTERRUPTED if found["stopped"] else FAILED if _failed(found) else 0
 
 
-async def _run(
-    wanted: Wanted,
-    target: Target,
-    traffic: Traffic,
-    objectives: Sequence[Objective],
-    reader: Reader | None,
-    before: Mapping[str, Any] | None,
-) -> report.Told:
-    target = await _warmed(wanted, target, traffic)
-    session = Session(target, traffic, objectives, reader, timeout_s=wanted.timeout, disruption=make_disruption(wanted))
-    session.live = Live(sys.stderr, run_id=session.run_id, reader=reader)
-    knee = await _steps(wanted, session)
-    steps = report.told(session)["steps"]
-    changes = baseline.regressions(before, steps) if before else []
-    return report.told(session, knee=knee, changes=changes)
+async def _run(wanted: Wanted, session: Session, before: Mapping[str, Any] | None) -> report.Told:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, session.stop)
+    session.target = await _warmed(wanted, session.target, session.traffic)
+    knee = None
+    with suppress(StoppedError):
+        knee = await _steps(wanted, session)
+    changes = baseline.regressions(before, report.told(session)["steps"]) if before and session.done else []
+    return {**report.told(session, knee=knee, changes=changes), "stopped": session.stopped}
 
 
 async def _steps(wanted: Wanted, session: Session) -> Knee | None:
@@ -152,8 +157,10 @@ def _failed(found: report.Told) -> bool:
 
 
 def _unwell(step: Mapping[str, Any]) -> bool:
-    """Return whether the target did not come back after what went wrong."""
+    """Return whether the target did not come back after what went wrong, or drifts."""
     after = step.get("phases", {}).get("after", {})
+    if any(one["verdict"] == "worse" for one in step.get("soak", {}).get("drifts", ())):
+        return True
     return step.get("healthy_after") is False or bool(after.get("failed", 0) > after.get("n", 0) / 2)
 
 
@@ -178,17 +185,21 @@ def make_target(wanted: Wanted) -> Target:
     headers = headers_of(wanted.headers)
     if wanted.api_key:
         headers["Authorization"] = f"Bearer {wanted.api_key}"
-    body = wanted.body
-    if body.startswith("@"):
-        body = Path(body[1:]).read_text(encoding="utf-8")
-    if api == "http" and wanted.method != "GET":
-        try:
-            json.loads(body.replace("{prompt}", "").replace("{max_tokens}", "1").replace("{n}", "1"))
-        except ValueError as error:
-            raise UserError(f"--body {body!r} is no JSON ({error}): expected as in {DEFAULT_BODY}") from error
+    body = _body(wanted) if api == "http" and wanted.method != "GET" else ""
     prompts = Prompts(make_lengths(wanted).block_tokens, shared_tokens=wanted.shared_prefix)
     model = wanted.model or (_first_model(url, headers) if api != "http" else "")
     return Target(url, api, prompts, model, body, headers, wanted.method, stream=not wanted.no_stream)
+
+
+def _body(wanted: Wanted) -> str:
+    try:
+        body = Path(wanted.body[1:]).read_text(encoding="utf-8") if wanted.body.startswith("@") else wanted.body
+        json.loads(body.replace("{prompt}", "").replace("{max_tokens}", "1").replace("{n}", "1"))
+    except OSError as error:
+        raise UserError(f"--body {wanted.body!r} cannot be read ({error.strerror}): name a file of JSON") from error
+    except ValueError as error:
+        raise UserError(f"--body {wanted.body!r} is no JSON ({error}): expected as in {DEFAULT_BODY}") from error
+    return body
 
 
 def make_lengths(wanted: Wanted) -> Lengths:
@@ -212,6 +223,8 @@ def make_traffic(wanted: Wanted) -> Traffic:
     if wanted.arrivals == "replay" and not wanted.trace:
         raise UserError("--arrivals replay needs a --trace to replay")
     chosen = make_lengths(wanted)
+    if wanted.arrivals == "replay":
+        next(replayed(chosen.trace))  # which refuses a trace without times
     names = [f"tenant-{number}" for number in range(1, wanted.tenants + 1)]
     return Traffic(
         chosen,
@@ -250,7 +263,7 @@ def _collector(wanted: Wanted) -> Reader | None:
 async def _warmed(wanted: Wanted, target: Target, traffic: Traffic) -> Target:
     """Send requests that are not counted; return the target with prompts of the right length for its tokenizer."""
     clock, sender = Clock(), Sender(WARM_UP, target)
-    words = next(traffic.lengths.shapes(traffic.seed)).input_tokens
+    words = min(next(traffic.lengths.shapes(traffic.seed)).input_tokens, WARM_UP_WORDS)
     async with Client(target, timeout_s=wanted.timeout, clock=clock) as client:
         for number in range(wanted.warmup):
             shape = Shape(words, 1)

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -19,6 +19,7 @@ LATEST: Final = 2000
 EVERY_S: Final = {True: 1.0, False: 10.0}
 #: Stages are asked for once in so many of our lines: the collector has its own work.
 STAGES_EVERY_S: Final = 5.0
+RECENT: Final = timedelta(minutes=1)
 
 
 class Live:
@@ -40,7 +41,7 @@ class Live:
 
     async def watch(self, step: Step, runner: Runner) -> None:
         """Draw until cancelled."""
-        since, asked_s, began_s = datetime.now(UTC), 0.0, asyncio.get_running_loop().time()
+        asked_s, began_s = 0.0, asyncio.get_running_loop().time()
         self._latest.clear()
         self._outcomes.clear()
         self._stages, self._lines = (), 0
@@ -49,8 +50,8 @@ class Live:
             elapsed_s = asyncio.get_running_loop().time() - began_s
             if self._reader and elapsed_s - asked_s >= STAGES_EVERY_S:
                 asked_s = elapsed_s
-                self._stages = await asyncio.to_thread(self._ask, self._reader, since)
-            self._draw(self.text(step, elapsed_s=elapsed_s, running=len(runner.running)))
+                self._stages = await asyncio.to_thread(self._ask, self._reader, datetime.now(UTC) - RECENT)
+            self._draw(self.text(step, elapsed_s=elapsed_s, running=runner.running))
 
     def text(self, step: Step, *, elapsed_s: float, running: int) -> list[str]:
         """Return what is drawn: a line about the step, one a clock, one a stage."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tailbudget.instrument.vocabulary import STAGES
 
+from . import soak
 from .baseline import Regression
 from .session import Session, Stepped
 from .sweep import Knee
@@ -66,6 +67,8 @@ def to_markdown(found: Told) -> str:
               if stage in step["stages"]]  # fmt: skip
     if stages:
         lines += ["", "## Stages, ms", "", *_table(("load", "stage", "p50", "p95", "p99"), stages)]
+    for step in found["steps"]:
+        lines += ["", *soak.to_markdown(step["soak"])] if "soak" in step else []
     if found["changes"]:
         lines += ["", "## Against the baseline", "", *_table(CHANGES, [_change(one) for one in found["changes"]])]
     return "\n".join(lines) + "\n"

@@ -1,6 +1,8 @@
 """What became of the requests of a load run, on the client's clock."""
 
-from collections.abc import Iterable, Sequence
+import random
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -63,19 +65,40 @@ def answered(results: Iterable[Result]) -> list[Result]:
     return [one for one in results if one.outcome == "ok"]
 
 
-def figures(results: Sequence[Result], *, lasted_s: float) -> dict[str, Any]:
+class Sample:
+    """Counts all results and keeps up to `most` of them, each as likely as any other, however many there are."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._random = random.Random(most)  # noqa: S311 - which are kept is no secret
+        self.results: list[Result] = []
+        self.outcomes: Counter[str] = Counter()
+        self.tokens = 0
+
+    def add(self, result: Result) -> None:
+        """Count a result."""
+        self.outcomes[result.outcome] += 1
+        self.tokens += result.output_tokens or 0
+        if len(self.results) < self._most:
+            self.results.append(result)
+        elif (place := self._random.randrange(self.n)) < self._most:
+            self.results[place] = result
+
+    @property
+    def n(self) -> int:
+        """How many results there were."""
+        return self.outcomes.total()
+
+
+def figures(sample: Sample, *, lasted_s: float) -> dict[str, Any]:
     """Return what a step is told by: n, per_s, outcomes, percentiles of clocks and lateness, tokens a second."""
-    good = answered(results)
-    outcomes: dict[str, int] = {}
-    for one in results:
-        outcomes[one.outcome] = outcomes.get(one.outcome, 0) + 1
-    tokens = sum(one.output_tokens or 0 for one in results)
+    results, good = sample.results, answered(sample.results)
     return {
-        "n": len(results),
+        "n": sample.n,
         "lasted_s": round(lasted_s, 3),
-        "per_s": round(len(good) / max(lasted_s, 1e-9), 3),
-        "output_tokens_per_s": round(tokens / max(lasted_s, 1e-9), 3),
-        "outcomes": outcomes,
+        "per_s": round(sample.outcomes["ok"] / max(lasted_s, 1e-9), 3),
+        "output_tokens_per_s": round(sample.tokens / max(lasted_s, 1e-9), 3),
+        "outcomes": dict(sample.outcomes),
         "total_ms": percentiles(one.total_ms for one in good),
         "ttft_ms": percentiles(one.ttft_ms for one in good),
         "tpot_ms": percentiles(one.tpot_ms for one in good),

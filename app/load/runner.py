@@ -5,7 +5,7 @@ import gc
 import itertools
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -57,8 +57,10 @@ class Runner:
         self._clock = clock
         self._keep = keep
         self._numbers = numbers
-        self.running: set[asyncio.Task[None]] = set()
+        self.running = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._fault: BaseException | None = None
+        self._stop = asyncio.Event()
 
     async def run(self, step: Step) -> float:
         """Send a step and wait until all of it has ended; return how many seconds it was sent for."""
@@ -69,8 +71,8 @@ class Runner:
             else:
                 await self._open(step, began_ns)
             sent_ns = self._clock.now_ns()
-            if self.running:
-                await asyncio.wait(self.running)
+            if self._tasks:
+                await asyncio.wait(self._tasks)
         if self._fault:
             raise self._fault
         return max((sent_ns - began_ns) / 1e9, 1e-9)
@@ -80,20 +82,33 @@ class Runner:
         for planned in itertools.takewhile(lambda one: one.at_s < step.lasts_s, plan):
             planned_ns = began_ns + int(planned.at_s * 1e9)
             result, body = self._prepared(planned, step, planned_ns)
-            if (wait_s := (planned_ns - self._clock.now_ns()) / 1e9) > 0:
-                await asyncio.sleep(wait_s)
-            if len(self.running) >= MOST_AT_ONCE:
+            if await self._stopped((planned_ns - self._clock.now_ns()) / 1e9):
+                return
+            if self.running >= MOST_AT_ONCE:
                 result.outcome, result.error = "unsent", "too many at once"
                 self._keep(result)
                 continue
             task = asyncio.create_task(self._send(planned, result, body, step))
-            self.running.add(task)
+            self._tasks.add(task)
             task.add_done_callback(self._ended)
         if step.requests is None:
-            await asyncio.sleep(max(0.0, step.lasts_s - (self._clock.now_ns() - began_ns) / 1e9))
+            await self._stopped(step.lasts_s - (self._clock.now_ns() - began_ns) / 1e9)
+
+    def stop(self) -> None:
+        """Send nothing more; what runs is waited for."""
+        self._stop.set()
+
+    async def _stopped(self, wait_s: float) -> bool:
+        """Wait so long, at least until others had their turn, or until the run is stopped; return whether it is."""
+        await asyncio.sleep(0)
+        if wait_s > 0 and not self._stop.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._stop.wait()
+        return self._stop.is_set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self.running.discard(task)
+        self._tasks.discard(task)
         if not task.cancelled():
             self._fault = self._fault or task.exception()
 
@@ -105,12 +120,12 @@ class Runner:
     async def _client_of(self, plan: Iterator[Planned], step: Step, began_ns: int) -> None:
         for planned in plan:
             now_ns = self._clock.now_ns()
-            if now_ns - began_ns >= step.lasts_s * 1e9:
+            if now_ns - began_ns >= step.lasts_s * 1e9 or self._stop.is_set():
                 return
             result, body = self._prepared(planned, step, now_ns)
             result.planned_ns = self._clock.now_ns()
             await self._send(planned, result, body, step)
-            await asyncio.sleep(max(self._traffic.think_s, AFTER_FAULT_S if result.outcome == "error" else 0.0))
+            await self._stopped(max(self._traffic.think_s, AFTER_FAULT_S if result.outcome == "error" else 0.0))
 
     def _prepared(self, planned: Planned, step: Step, planned_ns: int) -> tuple[Result, bytes]:
         """Make a request before its time, since its prompt takes a while."""
@@ -122,9 +137,11 @@ class Runner:
     async def _send(self, planned: Planned, result: Result, body: bytes, step: Step) -> None:
         span, headers = self._sender.begin(result, planned.behaviour, offered=step.offered or 0.0)
         order = Order(body, {**self._target.headers, **headers}, planned.behaviour)
+        self.running += 1
         try:
             await self._client.send(order, result)
         finally:
+            self.running -= 1
             self._sender.end(span, result)
             self._keep(result)
 

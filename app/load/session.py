@@ -21,13 +21,17 @@ from .disruption import Disruption, phases
 from .judge import Broken, Kept, broken, good, judge, rows
 from .live import Live
 from .plan import Traffic
-from .results import Result, figures, percentiles
+from .results import Result, Sample, figures, percentiles
 from .runner import Runner, Step
 from .served import served
+from .soak import Soak
 from .target import Target
 from .telemetry import Sender
 from .traces import Shape
 
+#: Results that a step keeps; a soak, whose percentiles are its slices', keeps fewer.
+MOST_KEPT: Final = 200_000
+MOST_IN_SOAK: Final = 5_000
 #: The run id of requests that are not counted.
 WARM_UP: Final = "warm-up"
 #: Asks again where it is refused: what went wrong may take a moment to be over.
@@ -86,6 +90,10 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
+class StoppedError(Exception):
+    """The run was stopped between two steps."""
+
+
 @dataclass
 class Session:
     """Runs steps against one target. `reader` is the collector's, None where stages are not to be had."""
@@ -97,17 +105,29 @@ class Session:
     run_id: str = field(default_factory=new_run_id)
     timeout_s: float = 60.0
     live: Live | None = None
-    keep: Callable[[Result], None] | None = None
+    soaks: bool = False
+    memory: Callable[[], float | None] = lambda: None
     disruption: Disruption | None = None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     done: list[Stepped] = field(default_factory=list)
+    stopped: bool = False
+    _runner: Runner | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
+    def stop(self) -> None:
+        """End the step that runs as if its time were over; further steps are refused."""
+        self.stopped = True
+        if self._runner:
+            self._runner.stop()
+
     async def run(self, step: Step) -> Stepped:
-        """Send a step and judge it."""
-        results: list[Result] = []
+        """Send a step and judge it; raises StoppedError after `stop`."""
+        if self.stopped:
+            raise StoppedError
+        sample = Sample(MOST_IN_SOAK if self.soaks else MOST_KEPT)
         began, clock = datetime.now(UTC), Clock()
         sender = Sender(self.run_id, self.target)
+        soak = Soak(began_ns=clock.now_ns(), lasts_s=step.lasts_s, memory=self.memory) if self.soaks else None
         async with Client(self.target, timeout_s=self.timeout_s, clock=clock) as client:
             runner = Runner(
                 self.target,
@@ -116,22 +136,28 @@ class Session:
                 sender=sender,
                 clock=clock,
                 numbers=self._numbers,
-                keep=self._keeping(results),
+                keep=self._keeping(sample, soak),
             )
+            self._runner = runner
+            sampling = asyncio.create_task(soak.watch(clock.now_ns)) if soak else None
             watching = asyncio.create_task(self.live.watch(step, runner)) if self.live else None
             breaking = asyncio.create_task(self.disruption.run(step.lasts_s)) if self.disruption else None
             try:
                 lasted_s = await runner.run(step)
             finally:
                 await _ended(watching)
+                await _ended(sampling)
             if breaking:
                 await breaking
-            stepped = await self._judged(step, results, began, lasted_s=lasted_s)
+            stepped = await self._judged(step, sample, began, lasted_s=lasted_s)
+            if soak:
+                stepped.figures["soak"] = soak.told()
             if self.disruption:
-                stepped.figures["phases"] = phases(results, lasts_s=step.lasts_s)
+                stepped.figures["phases"] = phases(sample.results, lasts_s=step.lasts_s)
             if self.traffic.crowd or self.disruption:
                 stepped.figures["healthy_after"] = await self._asked_once(client, sender, clock)
-        sender.tell_step(stepped.figures_told(), at_ns=clock.now_ns())
+        told = {name: value for name, value in stepped.figures_told().items() if name != "soak"}
+        sender.tell_step(told, at_ns=clock.now_ns())
         self.done.append(stepped)
         return stepped
 
@@ -145,29 +171,29 @@ class Session:
         warm_up.end(span, result)
         return result.outcome == "ok"
 
-    def _keeping(self, results: list[Result]) -> Callable[[Result], None]:
+    def _keeping(self, sample: Sample, soak: Soak | None) -> Callable[[Result], None]:
         def keep(result: Result) -> None:
-            if self.keep is None:
-                results.append(result)
-            else:
-                self.keep(result)
+            sample.add(result)
+            if soak:
+                soak.keep(result)
             if self.live:
                 self.live.keep(result)
 
         return keep
 
-    async def _judged(self, step: Step, results: list[Result], began: datetime, *, lasted_s: float) -> Stepped:
+    async def _judged(self, step: Step, sample: Sample, began: datetime, *, lasted_s: float) -> Stepped:
         known: dict[str, Any] = {}
-        if self.reader and results:
+        results = sample.results
+        if self.reader and results and not self.soaks:  # the rows of hours would not fit
             expected = sum(one.outcome != "unsent" for one in results)
             known = await asyncio.to_thread(served, self.reader, self.run_id, since=began, expected=expected)
         requests = rows(results, known, run_id=self.run_id, target=self.target)
         kept = judge(requests, self.objectives)
         stepped = Stepped(
             step,
-            figures(results, lasted_s=lasted_s),
+            figures(sample, lasted_s=lasted_s),
             kept,
-            good(requests, self.objectives) / lasted_s,
+            good(requests, self.objectives) / max(len(results), 1) * sample.n / lasted_s,
             results,
             requests,
             len(known),

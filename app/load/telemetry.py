@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import Context
@@ -57,7 +58,7 @@ class Sender:
         )
         headers = {
             "x-request-id": request_id,
-            "baggage": ",".join(f"{name}={value}" for name, value in baggage.items()),
+            "baggage": ",".join(f"{name}={quote(value)}" for name, value in baggage.items()),
         }
         known = span.get_span_context()
         if known.is_valid:

@@ -3,10 +3,10 @@
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tailbudget.instrument.errors import UserError
 
@@ -33,10 +33,15 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """A request of a trace, `at_s` seconds after the first; None where the trace has lengths alone."""
+    """A request of a trace, `at_s` seconds after the first; None where the trace has lengths alone.
+
+    `tenant` and `priority` are those of the trace's columns, where it has them.
+    """
 
     at_s: float | None
     shape: Shape
+    tenant: str = ""
+    priority: int = 0
 
 
 Row = Mapping[str, str]
@@ -62,14 +67,18 @@ def _from_first(found: list[Traced]) -> Iterator[Traced]:
         raise ValueError("it has no request")
     first_s = found[0].at_s
     for one in found:
-        yield one if one.at_s is None or first_s is None else Traced(one.at_s - first_s, one.shape)
+        yield one if one.at_s is None or first_s is None else replace(one, at_s=one.at_s - first_s)
 
 
 def _mooncake(lines: Iterable[str]) -> Iterator[Traced]:
     for line in lines:
         row = json.loads(line)
         shape = Shape(int(row["input_length"]), int(row["output_length"]), tuple(map(int, row["hash_ids"])))
-        yield Traced(int(row["timestamp"]) / 1000, shape)
+        yield _whose(Traced(int(row["timestamp"]) / 1000, shape), row)
+
+
+def _whose(one: Traced, row: Mapping[str, Any]) -> Traced:
+    return replace(one, tenant=str(row.get("tenant") or ""), priority=int(row.get("priority") or 0))
 
 
 def _table(lines: Iterable[str]) -> Iterator[Traced]:
@@ -78,7 +87,7 @@ def _table(lines: Iterable[str]) -> Iterator[Traced]:
     reads = next((read_row for needed, read_row in TABLES.items() if set(needed) <= names), None)
     if reads is None:
         raise ValueError(f"its columns are {', '.join(sorted(names))}")
-    return map(reads, rows)
+    return (_whose(reads(row), row) for row in rows)
 
 
 def _azure(row: Row) -> Traced:

@@ -4,10 +4,10 @@ import streamlit as st
 
 from tailbudget.analytics import compare, overview
 
-from .parts import charts, comparisons, controls, refresh
+from .parts import charts, comparisons, controls, refresh, words
 from .parts.answers import answer, table
 
-SEGMENTS = ("version", "model", "tenant", "route", "region")
+SEGMENTS = ("version", "model", "tenant", "route", "region", "run_id")
 #: Instead of a segment: the chosen range against an earlier one of the same length.
 TIME = "time"
 #: Requests that are drawn again and again while a person waits.
@@ -33,6 +33,8 @@ def _body() -> None:
     a, b = sides
     changes = table(comparisons.rows, compare.compare, a.side, b.side)
     if changes.num_rows:
-        charts.draw("comparison", changes, f"From {a.words} to {b.words}: change with its 95 % interval")
+        title = f"From {words.plain(a.words)} to {words.plain(b.words)}: change with its 95 % interval"
+        charts.draw("comparison", changes, title)
+        comparisons.lead(a, b)
     else:
         st.info("Too few requests on one side: a p95 needs 200, a p50 20. Choose a longer range.")

@@ -29,8 +29,15 @@ def _body() -> None:
         )
         return
     troubles = diagnosed.troubles(found)
-    title = f"{words.count(len(troubles), 'trouble')} · n {words.count(found.num_rows, 'finding')} · ▲ pages"
-    charts.draw("diagnoses", diagnosed.shown(found, window), title)
+    counted = f"{words.count(len(troubles), 'trouble')} · n {words.count(found.num_rows, 'finding')}"
+    drag = controls.drag("diagnoses")
+    charts.draw(
+        "diagnoses",
+        diagnosed.shown(found, window),
+        f"{counted} · ▲ pages · drag over time",
+        brush="time",
+        on_brush=drag,
+    )
     diagnosed.show(troubles[:MOST])
     if len(troubles) > MOST:
         st.caption(f"The newest {MOST} of {len(troubles)}: choose a shorter range, or a route, for the others.")

@@ -5,11 +5,13 @@ from typing import Final
 import streamlit as st
 
 from . import (
+    capacity,
     compare,
     coverage,
     diagnoses,
     gpu,
     latency,
+    load,
     overview,
     service_map,
     sql,
@@ -29,9 +31,11 @@ PAGES: Final = (
     ("Diagnoses", "diagnoses", diagnoses.page, controls.FILTERS),
     ("Token rate", "token-rate", token_rate.page, ("model",)),
     ("GPU runtime", "gpu", gpu.page, ("model",)),
+    ("Capacity", "capacity", capacity.page, ()),
     ("Trace", "trace", trace.page, controls.FILTERS),
     ("Map", "map", service_map.page, ()),
     ("Compare", "compare", compare.page, controls.FILTERS),
+    ("Load", "load", load.page, ()),
     ("Coverage", "coverage", coverage.page, ()),
     ("SQL", "sql", sql.page, ()),
 )

@@ -110,7 +110,7 @@ class BurnAlerts:
             self._connection.execute(burn.count_sql(objective), {**params, "objective": objective.name})
 
     def _statuses(self, objective: Objective, now: datetime) -> list[dict[str, object]]:
-        last_event, blind = burn.blind(self._reader, objective, now=now)
+        last_event, blind = burn.blind(self._reader, objective, now=now, stored=True)
         rows = burn.status(self._reader, objective, now=now, stored=True).to_pylist()
         since, coverage = last_event if blind else None, self._coverage(objective, now)
         return [words.status(objective, row, now=now, blind_since=since, coverage=coverage) for row in rows]

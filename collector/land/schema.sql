@@ -240,7 +240,9 @@ create table calls (
     hedged BOOLEAN,                    -- one of several racing calls
     split VARCHAR not null,            -- server, first_token, failed or none: the rule that cut the call into stages
     spans UBIGINT[] not null,          -- ids of the spans joined into it
-    cost_usd DOUBLE                    -- null without a price
+    cost_usd DOUBLE,                   -- null without a price
+    gpu_s DOUBLE,                      -- its part of the engine's time: prefill and decode over the largest batch that it was in; null where not told
+    energy_j DOUBLE                    -- its part of the GPU's energy, as the engine tells it, else null
 );
 
 -- One row a streamed call and side that told the gaps between its chunks.

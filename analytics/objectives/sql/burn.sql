@@ -48,11 +48,20 @@ ruled as (
     where minute >= time_bucket(interval 1 minute, $from_ts::timestamptz)
 ),
 -- Where events are so few that five minutes hold none of them, the last 20 speak: half of them bad is an incident.
+-- Asked at the end of each minute: of a minute's own events only its last 20 can be among them.
+recent as (
+    select part, unnest(kept, recursive := true)
+    from (
+        select part, max_by({'t': t, 'bad': bad, 'weight': weight}, t, 20) as kept
+        from events
+        group by part, time_bucket(interval 1 minute, t)
+    )
+),
 last_events as (
     select
         part, t, 20 * sum(if(bad, weight, 0)) over last_20 / sum(weight) over last_20 as bad,
         count(*) over last_20 as n, min(t) over last_20 as since
-    from events
+    from recent
     window last_20 as (partition by part order by t rows 19 preceding)
 ),
 few as (

@@ -21,7 +21,7 @@ spent as (
     group by part
 ),
 hanging as (
-    select part, count(*) as running from events where running and t >= $since::timestamptz group by part
+    select part, count(*) as running from late where t >= $since::timestamptz group by part
 )
 select
     spent.part, spent.n, spent.bad,

@@ -106,7 +106,8 @@ def _slice(told: Mapping[str, Any]) -> str:
 def _budget(row: Mapping[str, Any], told: Mapping[str, Any], span: str) -> Card:
     name = f"{row['objective']} · {row['part']}" if row["part"] else str(row["objective"])
     label = f"{name} · {row['goal']} · n {row['n']:,} in {row['period']}"
-    good = Card(label, f"{share(row['n'] - row['bad'], row['n'])} good", "", "small", row["budget_left"])
+    margin = f" ± {100 * row['margin']:.1f}" if row.get("margin") else ""  # of sampled traces
+    good = Card(label, f"{share(row['good_share'], 1)}{margin} good", "", "small", row["budget_left"])
     good = good._replace(figures=_clock(row, told, span), few=told["n"] < SMALL_N)
     if row["blind_since"] is not None:
         blind = f"▲ no event since {clock(row['blind_since'])}: see Coverage"
@@ -121,13 +122,14 @@ def _budget(row: Mapping[str, Any], told: Mapping[str, Any], span: str) -> Card:
 
 
 def _clock(row: Mapping[str, Any], told: Mapping[str, Any], span: str) -> dict[str, str]:
-    """Return an objective's percentiles, n and coverage by name."""
+    """Return an objective's percentiles, n, coverage, and how many over their limit still run, by name."""
     limit_ms = row["limit_ms"] or float("inf")
     figures = {f"p{q}": told[f"p{q}_ms"] for q in (50, 95, 99)}
     said = {name: f"{'▲ ' if (ms or 0) > limit_ms else ''}{duration(ms)}" for name, ms in figures.items()}
     covered = row.get("coverage")
     known = {} if covered is None else {"coverage": f"{'▲ ' if covered < COVERED else ''}{share(covered, 1)}"}
-    return {**said, **known, f"n {told['n']:,} in {span}": ""}
+    hanging = {"still running": f"▲ {row['running']:,}"} if row.get("running") else {}
+    return {**said, **known, **hanging, f"n {told['n']:,} in {span}": ""}
 
 
 def request(row: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> None:

@@ -14,9 +14,9 @@ from tailbudget.analytics.compare import Change, Side
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Window
 
-from . import controls
+from . import controls, leads
 from .answers import answer
-from .words import clock, count, duration, plain
+from .words import clock, count, duration
 
 #: A ratio that changed by less is called no change, however sure it is.
 DEADBAND: Final = 0.05
@@ -26,7 +26,7 @@ EARLIER: Final = {"the time before": None, "a day before": timedelta(days=1), "a
 
 
 class Chosen(NamedTuple):
-    """One side, and what it is called, in Markdown."""
+    """One side, and what it is called."""
 
     side: Side
     words: str
@@ -44,7 +44,7 @@ def values(columns: Sequence[DeltaGenerator], window: Window, *, by: str) -> tup
         return None
     a = columns[1].selectbox("from", known, index=1, key="a", bind="query-params")
     b = columns[2].selectbox("to", known, index=0, key="b", bind="query-params")
-    return Chosen(Side(window, by, a), plain(a)), Chosen(Side(window, by, b), plain(b))
+    return Chosen(Side(window, by, a), a), Chosen(Side(window, by, b), b)
 
 
 def times(columns: Sequence[DeltaGenerator], window: Window) -> tuple[Chosen, Chosen] | None:
@@ -59,6 +59,17 @@ def times(columns: Sequence[DeltaGenerator], window: Window) -> tuple[Chosen, Ch
     earlier = replace(window, from_ts=window.from_ts - back, to_ts=window.to_ts - back)
     begun = f"{picked} ({clock(earlier.from_ts)})"
     return Chosen(Side(earlier), begun), Chosen(Side(window), controls.chosen_range().words)
+
+
+def lead(*sides: Chosen) -> None:
+    """Draw links to the latency of each side, where the filter or the range can tell them apart."""
+    if sides[0].side.by in (None, *controls.FILTERS):
+        leads.show({f"Latency of {one.words}": _latency(one.side) for one in sides})
+
+
+def _latency(side: Side) -> str:
+    only = {side.by: side.value} if side.by else {}
+    return controls.link("latency", between=controls.stretch(side.window.from_ts, side.window.to_ts), **only)
 
 
 def rows(changes: Sequence[Change]) -> pa.Table:

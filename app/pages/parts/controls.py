@@ -15,7 +15,7 @@ from tailbudget.analytics.window import Box, Window
 
 from .answers import REFRESH_S, kept
 from .charts import brushed
-from .words import clock, duration
+from .words import clock, duration, plain
 
 #: What requests are filtered by, and what stands for any.
 FILTERS: Final = {"route": "all routes", "tenant": "all tenants", "model": "all models"}
@@ -70,7 +70,6 @@ def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
                 label_visibility="collapsed",
                 width=FILTER_PX,
                 disabled=name not in filters,
-                help=None if name in filters else f"What {title} shows has no {name}.",
             )
         st.segmented_control(
             "Range",
@@ -83,6 +82,9 @@ def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
             on_change=_forget_between,
         )
         st.toggle("Live", value=True, key="live", bind="query-params", help=f"Ask again every {REFRESH_S} s.")
+    unheeded = [f"{name} {plain(value)}" for name, value in chosen().items() if name not in filters]
+    if unheeded:
+        st.caption(f"Not narrowed to {', '.join(unheeded)}: what {title} shows is of all of them.")
 
 
 def _forget_between() -> None:

@@ -94,7 +94,7 @@ def shown(found: pa.Table, window: Window) -> pa.Table:
         "window_from": pa.array([window.from_ts] * n, pa.timestamp("us", "UTC")),
         "window_to": pa.array([window.to_ts] * n, pa.timestamp("us", "UTC")),
     }
-    kept = found.select(["found_at", "severity", "saves_ms"])
+    kept = found.select(["found_at", "severity", "saves_ms"]).rename_columns(["t", "severity", "saves_ms"])
     for name, values in made.items():
         kept = kept.append_column(name, values)
     return kept

@@ -32,7 +32,8 @@ def budgets(found: pa.Table) -> None:
             last = one.slice(one.num_rows - 1).to_pylist()[0]
             with column:
                 title = f"**{words.plain(last['label'])}** · {_left(last)} · n {last['n']:,}"
-                charts.draw("burn_down", one, title, key=last["label"])
+                drag = controls.drag(f"burn_down{last['label']}")
+                charts.draw("burn_down", one, title, key=last["label"], brush="time", on_brush=drag)
 
 
 def _left(last: Mapping[str, Any]) -> str:
