@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 LIBRARIES := .venv-libraries
 SCALE := .venv-scale
 NATIVE := collector/receive/csrc
-EXTENSION := collector/receive/_otlp.abi3.so
+EXTENSIONS := collector/receive/_otlp.abi3.so gpu_runtime/_decode.abi3.so
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: up test test-all test-libraries test-scale check bench fuzz venv
@@ -58,10 +58,10 @@ fuzz:
 	  tests/fuzz/otlp_fuzz.c $(NATIVE)/otlp.c -lm -o $(FUZZ)/otlp_fuzz
 	$(FUZZ)/otlp_fuzz -runs=$(RUNS) -max_len=2048 -rss_limit_mb=3000 -artifact_prefix=$(FUZZ)/ $(FUZZ)/corpus tests/fuzz/corpus
 
-venv: $(VENV)/.installed $(EXTENSION)
+venv: $(VENV)/.installed $(EXTENSIONS)
 
-# Installing builds it, and this again when its sources change; without a compiler the Python decoder serves.
-$(EXTENSION): $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) | $(VENV)/.installed
+# Installing builds them, and this again when their sources change; without a compiler Python and torch serve.
+$(EXTENSIONS): $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h gpu_runtime/csrc/*) | $(VENV)/.installed
 	@$(BIN)/python -c "from setuptools import setup; setup()" --quiet build_ext --inplace
 
 # The stamp is rebuilt when what to install changes; sources are seen through the editable install without it.

@@ -67,5 +67,8 @@ def population(*, by: str, measure: str) -> str:
 
 
 def segment_values(reader: Reader, window: Window, *, by: str) -> pa.Table:
-    """Return one row a value of version, model, tenant, route or region, newest first: value, n, first_seen."""
-    return ask(reader, "segment_values", {**window.span(), "by": by})
+    """Return one row a value of version, model, tenant, route, region or run_id, newest first.
+
+    Columns: value, n, first_seen. Requests of load runs count for run_id alone.
+    """
+    return ask(reader, "segment_values", {**window.params(), "by": by})

@@ -30,6 +30,7 @@ class Side:
     """Requests of a window; with `by` only those whose column or span attribute of that name is `value`.
 
     `by` is version, model, tenant, route, region or the key of an attribute of the request's span, such as a flag.
+    With `run_id` it is the requests of a load run, which no other comparison counts.
     """
 
     window: Window
@@ -60,11 +61,19 @@ def compare(reader: Reader, a: Side, b: Side) -> list[Change]:
     side by side, the same stretches of time are drawn for both. Raises QueryError as the reader does.
     """
     tables = [
-        ask(reader, "compare", {**side.window.span(), "by": side.by or "version", "value": side.value})
+        ask(reader, "compare", {**side.window.params(), "by": side.by or "version", "value": side.value})
         for side in (a, b)
     ]
-    paired = a.window.from_ts < b.window.to_ts and b.window.from_ts < a.window.to_ts
+    return changes(*tables, paired=a.window.from_ts < b.window.to_ts and b.window.from_ts < a.window.to_ts)
+
+
+def changes(a: pa.Table, b: pa.Table, *, paired: bool) -> list[Change]:
+    """Return how each measure changed between two tables with the columns of `compare.sql`, oldest row first.
+
+    `paired` says that both were taken over the same time. Nulls are left out, each column's for itself.
+    """
     found = []
+    tables = (a, b)
     for column in LATENCIES:
         before, after = (_sample(table, column) for table in tables)
         for name, p in PERCENTILES:

@@ -25,7 +25,7 @@ def latency_bands(reader: Reader, window: Window, *, bucket_s: int) -> pa.Table:
 
 def box_requests(reader: Reader, window: Window, *, box: Box, rows: int = MOST_REQUESTS) -> pa.Table:
     """Return at most `rows` requests of the box, slowest first, with `longest`, the stage that took most of each."""
-    params = {**box.params(), "route": window.route, "rows": rows, "stages": list(STAGES)}
+    params = {**box.params(), **window.only(), "rows": rows, "stages": list(STAGES)}
     return ask(reader, "box_requests", params)
 
 

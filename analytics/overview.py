@@ -28,9 +28,12 @@ def latency_heatmap(reader: Reader, window: Window, *, bucket_s: int) -> pa.Tabl
     return ask(reader, "latency_heatmap", {**window.params(), "bucket_s": bucket_s})
 
 
-def routes(reader: Reader, *, now: datetime) -> pa.Table:
-    """Return one row a route of the last seven days, busiest first: route, n (requests)."""
-    return ask(reader, "routes", {"now": now})
+def filter_values(reader: Reader, *, now: datetime, rows: int = 200) -> pa.Table:
+    """Return the busiest `rows` routes, tenants and models of the last seven days, busiest first: name, value, n.
+
+    `name` is route, tenant or model; `n` is requests.
+    """
+    return ask(reader, "filter_values", {"now": now, "rows": rows})
 
 
 def alerts(reader: Reader, window: Window) -> pa.Table:
@@ -43,9 +46,14 @@ def budgets(reader: Reader) -> pa.Table:
     return ask(reader, "budgets")
 
 
-def running(reader: Reader, *, now: datetime, route: str | None = None) -> pa.Table:
-    """Return one row a request that hangs, oldest first: request_id, route, tenant, service, stage, age_s, started."""
-    return ask(reader, "running", {"now": now, "route": route})
+def running(reader: Reader, window: Window, *, now: datetime) -> pa.Table:
+    """Return one row a request that runs too long or whose stream stalls, oldest first, whenever it began.
+
+    Columns: request_id, route, tenant, service, stage, age_s, started, stalled, silence_ms, projected_ms (what its
+    total comes to), budget_ms; the last three are null where they cannot be told. A model is that of the stream that
+    is read now.
+    """
+    return ask(reader, "running", {**window.only(), "now": now})
 
 
 def assembly_lag(reader: Reader, *, now: datetime) -> pa.Table:

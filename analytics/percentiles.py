@@ -38,7 +38,7 @@ def percentiles(
     _check(measure, where)
     (stored,) = ask(reader, "stored_requests", {**window.span(), "rows": exact_rows}).to_pylist()
     reason = _why_rolled_up(window, stored, exact_rows)
-    wanted = {name: where.get(name) for name in FILTERS} | ({"route": window.route} if window.route else {})
+    wanted = dict.fromkeys(FILTERS) | window.only() | dict(where)
     if reason is None:
         answer = ask(reader, "exact_percentiles", {**window.span(), **wanted, "measure": measure})
         return _told(answer, "exact", f"{stored['n']:,} requests, each looked at")

@@ -90,15 +90,18 @@ def alarms(
     settings: SagSettings = DEFAULTS,
     since: datetime | str = BEGINNING,
     until: datetime | str = END,
+    part: int = 0,
+    parts: int = 1,
 ) -> pa.Table:
     """Return the rows of `sag` of the bins that start in [since, until), with slowdown and first_slowdown.
 
-    slowdown is how many times slower at its worst so far, first_slowdown when the alarm opened.
+    slowdown is how many times slower at its worst so far, first_slowdown when the alarm opened. Of several `parts`,
+    into which series fall by their hash, only one is judged.
     """
     if not re.fullmatch(r"[A-Za-z_][\w.]*", bins):
         raise UserError(f"bins {bins!r}: expected the name of a table or view with series, t, tokens, active_stream_s")
     query = sql("sag").replace("from decode_rate", f"from {bins}")
-    params = {**dataclasses.asdict(settings), "from_ts": since, "to_ts": until}
+    params = {**dataclasses.asdict(settings), "from_ts": since, "to_ts": until, "part": part, "parts": parts}
     return reader.query(query, params)
 
 

@@ -70,11 +70,15 @@ def what_if(
             "parallel": parallel,
         },
     )
-    if not len(total_ms):
-        return None
-    saved = saved_ms.sum(axis=1)
-    points = [_pair(total_ms, saved, p) for p in (0.5, 0.95, 0.99)]
-    return WhatIf(len(total_ms), int(np.count_nonzero(saved > 1e-9)), *points)
+    return _told(total_ms, saved_ms)
+
+
+def within(reader: Reader, window: Window, *, budgets_ms: Mapping[str, float]) -> WhatIf | None:
+    """Return what the requests of `window` would have taken with each of these stages in its budget; None without any.
+
+    At most six stages. Raises UserError for more, or for one that is unknown.
+    """
+    return _told(*_within(reader, window, budgets_ms)[1:])
 
 
 def shares(reader: Reader, window: Window, *, budgets_ms: Mapping[str, float], p: float = 0.95) -> dict[str, float]:
@@ -83,6 +87,19 @@ def shares(reader: Reader, window: Window, *, budgets_ms: Mapping[str, float], p
     The shares are Shapley's: a stage's mean saving over every order in which the stages could be mended. They sum to
     what all save together. At most six stages. Raises UserError for more, or for one that is unknown.
     """
+    names, total_ms, saved_ms = _within(reader, window, budgets_ms)
+    if not len(total_ms):
+        return dict.fromkeys(names, 0.0)
+    worth = {
+        chosen: float(np.quantile(total_ms, p) - np.quantile(total_ms - saved_ms[:, list(chosen)].sum(axis=1), p))
+        for size in range(len(names) + 1)
+        for chosen in combinations(range(len(names)), size)
+    }
+    return {name: _shapley(worth, at, len(names)) for at, name in enumerate(names)}
+
+
+def _within(reader: Reader, window: Window, budgets_ms: Mapping[str, float]) -> tuple[list[str], Floats, Floats]:
+    """Return the stages, total_ms of each request, and what each of the stages would save of it in its budget."""
     if len(budgets_ms) > MOST_STAGES:
         raise UserError(f"{len(budgets_ms)} stages: expected at most {MOST_STAGES}")
     names = [part for stage in budgets_ms for part in _stages(stage)]
@@ -92,14 +109,15 @@ def shares(reader: Reader, window: Window, *, budgets_ms: Mapping[str, float], p
     total_ms, saved_ms = _savings(
         reader, window, names, {"budgets_ms": [budgets_ms[name] for name in names], **nothing}
     )
+    return names, total_ms, saved_ms
+
+
+def _told(total_ms: Floats, saved_ms: Floats) -> WhatIf | None:
     if not len(total_ms):
-        return dict.fromkeys(names, 0.0)
-    worth = {
-        chosen: float(np.quantile(total_ms, p) - np.quantile(total_ms - saved_ms[:, list(chosen)].sum(axis=1), p))
-        for size in range(len(names) + 1)
-        for chosen in combinations(range(len(names)), size)
-    }
-    return {name: _shapley(worth, at, len(names)) for at, name in enumerate(names)}
+        return None
+    saved = saved_ms.sum(axis=1)
+    points = [_pair(total_ms, saved, p) for p in (0.5, 0.95, 0.99)]
+    return WhatIf(len(total_ms), int(np.count_nonzero(saved > 1e-9)), *points)
 
 
 def _shapley(worth: Mapping[tuple[int, ...], float], at: int, count: int) -> float:

@@ -1,7 +1,7 @@
-"""The stretch of time, and optionally the route, that a question is asked about."""
+"""The stretch of time, and optionally the route, tenant and model, that a question is asked about."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -12,19 +12,28 @@ UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 @dataclass(frozen=True)
 class Window:
-    """Requests that started from `from_ts` (inclusive) to `to_ts` (exclusive), both with a zone; route None is all."""
+    """Requests that started from `from_ts` (inclusive) to `to_ts` (exclusive), both with a zone.
+
+    Where `route`, `tenant` or `model` is given, only those that have it; a request's model is that of its answer.
+    """
 
     from_ts: datetime
     to_ts: datetime
     route: str | None = None
+    tenant: str | None = None
+    model: str | None = None
 
     def span(self) -> dict[str, object]:
         """Return the named parameters of a question about time alone: from_ts, to_ts."""
         return {"from_ts": self.from_ts, "to_ts": self.to_ts}
 
+    def only(self) -> dict[str, object]:
+        """Return the named parameters of the filter: route, tenant, model."""
+        return {"route": self.route, "tenant": self.tenant, "model": self.model}
+
     def params(self) -> dict[str, object]:
-        """Return the named parameters of a question about requests: from_ts, to_ts, route."""
-        return {**self.span(), "route": self.route}
+        """Return the named parameters of a question about requests: those of `span` and of `only`."""
+        return {**self.span(), **self.only()}
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,10 @@ class Box:
     to_ts: datetime
     lo_ms: float
     hi_ms: float
+
+    def window(self, of: Window) -> Window:
+        """Return the box's stretch of time, of the same filter as `of`."""
+        return replace(of, from_ts=self.from_ts, to_ts=self.to_ts)
 
     def params(self) -> dict[str, object]:
         """Return the named parameters of a question about a box: box_from_ts, box_to_ts, lo_ms, hi_ms."""

@@ -10,7 +10,7 @@ import click
 from tailbudget.instrument.errors import UserError
 
 from . import config
-from .commands import alerts, collector, feeds, questions, services, slo, upkeep, verdicts
+from .commands import alerts, capacity, collector, feeds, load, questions, services, slo, upkeep, verdicts
 
 #: In the order in which --help lists their commands.
 TOPICS: Final = (
@@ -19,6 +19,8 @@ TOPICS: Final = (
     feeds,
     questions,
     verdicts,
+    load,
+    capacity,
     upkeep,
     slo,
     alerts,
@@ -40,7 +42,8 @@ def run(arguments: Sequence[str]) -> int:
     from tailbudget.analytics.reader import QueryError
 
     try:
-        cli.main(list(arguments), prog_name="tailbudget", standalone_mode=False, default_map=config.defaults(cli))
+        settings = config.defaults(cli)
+        ended = cli.main(list(arguments), prog_name="tailbudget", standalone_mode=False, default_map=settings)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.Abort:
@@ -52,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(str(error))
     except QueryError as error:
         return _fail(str(error) if not error.hint else f"{error}\n{error.hint}")
-    return 0
+    return ended if isinstance(ended, int) else 0  # the status of a command that ended itself with one
 
 
 def _fail(text: str) -> int:

@@ -132,6 +132,25 @@ def folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return _folders(reader_options(command))
 
 
+def _step(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        base_ms, stream_ms, prompt_token_ms = map(float, text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: expected three numbers, as in 12,0.4,0.05", context, parameter) from error
+    return base_ms, stream_ms, prompt_token_ms
+
+
+def step_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `step` and `instance`: how long a step takes, as given or as an engine told."""
+    given = "Milliseconds of a step: its base, more a decoding stream, more a prompt token."
+    told = "Without --step: the engine whose samples say it."
+    instance = option("--instance", default=None, metavar="HOST:PORT", help=told)
+    step = option("--step", default=None, callback=_step, metavar="BASE,STREAM,PROMPT", help=given)
+    return step(instance(command))
+
+
 json_option = option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 
 

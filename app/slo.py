@@ -46,7 +46,11 @@ def status(reader: Reader, objectives: Sequence[Objective], *, now: datetime) ->
     rows: list[Row] = []
     for one in objectives:
         last_event, blind = burn.blind(reader, one, now=now)
-        told = {"objective": one.name, "blind_since": last_event if blind else None}
+        told = {
+            "objective": one.name,
+            "blind_since": last_event if blind else None,
+            "coverage": burn.coverage(reader, one, now=now),
+        }
         rows += [{**told, **row} for row in burn.status(reader, one, now=now).to_pylist()]
     return rows
 
@@ -55,7 +59,8 @@ def status_report(rows: Sequence[Row]) -> str:
     """Return what people read."""
     if not rows:
         return "no objective has counted an event: name a file, or start the collector with --slo\n"
-    return to_text(pa.table({name: [_shown(row)[name] for row in rows] for name in SHOWN}))
+    notes = [f"{row['objective']}: {note}\n" for row in rows for note in burn.unsure(row)]
+    return to_text(pa.table({name: [_shown(row)[name] for row in rows] for name in SHOWN})) + "".join(notes)
 
 
 def _state(row: Row) -> str:

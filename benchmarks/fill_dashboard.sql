@@ -1,4 +1,4 @@
--- A day of $n requests up to $until with four stages each, one in twenty over its budget, and the token rate of one series.
+-- A day of $n requests up to $until with four stages each, one in twenty over its budget, and four engines with GPUs and token rates.
 insert into requests by name
 select
     'req-' || i as request_id,
@@ -44,3 +44,25 @@ select
     decode_ms - 1450 as over_ms
 from requests
 where over_stage is not null
+;
+insert into decode_rate by name
+select
+    t, 'gpt-small|openai|10.0.0.' || s || ':8000|server|token' as series, 'gpt-small' as model, 'openai' as provider,
+    '10.0.0.' || s || ':8000' as instance, 'server' as side, 'token' as unit,
+    (60 - 4 * streams + hash(t, s) % 4) * active_stream_s as tokens, active_stream_s, streams::double as streams
+from (
+    select t, s, 1 + hash(t, s, 1) % 4 as streams, (1 + hash(t, s, 1) % 4) * (5.0 + hash(t, s, 2) % 5) as active_stream_s
+    from range($until::timestamptz - interval 8 hour, $until::timestamptz, interval 10 second) as bin(t), range(4) as series(s)
+);
+insert into engine by name
+select
+    t, '10.0.0.' || s || ':8000' as instance, 'gpt-small' as model, 'vllm' as source, true as up,
+    2.0 + hash(t, s) % 6 as running, hash(t, s, 1) % 3 as waiting, 0.3 + hash(t, s, 2) % 50 / 100 as kv_used,
+    20.0 as step_ms, 800.0 as prefix_queries, 300.0 + hash(t, s, 3) % 200 as prefix_hits, 400.0 as generation_tokens,
+    0.0 as preemptions
+from range($until::timestamptz - interval 1 hour, $until::timestamptz, interval 1 second) as second(t), range(4) as engine(s);
+insert into gpu by name
+select
+    t as sampled_at, '10.0.0.' || s as host, 'GPU-0' as gpu, 0.5 + hash(t, s) % 50 / 100 as util, 1980.0 as sm_mhz,
+    300.0 as power_w, 400.0 as power_limit_w, epoch(t) * 300 as energy_j, 0 as throttle, true as up
+from range($until::timestamptz - interval 1 hour, $until::timestamptz, interval 1 second) as second(t), range(4) as host(s)

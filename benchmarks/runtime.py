@@ -12,14 +12,14 @@ import torch
 from machine import describe
 
 from tailbudget.gpu_runtime.attention import KVCache
-from tailbudget.gpu_runtime.kv import PAGE_TOKENS, Pages
+from tailbudget.gpu_runtime.kv import Pages
 from tailbudget.gpu_runtime.model import Llama, Segment
 from tailbudget.gpu_runtime.models import resolve
-from tailbudget.gpu_runtime.weights import ModelFile
+from tailbudget.gpu_runtime.weights import open_model
 from tailbudget.instrument.errors import UserError
 
 PROMPT_TOKENS, CHUNK, STEPS, ROUNDS = 300, 128, 24, 3
-BATCHES = (1, 2, 4, 8, 16)
+BATCHES = (1, 2, 4, 8, 16, 32)
 Tables = list[list[int]]
 Phase = Callable[[Llama, KVCache, Tables, int], None]
 
@@ -54,9 +54,9 @@ def main() -> None:
     except UserError as error:
         sys.exit(str(error))
     start = time.process_time()
-    model = Llama(ModelFile(path), dtype=torch.bfloat16)
+    model = Llama(open_model(path), form="auto")
     print(f"load               {time.process_time() - start:8.2f} CPU-s")
-    pages = Pages(max(BATCHES) * 512 // PAGE_TOKENS)
+    pages = Pages(max(BATCHES) * 512 // 16)
     cache = model.cache(pages=pages.count, size=pages.size)
     tables = _tables(pages)
     for slot in range(max(BATCHES)):

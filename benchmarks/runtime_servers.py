@@ -21,23 +21,23 @@ from tailbudget.gpu_runtime.models import resolve
 from tailbudget.instrument.errors import UserError
 
 #: Prompts are long where they are measured and short where answers are.
-LONG_TOKENS, SHORT_TOKENS, ANSWER_TOKENS = 256, 32, 64
-BATCHES = (1, 4, 16)
+LONG_TOKENS, SHORT_TOKENS, ANSWER_TOKENS = (256, 1536), 32, 64
+BATCHES = (1, 4, 16, 32)
 ROUNDS = 2
 TICKS = os.sysconf("SC_CLK_TCK")
 OURS = """
 import sys
 from tailbudget.gpu_runtime import RuntimeSettings, serve
-serve(RuntimeSettings(sys.argv[1], port=int(sys.argv[2]), served_name="m", max_running=16, max_context=512,
-                      prefix_cache=False))
+serve(RuntimeSettings(sys.argv[1], port=int(sys.argv[2]), served_name="m", max_running=32, max_context=2048,
+                      prefix_cache=False, device="cpu"))
 """
-#: Every slot gets 512 tokens of the context; batching, flash attention and repacking are as the package sets them.
+#: Every slot gets 2,048 tokens of the context; batching, flash attention and repacking are as the package sets them.
 LLAMA_CPP = """
 import sys, time
 import xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path = sys.argv[1]
-params.port, params.n_parallel, params.n_ctx = int(sys.argv[2]), 16, 16 * 512
+params.port, params.n_parallel, params.n_ctx = int(sys.argv[2]), 32, 32 * 2048
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
 params.cache_prompt = False
 params.cache_ram_mib = 0
@@ -105,11 +105,14 @@ def _cpu_s(server: Server, size: int, *, prompt_tokens: int, tokens: int) -> flo
 
 def _figures(server: Server) -> Iterator[tuple[str, float]]:
     """Return each figure with its name: prompts alone, and answers less what their prompts cost."""
-    long_s = min(_cpu_s(server, 1, prompt_tokens=LONG_TOKENS, tokens=1) for _ in range(ROUNDS))
-    yield "prefill", LONG_TOKENS / long_s
+    for size in LONG_TOKENS:
+        long_s = min(_cpu_s(server, 1, prompt_tokens=size, tokens=1) for _ in range(ROUNDS))
+        yield f"prefill, {size}", size / long_s
     for size in BATCHES:
-        prompts_s = _cpu_s(server, size, prompt_tokens=SHORT_TOKENS, tokens=1)
-        whole_s = _cpu_s(server, size, prompt_tokens=SHORT_TOKENS, tokens=ANSWER_TOKENS)
+        prompts_s, whole_s = (
+            min(_cpu_s(server, size, prompt_tokens=SHORT_TOKENS, tokens=tokens) for _ in range(ROUNDS))
+            for tokens in (1, ANSWER_TOKENS)
+        )
         yield f"decode, batch {size}", size * (ANSWER_TOKENS - 1) / (whole_s - prompts_s)
 
 

@@ -13,9 +13,9 @@ from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import convert
 
-from .alerting import Duty, ObjectiveFiles, update_sag_alerts
+from .alerting import Duty, ObjectiveFiles, SagAlerts
 from .api.queries import Queries
-from .assemble import Assembler, Live, pack_rollup
+from .assemble import Assembler, FileBudgets, Live, pack_rollup
 from .counters import Counters
 from .erasure import Erasures
 from .journal.record import path_of, read
@@ -54,7 +54,7 @@ class Collector:
         self._settings = settings
         self._content = settings.content_rule()
         self._folder = settings.data / JOURNAL
-        objectives = ObjectiveFiles(settings.slo)
+        self._objectives = ObjectiveFiles(settings.slo)
         self.counters = Counters()
         self.counters.decoder.labels(decoder_of(self._content)).set(1)
         self._connection = _open(settings)
@@ -68,7 +68,7 @@ class Collector:
         self.queries, self.snapshots = _queries(self._connection, settings), Snapshots(self._connection.cursor())
         self._sealer = Sealer(self._connection, settings.data, seal_after=settings.seal_after)
         self.erasures = self._erasures()
-        self.duty = Duty(self._connection, objectives, self.counters)
+        self.duty = Duty(self._connection, self._objectives, self.counters)
         unlanded = sum(entry.nbytes for entry in backlog)
         self._journal = Journal(self._folder, segment=segment, limits=_limits(settings), unlanded=unlanded)
         self.counters.journal.set_function(lambda: self._journal.unlanded_bytes)
@@ -126,7 +126,11 @@ class Collector:
     def _chores(self) -> Sequence[Chore]:
         connection = self._connection
         settings = self._settings
-        live, assembler = Live(connection), Assembler(connection, prices=settings.prices)
+        budgets = FileBudgets(connection, lambda: self._objectives.watched.objectives)
+        live, assembler = (
+            Live(connection, budgets=budgets),
+            Assembler(connection, prices=settings.prices, budgets=budgets),
+        )
         delete_unlisted(connection, settings.data)
         retention = Retention(connection, settings.data, keep=settings.keep, counters=self.counters)
         return [
@@ -134,12 +138,7 @@ class Collector:
             Chore("running requests", ASSEMBLE_EVERY_S, live.tick),
             Chore("erasure", ERASE_EVERY_S, lambda _: self.erasures.run()),
             Chore("assembly", ASSEMBLE_EVERY_S, lambda now: self._assemble(assembler, now)),
-            Chore(
-                "sag alerts",
-                ALERT_EVERY_S,
-                lambda now: update_sag_alerts(connection, now=now, settings=self._settings.sag),
-                share=0.1,  # 12 ms a series
-            ),
+            Chore("sag alerts", ALERT_EVERY_S, SagAlerts(connection, settings.sag).update, share=0.1),
             Chore("packing the roll-up", PACK_EVERY_S, lambda now: pack_rollup(connection, now)),
             Chore("sealing", SEAL_EVERY_S, self._sealer.tick),
             Chore("retention", SEAL_EVERY_S, retention.tick),

@@ -8,7 +8,8 @@ from playwright.sync_api import sync_playwright
 PICTURES = Path(__file__).parent / "pictures"
 PAGES = {
     "overview": "", "latency": "latency", "stages": "stages", "violations": "violations", "token-rate": "token-rate",
-    "gpu": "gpu", "trace": "trace", "map": "map", "compare": "compare", "coverage": "coverage", "sql": "sql",
+    "gpu": "gpu", "capacity": "capacity", "trace": "trace", "map": "map", "compare": "compare",
+    "coverage": "coverage", "sql": "sql",
 }  # fmt: skip
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 DONE = '[data-testid="stApp"][data-test-script-state="notRunning"]'

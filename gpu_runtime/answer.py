@@ -15,8 +15,11 @@ class Answer:
         self._left = params.max_tokens
         self._held = ""
 
-    def feed(self, token: int) -> tuple[str, Finish | None]:
-        """Return the text to send after `token`, maybe empty, and why the answer ends with it, if it does."""
+    def feed(self, token: int, *, last: bool = False) -> tuple[str, Finish | None]:
+        """Return the text to send after `token`, maybe empty, and why the answer ends with it, if it does.
+
+        After the `last` one nothing can follow.
+        """
         self._left -= 1
         if token in self._end_ids:
             return self._rest(), "stop"
@@ -24,6 +27,8 @@ class Answer:
         found = [at for at in map(self._held.find, self._stop) if at >= 0]
         if found:
             return self._held[: min(found)], "stop"
+        if last:
+            return self._rest(), "stop"
         if self._left <= 0:
             return self._rest(), "length"
         send = len(self._held) - self._undecided()

@@ -1,6 +1,7 @@
 """Keys and values in pages, and causal attention of new tokens over them: one reference body, one for CUDA."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
@@ -21,6 +22,8 @@ class KVCache:
         self, shape: Shape, *, pages: int, size: int, dtype: torch.dtype, device: str | torch.device = "cpu"
     ) -> None:
         self.size = size
+        #: How many tokens each layer sees, 0 for all.
+        self.windows = shape.windows or (0,) * shape.layers
         shape_of_all = (shape.layers, pages * size, shape.kv_heads, shape.head_dim)
         self.keys = torch.empty(shape_of_all, dtype=dtype, device=device)
         self.values = torch.empty(shape_of_all, dtype=dtype, device=device)
@@ -62,45 +65,85 @@ def _gathered(cache: KVCache, tables: Sequence[Sequence[int]], spans: Sequence[t
     counts = [end - start for start, end in spans]
 
     def attend_all(query: Tensor, layer: int) -> Tensor:
+        window = cache.windows[layer]
         parts = [
-            attend(part, *reader(layer)) for part, reader in zip(query.split_with_sizes(counts), readers, strict=True)
+            attend(part, *reader(layer), window=window)
+            for part, reader in zip(query.split_with_sizes(counts), readers, strict=True)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     return attend_all
 
 
-def _paged(cache: KVCache, tables: Sequence[Sequence[int]], spans: Sequence[tuple[int, int]]) -> Attend:
-    """FlashAttention over the page table, causal from each sequence's end; `num_splits=1` is the same in any batch."""
-    device = cache.keys.device
+@dataclass(frozen=True)
+class Tables:
+    """Where a step's sequences have their keys, as tensors on the cache's device; all int32."""
 
+    pages: Tensor  # [sequences, pages], what is behind a sequence's last page is never read
+    lengths: Tensor  # [sequences], the new tokens included
+    query_starts: Tensor  # [sequences + 1], of their rows in the query
+    key_starts: Tensor  # [sequences + 1], as if keys lay one sequence behind the other
+    longest_query: int
+    longest: int
+
+
+def _paged(cache: KVCache, tables: Sequence[Sequence[int]], spans: Sequence[tuple[int, int]]) -> Attend:
     def whole(numbers: Sequence[int] | list[list[int]]) -> Tensor:
-        return torch.tensor(numbers, dtype=torch.int32, device=device)
+        return torch.tensor(numbers, dtype=torch.int32, device=cache.keys.device)
 
     ends = [end for _, end in spans]
     counts = [end - start for start, end in spans]
     widest = max(map(len, tables))
-    block_table = whole([[*table, *[0] * (widest - len(table))] for table in tables])
-    cu_seq_q, cu_seq_k = (whole(list(accumulate(each, initial=0))) for each in (counts, ends))
-    used = whole(ends)
+    query_starts, key_starts = (whole(list(accumulate(each, initial=0))) for each in (counts, ends))
+    pages = whole([[*table, *[0] * (widest - len(table))] for table in tables])
+    return paged(cache, Tables(pages, whole(ends), query_starts, key_starts, max(counts), max(ends)))
+
+
+def paged(cache: KVCache, tables: Tables) -> Attend:
+    """FlashAttention over the page table, causal from each sequence's end; `num_splits=1` is the same in any batch."""
 
     def attend_all(query: Tensor, layer: int) -> Tensor:
+        window = cache.windows[layer]
         keys, values = (pool[layer].view(-1, cache.size, *pool.shape[2:]) for pool in (cache.keys, cache.values))
         found = varlen_attn(
-            query, keys, values, cu_seq_q, cu_seq_k, max(counts), max(ends), window_size=(-1, 0),
-            enable_gqa=True, seqused_k=used, block_table=block_table, num_splits=1,
+            query, keys, values, tables.query_starts, tables.key_starts, tables.longest_query, tables.longest,
+            window_size=(window - 1, 0), enable_gqa=True, seqused_k=tables.lengths, block_table=tables.pages,
+            num_splits=1,
         )  # fmt: skip
         return found if isinstance(found, Tensor) else found[0]
 
     return attend_all
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def padded(cache: KVCache, tables: Tables) -> Attend:
+    """Return the reference of `paged` for one new token a sequence: every sequence as long as the table is wide."""
+
+    def attend_all(query: Tensor, layer: int) -> Tensor:
+        at = torch.arange(tables.pages.shape[1] * cache.size, device=query.device)
+        seen = at < tables.lengths[:, None]
+        if window := cache.windows[layer]:
+            seen &= at >= tables.lengths[:, None] - window
+        every = (pool[layer].view(-1, cache.size, *pool.shape[2:]) for pool in (cache.keys, cache.values))
+        keys, values = (pool[tables.pages].flatten(1, 2).transpose(1, 2) for pool in every)
+        # What was never written may be anything, infinities too.
+        values = values.masked_fill(~seen[:, None, :, None], 0)
+        found = functional.scaled_dot_product_attention(
+            query[:, :, None], keys, values, attn_mask=seen[:, None, None], enable_gqa=True
+        )
+        return found.squeeze(2)
+
+    return attend_all
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, *, window: int = 0) -> Tensor:
     """Return the attention output [rows, heads, head_dim] of the last `rows` positions.
 
     `query` is [rows, heads, head_dim]; `keys` and `values` are [positions, kv_heads, head_dim], the new ones included.
+    A position sees the last `window` ones, itself included; 0 lets it see all.
     """
     rows, heads, head_dim = query.shape
+    if window:
+        keys, values = keys[-(window + rows - 1) :], values[-(window + rows - 1) :]
     positions, kv_heads, _ = keys.shape
     keys, values = keys.transpose(0, 1), values.transpose(0, 1)
     if rows == 1:
@@ -110,7 +153,10 @@ def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     # Two batched products: 0.67 ms at 128 x 500 in bfloat16, where SDPA with a mask takes 1.5.
     grouped = query.view(rows, kv_heads, -1, head_dim).permute(1, 2, 0, 3).reshape(kv_heads, -1, head_dim)
     scores = torch.bmm(grouped, keys.transpose(1, 2)).mul_(head_dim**-0.5)
-    hidden = torch.ones(rows, positions, dtype=torch.bool, device=query.device).triu_(positions - rows + 1)
+    every = torch.ones(rows, positions, dtype=torch.bool, device=query.device)
+    hidden = every.triu(positions - rows + 1)
+    if window:
+        hidden |= every.tril_(positions - rows - window)
     scores.view(kv_heads, -1, rows, positions).masked_fill_(hidden, float("-inf"))
     mixed = torch.bmm(scores.softmax(-1), values)
     return mixed.view(kv_heads, -1, rows, head_dim).permute(2, 0, 1, 3).reshape(rows, heads, head_dim)

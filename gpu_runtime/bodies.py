@@ -12,29 +12,38 @@ from .tokenizer import TextTokenizer
 
 
 class Bodies:
-    """The JSON bodies of one answer, whole or in chunks."""
+    """The JSON bodies of the answers to one request, whole or in chunks."""
 
-    def __init__(self, generation: Generation, asked: Asked, *, created_s: int, tokenizer: TextTokenizer) -> None:
-        self._generation = generation
+    def __init__(
+        self, answers: Sequence[Generation], asked: Asked, *, created_s: int, tokenizer: TextTokenizer
+    ) -> None:
+        self._answers = answers
         self._asked = asked
         self._tokenizer = tokenizer
-        self._reported = 0
-        self._head: JSON = {"id": generation.id, "created": created_s, "model": asked.model}
+        self._reported = [0] * len(answers)
+        self._head: JSON = {"id": answers[0].id, "created": created_s, "model": asked.model}
 
-    def whole(self, text: str, chosen: Sequence[Chosen]) -> JSON:
-        """Return the body of an answer that is not streamed."""
-        choice: JSON = {"index": 0, "logprobs": self._logprobs(chosen), "finish_reason": self._generation.finish}
-        choice |= {"message": {"role": "assistant", "content": text}} if self._asked.chat else {"text": text}
+    def whole(self, texts: Sequence[str], chosen: Sequence[Sequence[Chosen]]) -> JSON:
+        """Return the body of answers that are not streamed."""
+        choices: list[JSON] = []
+        for index, text in enumerate(texts):
+            logprobs, finish = self._logprobs(chosen[index], index), self._answers[index].finish
+            choice: JSON = {"index": index, "logprobs": logprobs, "finish_reason": finish}
+            choice |= {"message": {"role": "assistant", "content": text}} if self._asked.chat else {"text": text}
+            choices.append(choice)
         kind = "chat.completion" if self._asked.chat else "text_completion"
-        return {**self._head, "object": kind, "choices": [choice], "usage": self.usage()}
+        return {**self._head, "object": kind, "choices": choices, "usage": self.usage()}
 
     def role(self) -> bytes:
-        """Return the chunk that opens a streamed chat: a role and no token."""
-        return self._event([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
+        """Return the chunks that open a streamed chat: a role and no token."""
+        delta = {"role": "assistant", "content": ""}
+        every = range(len(self._answers))
+        return b"".join(self._event([{"index": index, "delta": delta, "finish_reason": None}]) for index in every)
 
-    def chunk(self, text: str, *, chosen: Sequence[Chosen] = (), finish: str | None = None) -> bytes:
-        """Return the chunk of a piece of text, or of the end with its reason."""
-        choice: JSON = {"index": 0, "logprobs": self._logprobs(chosen) if chosen else None, "finish_reason": finish}
+    def chunk(self, index: int, text: str, *, chosen: Sequence[Chosen] = (), finish: str | None = None) -> bytes:
+        """Return the chunk of a piece of an answer's text, or of its end with its reason."""
+        logprobs = self._logprobs(chosen, index) if chosen else None
+        choice: JSON = {"index": index, "logprobs": logprobs, "finish_reason": finish}
         choice |= {"delta": {"content": text} if text else {}} if self._asked.chat else {"text": text}
         return self._event([choice])
 
@@ -44,19 +53,20 @@ class Bodies:
         return usage + b"data: [DONE]\n\n"
 
     def usage(self) -> JSON:
-        """Return the token counts; special tokens that the model generated count."""
-        prompt, answer = len(self._generation.prompt), len(self._generation.output)
+        """Return the token counts; the prompt counts once, and special tokens that the model generated do."""
+        first = self._answers[0]
+        prompt, answer = len(first.prompt), sum(len(each.output) for each in self._answers)
         counts = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
-        return {**counts, "prompt_tokens_details": {"cached_tokens": self._generation.cached}}
+        return {**counts, "prompt_tokens_details": {"cached_tokens": first.cached}}
 
-    def _logprobs(self, chosen: Sequence[Chosen]) -> JSON | None:
-        if self._generation.params.logprobs is None:
+    def _logprobs(self, chosen: Sequence[Chosen], index: int) -> JSON | None:
+        if self._answers[0].params.logprobs is None:
             return None
         if self._asked.chat:
             return {"content": [self._entry(each) for each in chosen], "refusal": None}
         texts = [self._written(each.token) for each in chosen]
-        starts = list(accumulate(map(len, texts), initial=self._reported))
-        self._reported = starts.pop()
+        starts = list(accumulate(map(len, texts), initial=self._reported[index]))
+        self._reported[index] = starts.pop()
         return {
             "tokens": texts,
             "token_logprobs": [each.logprob for each in chosen],

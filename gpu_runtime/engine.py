@@ -4,27 +4,26 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from .answer import Answer
+from .admission import Admission
 from .energy import EnergyAccountant
-from .kv import PAGE_TOKENS, Pages
+from .kv import pages_for
 from .model import Llama, Segment
 from .reports import Counts, Delta, Observer
-from .sampling import Chosen, Sampler
+from .runner import Runner
 from .scheduler import End, Finish, Generation, Scheduler, Work
 from .settings import RuntimeSettings
-from .speculate import Drafter
 from .tokenizer import TextTokenizer
+from .voices import Voice, followers, pending, resumed
 
 logger = logging.getLogger(__name__)
-#: Weight of the newest request in the mean time of being served: the last ten count for two thirds.
-SERVED_SHARE = 0.1
 #: Rows of a step up to which guesses are checked along: beyond, a row costs as much as it brings.
 SPECULATE_ROWS = 4
 
@@ -39,20 +38,6 @@ class EngineFullError(Exception):
 
 class EngineStoppedError(Exception):
     """The engine takes no more requests."""
-
-
-@dataclass(frozen=True)
-class _Voice:
-    sampler: Sampler
-    answer: Answer
-    unsent: list[Chosen] = field(default_factory=list)
-    drafter: Drafter = field(default_factory=Drafter)
-
-    def sent(self) -> tuple[Chosen, ...]:
-        """Return what no delta carried yet, once."""
-        chosen = tuple(self.unsent)
-        self.unsent.clear()
-        return chosen
 
 
 class Engine:
@@ -71,30 +56,33 @@ class Engine:
         emit: Callable[[Sequence[Delta]], None],
     ) -> None:
         context = min(settings.max_context, model.shape.max_context)
-        pages = Pages(settings.kv_pages or settings.max_running * -(-context // PAGE_TOKENS))
+        pages = pages_for(context, running=settings.max_running, asked=settings.kv_pages, device=model.device.type)
         self.context = min(context, pages.count * pages.size)
         self.step_delay_ms = settings.step_delay_ms
         #: Told of every step; the default one is never told of a counter, and keeps nothing.
         self.energy = EnergyAccountant()
         self.counts = Counts()
-        self._model = model
         self._tokenizer = tokenizer
         self._settings = settings
         self._observer = observer
         self._emit = emit
         self._pages = pages
-        self._cache = model.cache(pages=pages.count, size=pages.size)
+        self._runner = Runner(
+            model, pages=pages.count, page_tokens=pages.size, most=settings.max_running, longest=self.context
+        )
         self._scheduler = Scheduler(
             pages,
             slots=settings.max_running,
             prefill_chunk=settings.prefill_chunk,
             prefix_cache=settings.prefix_cache,
         )
-        self._voices: dict[Generation, _Voice] = {}
+        self._voices: dict[Generation, Voice] = {}
         self._inbox: queue.SimpleQueue[Generation | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._deltas: list[Delta] = []
-        self._served_s = 0.0
+        #: When the last step ended, 0 after an idle while: the next one began there, bookkeeping included.
+        self._since_ns = 0
+        self._admission = Admission(slots=settings.max_running, places=settings.max_waiting)
         self._thread = threading.Thread(target=self._run, name="tailbudget-engine", daemon=True)
 
     @property
@@ -115,11 +103,8 @@ class Engine:
     def warm_up(self) -> None:
         """Run the shapes of real work once, so that the first request does not pay for what is made on first use."""
         torch.set_num_threads(1)
-        rows = min(self._settings.prefill_chunk, self.context - 1)
-        table = range(self._pages.needed(rows))
-        self._model.forward([Segment(table, 0, [0] * rows, 1)], self._cache)
-        for count in range(1, self._settings.max_running + 1):
-            self._model.forward([Segment(table, 0, [0], 1)] * count, self._cache)
+        prompt_tokens = min(self._settings.prefill_chunk, self.context - 1)
+        self._runner.warm_up(prompt_tokens=prompt_tokens, most=self._settings.max_running)
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -133,29 +118,23 @@ class Engine:
             self._thread.join()
 
     def submit(self, generation: Generation) -> None:
-        """Queue a generation; EngineFullError, after `stop` EngineStoppedError, ValueError beyond `context` tokens."""
+        """Queue a generation with its siblings.
+
+        EngineFullError when there is no room, after `stop` EngineStoppedError, ValueError beyond `context` tokens.
+        """
         if len(generation.prompt) + generation.params.max_tokens > self.context:
             raise ValueError(f"request {generation.id} needs more than {self.context} tokens")
         if self._stopping.is_set():
             raise EngineStoppedError("the server is shutting down")
-        slots, places = self._settings.max_running, self._settings.max_waiting
-        wait_s = self.wait_s
-        # Requests for which a slot is free count as running: they are only not admitted yet.
-        if self.running + self.waiting >= slots + places:
-            message = f"this server runs {slots} requests and queues {places}: all places are taken"
-            raise EngineFullError(message, retry_s=self._served_s / slots)
-        if generation.deadline_ns is not None:
-            left_s = (generation.deadline_ns - time.perf_counter_ns()) / 1e9
-            if wait_s and wait_s > left_s:
-                message = f"the wait would be about {wait_s:.1f} s and the deadline is in {max(0.0, left_s):.1f} s"
-                raise EngineFullError(message, retry_s=wait_s - left_s)
+        ahead = self.running + self.waiting
+        if refused := self._admission.refusal(generation, ahead=ahead, now_ns=time.perf_counter_ns()):
+            raise EngineFullError(refused.message, retry_s=refused.retry_s)
         self._inbox.put(generation)
 
     @property
     def wait_s(self) -> float:
         """How long a request that came now would wait for its turn, from how long the last ones ran."""
-        ahead = self.running + self.waiting - self._settings.max_running + 1
-        return max(0, ahead) * self._served_s / self._settings.max_running
+        return self._admission.wait_s(self.running + self.waiting)
 
     def _run(self) -> None:
         torch.set_num_threads(1)
@@ -175,6 +154,7 @@ class Engine:
         """Take in what was submitted; waits while there is nothing else to do."""
         idle = not self._scheduler.running and not self._scheduler.waiting and not self._stopping.is_set()
         if idle:
+            self._since_ns = 0
             self._take_in(self._inbox.get())
             self._gather()
         while not self._inbox.empty():
@@ -193,8 +173,7 @@ class Engine:
     def _take_in(self, generation: Generation | None) -> None:
         """Let a generation wait for its turn; None only wakes the loop."""
         if generation is not None:
-            sampler = Sampler(generation.params, prompt=generation.prompt)
-            self._voices[generation] = _Voice(sampler, Answer(self._tokenizer, generation.params))
+            self._voices[generation] = Voice.of(generation, self._tokenizer)
             self._scheduler.add(generation)
 
     def _step(self) -> None:
@@ -212,12 +191,16 @@ class Engine:
         began_ns = self._begin(work)
         self.energy.step_started()
         chosen = self._compute(work)
-        self.energy.step_ended({item.generation.id: item.count for item in work})
+        tokens_of = Counter[str]()
+        for item in work:
+            tokens_of[item.generation.id] += item.count  # siblings share one
+        self.energy.step_ended(tokens_of)
         if self.step_delay_ms and any(item.generation.decoding for item in work):
             self._stopping.wait(self.step_delay_ms / 1e3)
         # After the tokens have reached the host: one stamp for all that this step did.
         now_ns = time.perf_counter_ns()
-        self._count(work, chosen, now_ns - began_ns)
+        self._count(work, chosen, now_ns - (self._since_ns or began_ns))
+        self._since_ns = now_ns
         self._account(chosen, now_ns)
         for generation, tokens in chosen.items():
             self._extend(generation, tokens, now_ns)
@@ -231,9 +214,7 @@ class Engine:
     def _guessed(self, item: Work) -> Work:
         generation = item.generation
         most = min(self._settings.speculate, self._scheduler.room(generation))
-        drafter = self._voices[generation].drafter
-        draft = drafter.draft(generation.tokens(0, generation.length), most) if most > 0 else ()
-        return replace(item, draft=draft)
+        return replace(item, draft=self._voices[generation].draft(generation, most))
 
     def _begin(self, work: Sequence[Work]) -> int:
         """Stamp those whose prompt begins with this step; returns when that is."""
@@ -258,16 +239,29 @@ class Engine:
                 chosen |= self._forward([item])
             except Exception as error:
                 logger.exception("request %s failed", item.generation.id)
-                item.generation.error = f"{type(error).__name__} in the engine"
-                self._end(item.generation, "error", at_ns=time.perf_counter_ns())
+                self._fail(item.generation, error)
         return chosen
 
+    def _fail(self, generation: Generation, error: Exception) -> None:
+        generation.error = f"{type(error).__name__} in the engine"
+        self._end(generation, "error", at_ns=time.perf_counter_ns())
+
     def _forward(self, work: Sequence[Work]) -> dict[Generation, list[int]]:
-        logits = self._model.forward([_segment(item) for item in work], self._cache)
+        logits = self._runner.forward([_segment(item) for item in work])
         sampling = [item for item in work if item.samples]
         rows = logits.split_with_sizes([1 + len(item.draft) for item in sampling])
-        chosen = {item.generation: self._choose(item, part) for item, part in zip(sampling, rows, strict=True)}
+        chosen: dict[Generation, list[int]] = {}
+        failed: dict[Generation, Exception] = {}
+        for item, part in zip(sampling, rows, strict=True):
+            # A sampler keeps what it chose: a batch that got here is never computed again for the sake of one of it.
+            try:
+                chosen[item.generation] = self._choose(item, part)
+            except Exception as error:
+                logger.exception("request %s failed", item.generation.id)
+                failed[item.generation] = error
         self._scheduler.advance(work)
+        for generation, reason in failed.items():
+            self._fail(generation, reason)
         return chosen
 
     def _choose(self, item: Work, logits: Tensor) -> list[int]:
@@ -279,7 +273,7 @@ class Engine:
             chosen.append(token)
             if report := voice.sampler.report(token, row):
                 voice.unsent.append(report)
-            if token != guess:
+            if token != guess or voice.sampler.complete:
                 break
         if drafted := len(item.draft):
             accepted = len(chosen) - 1
@@ -306,16 +300,19 @@ class Engine:
             self._observer.step(tokens=tokens, active_ns=sum(now_ns - each.token_ns[-1] for each in decoded))
 
     def _extend(self, generation: Generation, tokens: Sequence[int], now_ns: int) -> None:
-        _resumed(generation, now_ns)
+        resumed(generation, now_ns)
         if generation.first_token_ns is None:
             generation.first_token_ns = now_ns
             self._observer.decoding(1)
+            # Not before: now they find the prompt computed, and compute the rest of its last page.
+            for sibling in followers(generation):
+                self._take_in(sibling)
         voice = self._voices[generation]
         sent = ""
-        for token in tokens:
+        for left, token in zip(range(len(tokens) - 1, -1, -1), tokens, strict=True):
             generation.output.append(token)
             generation.token_ns.append(now_ns)
-            text, finish = voice.answer.feed(token)
+            text, finish = voice.answer.feed(token, last=not left and voice.sampler.complete)
             sent += text
             if finish:
                 self._end(generation, "complete", at_ns=now_ns, text=sent, finish=finish)
@@ -329,13 +326,16 @@ class Engine:
     ) -> None:
         generation.end, generation.finish, generation.ended_ns = end, finish, at_ns
         generation.kv_peak = max(generation.kv_peak, self.kv_used)
-        _resumed(generation, at_ns)
-        if end == "complete" and generation.prefill_ns is not None:
-            served_s = (at_ns - generation.prefill_ns) / 1e9
-            self._served_s += SERVED_SHARE * (served_s - self._served_s) if self._served_s else served_s
+        resumed(generation, at_ns)
+        self._admission.served(generation)
         self._scheduler.remove(generation)
         voice = self._voices.pop(generation)
         self._deltas.append(Delta(generation, text, done=True, chosen=voice.sent()))
+        if generation.first_token_ns is None:
+            # Nobody else will: they wait for its first token.
+            for sibling in followers(generation):
+                sibling.end, sibling.error, sibling.ended_ns = end, generation.error, at_ns
+                self._deltas.append(Delta(sibling, "", done=True))
         if generation.first_token_ns is not None:
             self._observer.decoding(-1)
         self._observer.finished(generation)
@@ -351,14 +351,7 @@ class Engine:
             self._emit(deltas)
 
 
-def _resumed(generation: Generation, now_ns: int) -> None:
-    """Book the time since a generation gave its pages up, if it did."""
-    if generation.preempted_at_ns is not None:
-        generation.preempted_ns += now_ns - generation.preempted_at_ns
-        generation.preempted_at_ns = None
-
-
 def _segment(item: Work) -> Segment:
     generation = item.generation
-    tokens = [*generation.tokens(generation.computed, item.count), *item.draft]
-    return Segment(generation.pages, generation.computed, tokens, tail=1 + len(item.draft) if item.samples else 0)
+    tail = 1 + len(item.draft) if item.samples else 0
+    return Segment(generation.pages, generation.computed, pending(item), tail=tail)

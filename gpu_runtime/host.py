@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +13,14 @@ from starlette.responses import Response
 from . import models
 from .doors import Doors, whole_s
 from .engine import Engine, EngineFullError, EngineStoppedError
+from .grammar import Grammar, GrammarError, Grammars
 from .messages import RequestError
 from .model import Llama
 from .points import Point
 from .protocol import Asked
 from .reply import Deltas, Reply
 from .reports import Delta
+from .runner import placed
 from .scheduler import Generation
 from .settings import RuntimeSettings
 from .telemetry import Telemetry
@@ -26,8 +28,9 @@ from .tenants import Tenant
 from .tokenizer import ChatTemplateError, TextTokenizer
 from .vitals import LiveFigures, Vitals
 from .watch import GpuWatch, gpu_of
-from .weights import ModelFile
+from .weights import open_model
 
+DRAIN_POLL_S = 0.05
 #: When to come back where no rate is known yet.
 RETRY_S = 2
 
@@ -38,46 +41,65 @@ class Runtime:
     def __init__(self, settings: RuntimeSettings, path: Path, *, address: str, watch: GpuWatch | None = None) -> None:
         self.settings = settings
         self.path = path
-        self.name = settings.served_name or (settings.model if settings.model in models.CATALOG else path.stem)
+        of_path = path.name if path.is_dir() else path.stem
+        self.name = settings.served_name or (settings.model if settings.model in models.CATALOG else of_path)
         self.address = address
         self.created_s = int(time.time())
         self.registry = CollectorRegistry()
         self._watch = watch or GpuWatch()
         self.engine: Engine | None = None
+        self.draining = False
+        #: From the start of loading until every shape was warm; 0 before.
+        self.cold_start_s = 0.0
         self._tokenizer: TextTokenizer | None = None
+        self._grammars: Grammars | None = None
         self._vitals: Vitals | None = None
         self._doors = Doors(settings.api_keys)
         self._streams: dict[Generation, Deltas] = {}
 
     async def load(self) -> None:
         """Load the model, warm it up and start the engine; requests are taken from then on."""
-        loop = asyncio.get_running_loop()
+        loop, start_s = asyncio.get_running_loop(), time.monotonic()
 
         def emit(deltas: Sequence[Delta]) -> None:
             loop.call_soon_threadsafe(self._deliver, deltas)
 
+        device = placed(self.settings.device)
         telemetry = Telemetry(model=self.name, server_address=self.address, registry=self.registry, watch=self._watch)
 
-        def build() -> tuple[Engine, TextTokenizer]:
+        def build() -> tuple[Engine, TextTokenizer, Grammars]:
             torch.set_num_threads(1)
-            file = ModelFile(self.path)
+            file = open_model(self.path)
             tokenizer = TextTokenizer(file.vocabulary)
-            model = Llama(file, dtype=getattr(torch, self.settings.dtype))
+            model = Llama(file, form=self.settings.dtype, device=device)
             engine = Engine(model, tokenizer=tokenizer, settings=self.settings, observer=telemetry, emit=emit)
             engine.warm_up()
             self._watch.gpu = gpu_of(model.device)
             engine.energy = self._watch.energy
             engine.start()
-            return engine, tokenizer
+            return engine, tokenizer, Grammars(tokenizer)
 
-        engine, self._tokenizer = await asyncio.to_thread(build)
-        self.registry.register(LiveFigures(engine, model=self.name))
+        engine, self._tokenizer, self._grammars = await asyncio.to_thread(build)
+        self.cold_start_s = time.monotonic() - start_s
+        self.registry.register(LiveFigures(engine, model=self.name, cold_start_s=self.cold_start_s))
         self._vitals = Vitals(engine, model=self.name, address=self.address)
         self.engine = engine
 
     def points(self) -> Iterable[Point]:
         """Return the engine's state now, as metric points."""
         return self._vitals.points() if self._vitals else ()
+
+    async def drain(self, hurried: Callable[[], bool]) -> None:
+        """Take no more requests, and give those that are here `drain_s` to end; until `hurried`."""
+        self.draining = True
+
+        def wait(engine: Engine) -> None:
+            until_s = time.monotonic() + self.settings.drain_s
+            while engine.running + engine.waiting and time.monotonic() < until_s and not hurried():
+                time.sleep(DRAIN_POLL_S)
+
+        if self.engine:
+            await asyncio.to_thread(wait, self.engine)
 
     async def close(self) -> None:
         """End every request and the engine."""
@@ -86,14 +108,16 @@ class Runtime:
 
     def ready(self) -> Engine:
         """Return the engine; RequestError 503 while it loads."""
+        if self.draining:
+            raise RequestError("the server is shutting down", status=503, code="draining", retry_s=RETRY_S)
         if self.engine is None:
             raise RequestError(f"{self.name} is being loaded", status=503, code="loading", retry_s=RETRY_S)
         return self.engine
 
     def tokenizer(self) -> TextTokenizer:
         """Return the tokenizer; RequestError 503 while the model loads."""
-        self.ready()
         if self._tokenizer is None:
+            self.ready()
             raise RuntimeError("the engine is ready and its tokenizer is not")
         return self._tokenizer
 
@@ -116,21 +140,43 @@ class Runtime:
         except ChatTemplateError as error:
             raise RequestError(str(error), param="tools" if asked.tools else "messages") from error
 
+    async def grammar(self, asked: Asked) -> Grammar | None:
+        """Return what holds the answer to the schema that was asked for; RequestError where nothing can."""
+        if asked.schema is None or self._grammars is None:
+            return None
+        try:
+            # In a worker: a large schema takes a second.
+            return await asyncio.to_thread(self._grammars.compile, asked.schema)
+        except GrammarError as error:
+            message = f"response_format has a schema that this server cannot hold answers to: {error}"
+            raise RequestError(message, param="response_format", code="invalid_json_schema") from error
+
     def submit(self, generation: Generation, asked: Asked) -> Response:
-        """Queue a generation; returns the response that carries its answer. RequestError 503 when there is no room."""
+        """Queue a generation with its siblings; returns the response that carries the answers.
+
+        RequestError 503 when there is no room, 400 when there never is for so many.
+        """
         deltas: Deltas = asyncio.Queue()
-        self._streams[generation] = deltas
+        answers = generation.siblings or [generation]
+        places = self.settings.max_running + self.settings.max_waiting
+        if len(answers) > places:
+            raise RequestError(f"n is {len(answers)}: this server has {places} places", param="n")
+        self._streams |= dict.fromkeys(answers, deltas)
+        forget = partial(self._forget, answers)
         try:
             self.ready().submit(generation)
         except (EngineFullError, EngineStoppedError) as error:
-            del self._streams[generation]
+            forget()
             retry_s = error.retry_s if isinstance(error, EngineFullError) else RETRY_S
             raise RequestError(
                 str(error), status=503, code="overloaded", retry_s=whole_s(retry_s or RETRY_S)
             ) from error
         self._doors.spent(generation, requests=1, tokens=len(generation.prompt))
-        forget = partial(self._streams.__delitem__, generation)
-        return Reply(generation, asked, deltas=deltas, tokenizer=self.tokenizer(), forget=forget)
+        return Reply(answers, asked, deltas=deltas, tokenizer=self.tokenizer(), forget=forget)
+
+    def _forget(self, answers: Sequence[Generation]) -> None:
+        for generation in answers:
+            del self._streams[generation]
 
     def _deliver(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:

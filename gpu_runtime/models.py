@@ -51,7 +51,7 @@ def cache_folder() -> Path:
 
 
 def resolve(name_or_path: str) -> Path:
-    """Return the GGUF file of a fetched model, or the path itself; UserError with the fix where there is none."""
+    """Return the file of a fetched model, or the path of a file or folder itself; UserError where there is none."""
     if name_or_path in CATALOG:
         path = _cached(name_or_path)
         if not path.is_file():
@@ -60,11 +60,11 @@ def resolve(name_or_path: str) -> Path:
             )
         return path
     path = Path(name_or_path).expanduser()
-    if not path.is_file():
+    if not path.is_file() and not (path / "config.json").is_file():
         known = ", ".join(CATALOG)
         raise UserError(
-            f"model {name_or_path!r} is neither a file nor a known name ({known}): give the path of a GGUF file, "
-            "or run `tailbudget model fetch smollm2`"
+            f"model {name_or_path!r} is neither a file nor a known name ({known}): give the path of a GGUF file or of "
+            "a folder with config.json and safetensors, or run `tailbudget model fetch smollm2`"
         )
     return path
 

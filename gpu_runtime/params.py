@@ -1,6 +1,10 @@
 """How a request wants its tokens chosen, and where its answer ends."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .grammar import Grammar
 
 
 @dataclass(frozen=True)
@@ -23,3 +27,5 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: int | None = None
+    #: What holds the answer to a JSON schema.
+    grammar: "Grammar | None" = None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .grammar import Grammar
 from .messages import RequestError, messages, tools, wrong
 from .params import SamplingParams
 
@@ -10,15 +11,14 @@ JSON = dict[str, Any]
 #: OpenAI's default for /v1/completions; chats go on to the end of the context.
 COMPLETION_MAX_TOKENS = 16
 MAX_LOGPROBS = 20
+MAX_CHOICES = 16
 #: Parameters that are not built -> the values that ask for nothing. Anything else is refused, never silently dropped.
 NOTHING: dict[str, tuple[object, ...]] = {
-    "n": (None, 1),
     "best_of": (None, 1),
     "echo": (None, False),
     "suffix": (None, ""),
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
-    "response_format": (None, {"type": "text"}),
     "modalities": (None, ["text"]),
     "audio": (None,),
     "prediction": (None,),
@@ -39,7 +39,7 @@ NUMBERS: dict[str, tuple[float, float, float]] = {
 }
 OTHERS = {
     "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "seed", "stop", "ignore_eos", "top_k",
-    "logit_bias", "logprobs", "priority",
+    "logit_bias", "logprobs", "n", "priority", "response_format",
 }  # fmt: skip
 OF_CHATS = {"messages", "tools", "tool_choice", "parallel_tool_calls", "top_logprobs"}
 OF_COMPLETIONS = {"prompt"}
@@ -57,7 +57,10 @@ class Asked:
     stream: bool
     include_usage: bool
     max_tokens: int | None
+    choices: int
     priority: int
+    #: What the answer is to be held to, None for any text.
+    schema: JSON | None
     sampling: SamplingParams
 
     @property
@@ -65,7 +68,7 @@ class Asked:
         """Whether it came as a chat."""
         return bool(self.messages)
 
-    def params(self, *, prompt_tokens: int, context: int) -> SamplingParams:
+    def params(self, *, prompt_tokens: int, context: int, grammar: Grammar | None = None) -> SamplingParams:
         """Return how to sample; RequestError when prompt and answer do not fit into `context` tokens."""
         wanted = self.max_tokens or max(1, context - prompt_tokens)
         if prompt_tokens + wanted > context:
@@ -75,7 +78,7 @@ class Asked:
                 param="messages" if self.chat else "prompt",
                 code="context_length_exceeded",
             )
-        return replace(self.sampling, max_tokens=wanted)
+        return replace(self.sampling, max_tokens=wanted, grammar=grammar)
 
 
 def parse(body: object, *, chat: bool, vocabulary: int) -> Asked:
@@ -94,7 +97,9 @@ def parse(body: object, *, chat: bool, vocabulary: int) -> Asked:
         stream=_flag(body, "stream"),
         include_usage=_includes_usage(body),
         max_tokens=_whole(body, limit, low=1, default=None if chat else COMPLETION_MAX_TOKENS),
+        choices=_whole(body, "n", low=1, high=MAX_CHOICES, default=None) or 1,
         priority=_whole(body, "priority", low=-100, high=100, default=None) or 0,
+        schema=_schema(body),
         sampling=_sampling(body, chat=chat, vocabulary=vocabulary),
     )
 
@@ -112,7 +117,7 @@ def _check_names(body: JSON, *, chat: bool) -> None:
 
 
 def _sampling(body: JSON, *, chat: bool, vocabulary: int) -> SamplingParams:
-    numbers = {name: _number(body, name) for name in NUMBERS}
+    numbers: dict[str, Any] = {name: _number(body, name) for name in NUMBERS}
     return SamplingParams(
         max_tokens=1,
         seed=_whole(body, "seed", low=-(2**63), default=None),
@@ -121,6 +126,7 @@ def _sampling(body: JSON, *, chat: bool, vocabulary: int) -> SamplingParams:
         top_k=max(0, _whole(body, "top_k", low=-1, default=None) or 0),
         logit_bias=_bias(body, vocabulary),
         logprobs=_chat_logprobs(body) if chat else _whole(body, "logprobs", low=0, high=MAX_LOGPROBS, default=None),
+        grammar=None,
         **numbers,
     )
 
@@ -143,6 +149,22 @@ def _bias(body: JSON, vocabulary: int) -> tuple[tuple[int, float], ...]:
         if not fits or isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
             raise wrong(body, "logit_bias", expected)
     return tuple((int(token), float(bias)) for token, bias in value.items())
+
+
+def _schema(body: JSON) -> JSON | None:
+    """Return the JSON schema that `response_format` asks for, None for text."""
+    wanted = body.get("response_format")
+    expected = "{'type': 'text'}, {'type': 'json_object'} or {'type': 'json_schema', 'json_schema': {'schema': {...}}}"
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    if wanted is None or kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    given = wanted.get("json_schema") if isinstance(wanted, dict) and kind == "json_schema" else None
+    schema = given.get("schema") if isinstance(given, dict) else None
+    if not isinstance(schema, dict):
+        raise wrong(body, "response_format", expected)
+    return schema
 
 
 def _includes_usage(body: JSON) -> bool:

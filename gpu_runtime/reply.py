@@ -1,8 +1,8 @@
-"""Sends one answer over HTTP, whole or as server-sent events, and notices when its reader leaves."""
+"""Sends the answers to one request over HTTP, whole or as server-sent events, and notices when its reader leaves."""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -24,11 +24,14 @@ HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-cont
 
 
 class Reply(Response):
-    """The response to one generation. However it ends, the engine learns of it and `forget` is called."""
+    """The response to one request, with one answer or several. However it ends, the engine learns of it.
+
+    `forget` is called then, too.
+    """
 
     def __init__(
         self,
-        generation: Generation,
+        answers: Sequence[Generation],
         asked: Asked,
         *,
         deltas: Deltas,
@@ -37,12 +40,12 @@ class Reply(Response):
     ) -> None:
         # Response.__init__ is for bodies that are known beforehand.
         self.background = None
-        self._generation = generation
+        self._answers = answers
         self._stream = asked.stream
         self._opens_with_role = asked.chat
         self._deltas = deltas
         self._forget = forget
-        self._bodies = Bodies(generation, asked, created_s=int(time.time()), tokenizer=tokenizer)
+        self._bodies = Bodies(answers, asked, created_s=int(time.time()), tokenizer=tokenizer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watcher = asyncio.create_task(self._watch(receive))
@@ -50,7 +53,8 @@ class Reply(Response):
             await (self._send_stream(send) if self._stream else self._send_whole(scope, receive, send))
         finally:
             watcher.cancel()
-            self._generation.cancelled = True  # has no effect on one that is over
+            for each in self._answers:
+                each.cancelled = True  # has no effect on one that is over
             self._forget()
 
     async def _watch(self, receive: Receive) -> None:
@@ -59,13 +63,17 @@ class Reply(Response):
         self._deltas.put_nowait(None)
 
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        text, chosen = "", list[Chosen]()
+        texts = [""] * len(self._answers)
+        chosen: list[list[Chosen]] = [[] for _ in self._answers]
+        left = len(self._answers)
         while (delta := await self._deltas.get()) is not None:
-            text += delta.text
-            chosen += delta.chosen
-            if delta.done:
-                error = _error(self._generation)
-                response = _refusal(error) if error else JSONResponse(self._bodies.whole(text, chosen))
+            index = self._answers.index(delta.generation)
+            texts[index] += delta.text
+            chosen[index] += delta.chosen
+            left -= delta.done
+            error = _error(delta.generation) if delta.done else None
+            if error or not left:
+                response = _refusal(error) if error else JSONResponse(self._bodies.whole(texts, chosen))
                 return await response(scope, receive, send)
         return None
 
@@ -73,24 +81,31 @@ class Reply(Response):
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         if self._opens_with_role:
             await send(_part(self._bodies.role()))
-        over = False
-        while not over:
+        left = set(self._answers)
+        while left:
             arrived = [await self._deltas.get()]
             while not self._deltas.empty():
                 arrived.append(self._deltas.get_nowait())
             if None in arrived:
                 return
-            deltas = [delta for delta in arrived if delta is not None]
-            over = deltas[-1].done
-            await send(_part(b"".join(map(self._chunks, deltas)), more=not over))
+            body = b""
+            for delta in (each for each in arrived if each is not None):
+                body += self._chunks(delta)
+                if delta.done:
+                    left.remove(delta.generation)
+                    if delta.generation.end != "complete":
+                        await send(_part(body, more=False))
+                        return
+            await send(_part(body + (b"" if left else self._bodies.closing()), more=bool(left)))
 
     def _chunks(self, delta: Delta) -> bytes:
-        text = self._bodies.chunk(delta.text, chosen=delta.chosen) if delta.text or delta.chosen else b""
+        index = self._answers.index(delta.generation)
+        text = self._bodies.chunk(index, delta.text, chosen=delta.chosen) if delta.text or delta.chosen else b""
         if not delta.done:
             return text
-        if error := _error(self._generation):
+        if error := _error(delta.generation):
             return text + event(error.body)
-        return text + self._bodies.chunk("", finish=self._generation.finish) + self._bodies.closing()
+        return text + self._bodies.chunk(index, "", finish=delta.generation.finish)
 
 
 def _error(generation: Generation) -> RequestError | None:

@@ -26,7 +26,8 @@ class Chosen:
 
 
 class Sampler:
-    """Penalties and bias first; then greedy at temperature 0 or next to it, else by temperature, top_k, top_p, min_p.
+    """Penalties, bias and grammar first; then greedy at temperature 0 or next to it, else by temperature, top_k, top_p,
+    min_p.
 
     The same seed gives the same tokens from equal logits.
     """
@@ -36,6 +37,7 @@ class Sampler:
         self._random = random.Random(params.seed)  # noqa: S311 - for sampling, not for secrets
         self._answer: Counter[int] = Counter()
         self._seen = set(prompt) if params.repetition_penalty != 1.0 else set()
+        self._constraint = params.grammar.start() if params.grammar else None
         self._counts = bool(params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1.0)
 
     def choose(self, logits: Tensor) -> int:
@@ -43,11 +45,20 @@ class Sampler:
         params = self._params
         if self._counts or params.logit_bias:
             logits = self._changed(logits)
+        if self._constraint:
+            logits = self._constraint.allowed(logits)
         token = int(logits.argmax()) if params.temperature < GREEDY_BELOW else self._drawn(logits)
+        if self._constraint:
+            self._constraint.advance(token)
         if self._counts:
             self._answer[token] += 1
             self._seen.add(token)
         return token
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer's grammar allows no further token."""
+        return self._constraint is not None and self._constraint.complete
 
     def report(self, token: int, logits: Tensor) -> Chosen | None:
         """Return what is to be said about a chosen token, None when nothing was asked for."""

@@ -29,6 +29,8 @@ class Generation:
     tenant: Tenant = ANYBODY
     #: The lowest goes first.
     priority: int = 0
+    #: All answers to one request, where it wants several: the first computes the prompt, the others take its pages.
+    siblings: "list[Generation]" = field(default_factory=list)
 
     #: Set by another thread when the client has left; the next step drops the request.
     cancelled: bool = False
@@ -137,10 +139,16 @@ class Scheduler:
         self.preempted = []
         for generation in tuple(self.running):
             self._make_room(generation)
-        work = [Work(generation, 1) for generation in self.running if _decodes(generation)]
-        budget = self._prefill_chunk
+        work: list[Work] = []
+        prompts: list[Generation] = []
         for generation in self.running:
-            if not _decodes(generation) and budget:
+            if generation.decoding and generation.pending == 1:
+                work.append(Work(generation, 1))
+            else:
+                prompts.append(generation)
+        budget = self._prefill_chunk
+        for generation in prompts:
+            if budget:
                 budget -= _take(work, generation, budget)
         while budget and len(self.running) < self._slots and not self.preempted:
             candidate = self.waiting.first()
@@ -166,7 +174,7 @@ class Scheduler:
         before = generation.computed // self._pages.size
         generation.computed += count
         after = generation.computed // self._pages.size
-        if self._prefix_cache and after > before:
+        if self._shares(generation) and after > before:
             self._chain(generation)
             for index in range(before, after):
                 self._pages.publish(generation.pages[index], generation.chain[index])
@@ -201,7 +209,7 @@ class Scheduler:
     def _admit(self, generation: Generation) -> bool:
         """Let a generation run if pages for all of its tokens so far can be had."""
         found: list[int] = []
-        if self._prefix_cache:
+        if self._shares(generation):
             self._chain(generation)
             # The last token is always computed: its logits are wanted.
             found = self._pages.find(generation.chain[: (generation.length - 1) // self._pages.size])
@@ -222,17 +230,18 @@ class Scheduler:
         insort(self.running, generation, key=_order)
         return True
 
+    def _shares(self, generation: Generation) -> bool:
+        """Return whether others may use what is computed for it: without a prefix cache its siblings alone."""
+        return self._prefix_cache or bool(generation.siblings)
+
     def _chain(self, generation: Generation) -> None:
         if generation.length // self._pages.size > len(generation.chain):
-            self._pages.chain(generation.tokens(0, generation.length), generation.chain)
+            whose = "" if self._prefix_cache else generation.id
+            self._pages.chain(generation.tokens(0, generation.length), generation.chain, whose=whose)
 
 
 def _order(generation: Generation) -> tuple[int, int]:
     return generation.priority, generation.turn or 0
-
-
-def _decodes(generation: Generation) -> bool:
-    return generation.decoding and generation.pending == 1
 
 
 def _take(work: list[Work], generation: Generation, budget: int) -> int:

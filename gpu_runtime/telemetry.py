@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from opentelemetry.context import Context
@@ -58,6 +58,25 @@ def phases(generation: Generation) -> Phases:
     return Phases(prefill - generation.arrived_ns, first - prefill, ended - first)
 
 
+def joined(answers: Sequence[Generation]) -> Generation:
+    """Return the ended answers to one request as one: its first token is the first one's, its end the last one's."""
+    first = answers[0]
+    if len(answers) == 1:
+        return first
+    worst = next((each for each in answers if each.end != "complete"), first)
+    return replace(
+        first,
+        output=[token for each in answers for token in each.output],
+        ended_ns=max(each.ended_ns or 0 for each in answers),
+        preemptions=sum(each.preemptions for each in answers),
+        preempted_ns=max(each.preempted_ns for each in answers),
+        batch_peak=max(each.batch_peak for each in answers),
+        kv_peak=max(each.kv_peak for each in answers),
+        end=worst.end,
+        error=worst.error,
+    )
+
+
 class Telemetry:
     """The engine's observer; every call costs plain integer work, but `finished`, which makes a span."""
 
@@ -84,13 +103,15 @@ class Telemetry:
     def finished(self, generation: Generation) -> None:
         """Report a generation that is over. A report that fails is logged and never reaches the engine."""
         try:
-            found = phases(generation)
-            self._span(generation, found)
-            self._figures.add(generation, found)
+            self._figures.add(generation, phases(generation))
+            answers = generation.siblings or [generation]
+            if all(each.ended_ns is not None for each in answers):
+                self._span(joined(answers), [each.finish for each in answers if each.finish])
         except Exception:
             logger.exception("request %s could not be reported", generation.id)
 
-    def _span(self, generation: Generation, found: Phases) -> None:
+    def _span(self, generation: Generation, finishes: Sequence[str]) -> None:
+        found = phases(generation)
         # One anchor a span ties its perf_counter stamps to the wall clock, so a clock that is set moves no phase.
         anchor_ns = time.time_ns() - time.perf_counter_ns()
         start_ns = anchor_ns + generation.arrived_ns
@@ -102,6 +123,7 @@ class Telemetry:
             start_time=start_ns,
             attributes={
                 **self._attributes(generation, found),
+                **({"gen_ai.response.finish_reasons": finishes} if finishes else {}),
                 **self._watch.attributes(generation.id, start_ns, start_ns + found.total_ns),
             },
         )
@@ -138,8 +160,6 @@ class Telemetry:
             attributes |= {vocabulary.STREAM_CHUNKS: len(generation.token_ns), vocabulary.STREAM_GAPS: gaps.encode()}
         if generation.tenant.name:
             attributes[vocabulary.TENANT] = generation.tenant.name
-        if generation.finish:
-            attributes["gen_ai.response.finish_reasons"] = [generation.finish]
         if generation.end != "complete":
             attributes[vocabulary.STREAM_END] = generation.end or "error"
         return attributes

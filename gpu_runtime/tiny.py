@@ -23,7 +23,7 @@ The model answers in plain words: the river runs to the sea, the train leaves at
 Time is measured from the moment when a request arrives until the last token leaves. Ça marche, œuvre, naïve, größer.
 """
 Matrix = npt.NDArray[np.float32]
-Quantisation = Literal["F32", "Q8_0", "Q4_1"]
+Quantisation = Literal["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"]
 
 
 def write_tiny_model(path: Path, *, quantisation: Quantisation = "F32", seed: int = 0) -> Path:

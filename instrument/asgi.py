@@ -16,8 +16,9 @@ from .budget import OverBudgetError, is_positive
 from .caps import async_cap_of
 from .errors import UserError
 from .guard import Guard
+from .identity import request_attributes
 from .loop_lag import watch_loop
-from .request import BudgetsMs, RequestState, request_attributes, request_context
+from .request import BudgetsMs, RequestState, request_context
 from .spans import Activation, error_type
 from .vocabulary import (
     HTTP_METHODS,
@@ -164,6 +165,8 @@ class Exchange:
         self._complete = False
         self._ended = False
         self._left_ns: int | None = None
+        #: The client is there and has the first byte.
+        self._flows = False
         self._first_byte_ns: int | None = None
         self._last_byte_ns: int | None = None
         current = trace.get_current_span()
@@ -219,6 +222,7 @@ class Exchange:
             if body:
                 self._last_byte_ns = time.perf_counter_ns()
                 self._first_byte_ns = self._first_byte_ns or self._last_byte_ns
+                self._flows = True
             self._complete = not more
 
     def leave(self) -> None:
@@ -226,6 +230,7 @@ class Exchange:
         # Servers report a disconnect after a complete answer too: that is how they say that nothing more comes.
         if not self._complete and self._left_ns is None:
             self._left_ns = time.perf_counter_ns()
+            self._flows = False
 
     def end(self, error: BaseException | None, end_time_ns: int | None = None) -> None:
         if self._ended:
@@ -300,17 +305,21 @@ class _AsgiExchange(Exchange):
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer and stamp its first and last byte."""
-        flowing = self._first_byte_ns and message.get("more_body")  # most parts of a stream: what each of them costs
-        if flowing and self._left_ns is None:
-            try:
-                await self._send(message)
-            except OSError:
-                self.leave()
-                raise
-            if message.get("body"):
-                self._last_byte_ns = time.perf_counter_ns()
+        if not (self._flows and message.get("more_body")):
+            await self._send_seldom(message)
             return
-        if not self._own and message["type"] == "http.response.body" and not message.get("more_body", False):
+        try:  # most parts of a stream: what each of them costs
+            await self._send(message)
+        except OSError:
+            self.leave()
+            raise
+        if message.get("body"):
+            self._last_byte_ns = time.perf_counter_ns()
+
+    async def _send_seldom(self, message: Message) -> None:
+        part = message["type"] == "http.response.body"
+        more = message.get("more_body", False)
+        if part and not more and not self._own:
             # The span's owner, further out, may end it with the last message.
             self.sent(message.get("body"), more=False)
             self.end(None)
@@ -321,8 +330,8 @@ class _AsgiExchange(Exchange):
             raise
         if message["type"] == "http.response.start":
             self.answered(message["status"])
-        elif message["type"] == "http.response.body":
-            self.sent(message.get("body"), more=message.get("more_body", False))
+        elif part:
+            self.sent(message.get("body"), more=more)
 
     def finish(self, error: BaseException | None) -> None:
         """End the request; after a client that left, once the streams that it wanted are closed."""

@@ -3,6 +3,7 @@
 Imported by `init` alone: the SDK and `requests` cost a service that never calls it nothing.
 """
 
+import gzip
 import logging
 import os
 import time
@@ -28,6 +29,9 @@ DEFAULT_ENDPOINT: Final = "http://127.0.0.1:4318"
 #: Requests are promised to be visible 5 s after their last span, of which the collector takes up to 4.
 SPAN_DELAY_MS: Final = 1_000
 METRIC_INTERVAL_MS: Final = 5_000
+#: Of gzip: 60 spans with the gaps of 200 chunks each cost 4 us a span, at the exporter's level 9 it is 150 us; the
+#: body is 17 % longer.
+GZIP_LEVEL: Final = 1
 #: A process that ends waits no longer than this for a collector that does not answer.
 ENDING_TIMEOUT_S: Final = 1.0
 
@@ -50,10 +54,11 @@ class CollectorAbsentError(requests.RequestException):
 
 
 class PromptSession(requests.Session):
-    """A session that gives up at once when the process is ending and nobody answers."""
+    """A session that gives up at once when the process is ending and nobody answers; `packs` makes it gzip bodies."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, packs: bool = False) -> None:
         super().__init__()
+        self.packs = packs
         self.ending = False
         self.failing = False
 
@@ -63,6 +68,9 @@ class PromptSession(requests.Session):
             if self.failing:
                 raise CollectorAbsentError("no collector answered, and the process is ending")
             kwargs["timeout"] = ENDING_TIMEOUT_S
+        if self.packs:
+            kwargs["data"] = gzip.compress(kwargs["data"], GZIP_LEVEL)
+            kwargs["headers"] = {**(kwargs.get("headers") or {}), "Content-Encoding": "gzip"}
         try:
             response = super().request(*args, **kwargs)
         except requests.RequestException as error:
@@ -149,10 +157,9 @@ class Exports:
                 exporter.shutdown()  # ends a wait between two attempts
 
     def _otlp(self, kind: Any, signal: str, **options: Any) -> Any:
-        session = PromptSession()
-        exporter = kind(
-            endpoint=_endpoint(self._endpoint, signal), compression=_compression(signal), session=session, **options
-        )
+        session = PromptSession(packs=_asked_compression(signal) == "gzip")
+        compression = Compression.NoCompression if session.packs else None  # which it finds in the environment
+        exporter = kind(endpoint=_endpoint(self._endpoint, signal), compression=compression, session=session, **options)
         self._prompt.append((session, exporter))
         return exporter
 
@@ -165,9 +172,9 @@ def _endpoint(endpoint: str | None, signal: str) -> str | None:
     return f"{(endpoint or DEFAULT_ENDPOINT).rstrip('/')}/v1/{signal}"
 
 
-def _compression(signal: str) -> Compression | None:
-    named = {"OTEL_EXPORTER_OTLP_COMPRESSION", f"OTEL_EXPORTER_OTLP_{signal.upper()}_COMPRESSION"}
-    return None if any(os.environ.get(name) for name in named) else Compression.Gzip
+def _asked_compression(signal: str) -> str:
+    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION")
+    return next((said.strip().lower() for name in names if (said := os.environ.get(name))), "gzip")
 
 
 def _temporality() -> dict[str, Any]:

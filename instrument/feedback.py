@@ -8,7 +8,8 @@ from opentelemetry.trace import INVALID_SPAN, format_span_id, set_span_in_contex
 
 from . import providers
 from .guard import Guard
-from .request import MAX_ID_LENGTH, current_request
+from .identity import MAX_ID_LENGTH
+from .request import current_request
 from .vocabulary import FEEDBACK_COMPLETED, FEEDBACK_CONVERTED, FEEDBACK_EVENT, FEEDBACK_SCORE, REQUEST_ID
 
 

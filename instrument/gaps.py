@@ -3,7 +3,7 @@
 import statistics
 import sys
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from operator import sub
 
@@ -50,12 +50,28 @@ class Gaps:
         for gap_ns in gaps[room:]:
             self._histogram[min((gap_ns // 1000).bit_length(), HISTOGRAM_BUCKETS - 1)] += 1
 
+    def until(self, now_ns: int, arrivals: list[int]) -> "Gaps":
+        """Return a copy with the gaps between these arrivals and the silence since the last one, which goes on."""
+        longer = replace(self, _kept=self._kept.copy(), _histogram=self._histogram.copy())
+        longer.feed([*arrivals, max(now_ns, arrivals[-1])])
+        return longer
+
+    @property
+    def usual_ns(self) -> int:
+        """Median of the first MAX_GAPS gaps, 0 without any."""
+        return statistics.median_low(self._kept) if self._kept else 0
+
+    @property
+    def stall_limit_ns(self) -> int:
+        """What a gap must exceed to be a stall."""
+        return max(STALL_MIN_NS, STALL_FACTOR * self.usual_ns)
+
     @property
     def stalls(self) -> int:
         """Gaps longer than a second and than eight times the median of the first MAX_GAPS gaps."""
         if self.max_ns <= STALL_MIN_NS:
             return 0
-        limit_ns = max(STALL_MIN_NS, STALL_FACTOR * statistics.median_low(self._kept))
+        limit_ns = self.stall_limit_ns
         long_tail = sum(self._histogram[(limit_ns // 1000).bit_length() + 1 :])
         return sum(gap_ns > limit_ns for gap_ns in self._kept) + long_tail
 

@@ -80,7 +80,9 @@ def _hygiene(messages: Any, tools: Any, system: Any) -> dict[str, AttributeValue
     if not isinstance(listed, (list, tuple)) or not listed:
         return {}
     counts = _Counts()
-    last_question = max((at for at, each in enumerate(listed) if _get(each, "role") == "user"), default=len(listed))
+    last_question = next(
+        (at for at in range(len(listed) - 1, -1, -1) if _get(listed[at], "role") == "user"), len(listed)
+    )
     for at, message in enumerate(listed):
         part = "system" if _get(message, "role") in SYSTEM_ROLES else "history" if at < last_question else "question"
         _count(counts, part, message)

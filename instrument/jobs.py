@@ -14,8 +14,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from . import providers
 from .guard import Guard
+from .identity import request_attributes
 from .propagation import with_request
-from .request import BudgetsMs, RequestState, outcome_of, request_attributes, request_context
+from .request import BudgetsMs, RequestState, outcome_of, request_context
 from .spans import Activation, record_error
 from .vocabulary import QUEUE_WAIT, REQUEST_ID, STAGE, TENANT, convert
 

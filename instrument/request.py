@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 
-from opentelemetry import baggage
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, set_span_in_context
@@ -16,6 +15,7 @@ from opentelemetry.util.types import AttributeValue
 from . import providers
 from .budget import Budget, Policies
 from .guard import Guard
+from .identity import MAX_ID_LENGTH, request_attributes
 from .metering import request_counts
 from .overruns import record_overrun
 from .running import registry
@@ -43,8 +43,6 @@ from .work import Work
 BudgetsMs = Mapping[str, float]
 
 CONVERSATION_ID = "gen_ai.conversation.id"
-#: A caller may send anything as its id.
-MAX_ID_LENGTH = 128
 
 _STATE_KEY = otel_context.create_key("tailbudget-request")
 
@@ -60,6 +58,7 @@ class RequestState:
     failed_model = ""
     tool_rounds: int | None = None
     last_beat_ns = 0
+    told_stalled = False
     prompt_version = ""
     retrieved_tokens = 0
     outcome: Outcome | None = None
@@ -213,21 +212,6 @@ def current_request() -> RequestState | None:
 def request_context(state: RequestState, parent: Context | None = None) -> Context:
     """Return `parent` with the request and its span as the current ones."""
     return otel_context.set_value(_STATE_KEY, state, set_span_in_context(state.span, parent))
-
-
-def request_attributes(
-    route: str, *, tenant: str | None, request_id: str | None, context: Context | None = None
-) -> dict[str, AttributeValue]:
-    """Return the attributes of a request, which an empty `route` does not mark.
-
-    Id and tenant fall back to the caller's baggage.
-    """
-    said = {
-        REQUEST: route,
-        REQUEST_ID: request_id or baggage.get_baggage(REQUEST_ID, context),
-        TENANT: tenant or baggage.get_baggage(TENANT, context),
-    }
-    return {name: str(value)[:MAX_ID_LENGTH] for name, value in said.items() if value}
 
 
 @dataclass(eq=False)

@@ -14,6 +14,7 @@ from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.trace import Span, format_span_id, set_span_in_context
 
 from . import providers
+from .gaps import STALL_MIN_NS
 from .guard import Guard
 from .vocabulary import (
     REQUEST,
@@ -22,10 +23,18 @@ from .vocabulary import (
     REQUEST_ID,
     RUNNING_EVENT,
     STAGE,
+    STREAM_CHUNKS,
+    STREAM_SILENCE,
+    STREAM_STALL_TIME,
+    STREAM_STALLS,
+    STREAM_USUAL_GAP,
     TENANT,
+    TIME_TO_FIRST_TOKEN,
     Stage,
+    budget_attribute,
     convert,
 )
+from .work import Stream, Work
 
 #: Requests watched at once; more are counted by `slo.requests.*` alone.
 MAX_WATCHED = 2_000
@@ -45,7 +54,10 @@ class Watched(Protocol):
     tenant: str
     request_id: str
     budgets_ms: dict[str, float]
+    first_token_ns: int | None
     last_beat_ns: int
+    told_stalled: bool
+    work: Work
 
     def stage_now(self) -> Stage:
         """Return what it is doing."""
@@ -99,16 +111,29 @@ registry = Registry()
 
 
 def beat(now_ns: int) -> None:
-    """Emit a record of each request that is too old and of which none was emitted in the last 5 s.
+    """Emit a record of each request that is too old, or whose stream stalls, and from then on one in 5 s.
 
     `now_ns` is of `perf_counter_ns`. A request whose trace is not sampled is left out: no span would ever close it.
     """
     for request in registry.running():
+        if not request.span.get_span_context().trace_flags.sampled:
+            continue
+        stalled = _stalled(request.work.stream_now(), now_ns)
         patience_ns = convert(request.budgets_ms.get("ttft", DEFAULT_PATIENCE_MS), "ms", "ns")
-        old = now_ns - request.started_ns >= patience_ns
-        if old and now_ns - request.last_beat_ns >= BEAT_NS and request.span.get_span_context().trace_flags.sampled:
+        # Whoever was told of once must be heard of: silence means that it is lost.
+        told = request.last_beat_ns > 0 or now_ns - request.started_ns >= patience_ns
+        due = told and now_ns - request.last_beat_ns >= BEAT_NS
+        if due or (stalled and not request.told_stalled):
             request.last_beat_ns = now_ns
             _emit(request, now_ns)
+        request.told_stalled = stalled
+
+
+def _stalled(stream: Stream | None, now_ns: int) -> bool:
+    if stream is None or stream.silence_ns(now_ns) <= STALL_MIN_NS:
+        return False
+    flow = stream.flow(now_ns)
+    return flow is not None and flow.stalled
 
 
 def tell_all() -> None:
@@ -131,6 +156,9 @@ def _emit(request: Watched, now_ns: int) -> None:
     }
     if request.tenant:
         attributes[TENANT] = request.tenant
+    if "total" in request.budgets_ms:
+        attributes[budget_attribute("total")] = convert(request.budgets_ms["total"], "ms", "s")
+    attributes |= _streaming(request, now_ns)
     providers.logger().emit(
         LogRecord(
             timestamp=wall_ns,
@@ -141,6 +169,27 @@ def _emit(request: Watched, now_ns: int) -> None:
             attributes=attributes,
         )
     )
+
+
+def _streaming(request: Watched, now_ns: int) -> dict[str, str | float]:
+    """Return how the stream goes that the request reads, and when its first token came; {} before any."""
+    stream = request.work.stream_now()
+    flow = stream.flow(now_ns) if stream else None
+    first_ns = flow.first_token_ns if flow else request.first_token_ns
+    said: dict[str, str | float] = {}
+    if first_ns is not None:
+        said[TIME_TO_FIRST_TOKEN] = convert(first_ns - request.started_ns, "ns", "s")
+    if flow:
+        said |= {
+            STREAM_CHUNKS: flow.chunks,
+            STREAM_SILENCE: convert(flow.silence_ns, "ns", "s"),
+            STREAM_USUAL_GAP: convert(flow.usual_gap_ns, "ns", "s"),
+            STREAM_STALLS: flow.stalls,
+            STREAM_STALL_TIME: convert(flow.stall_ns, "ns", "s"),
+        }
+        if flow.model:
+            said["gen_ai.request.model"] = flow.model
+    return said
 
 
 class Watch:

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,7 +13,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
-from . import providers
+from . import faults, providers
 from .caps import async_cap_of, call_in_worker, cap_of
 from .errors import UserError
 from .guard import Guard
@@ -120,6 +120,12 @@ class StageScope:
         opened = self.open(self._name)
         run = _Run(opened, opened.activate(), owner())
         self._runs.append(run)
+        if faults.heeded:
+            try:
+                faults.suffer(self._stage)
+            except BaseException as error:
+                self._leave(run, error)
+                raise
         return run
 
     def _latest(self) -> _Run:
@@ -139,6 +145,8 @@ class StageScope:
                 around = cap.around()
                 await around.__aenter__()
                 run.around = around
+            if faults.heeded:
+                await faults.endure(self._stage)
         except BaseException as error:
             self._leave(run, error)
             raise
@@ -194,7 +202,10 @@ class StageScope:
         async def call(*args: Any, **kwargs: Any) -> Any:
             with StageScope(self._stage, name, self._attributes) as span:
                 cap = async_cap_of(self._stage, span)
-                return await (cap.run(function(*args, **kwargs)) if cap else function(*args, **kwargs))
+                work = function(*args, **kwargs)
+                if faults.heeded:
+                    work = _late(self._stage, work)
+                return await (cap.run(work) if cap else work)
 
         return call
 
@@ -230,6 +241,12 @@ class StageScope:
                 raise
 
         return call
+
+
+async def _late(stage: Stage, work: Awaitable[R]) -> R:
+    """Return what `work` gives, begun as late as the request asks."""
+    await faults.endure(stage)
+    return await work
 
 
 def stage(stage: Stage, name: str | None = None, **attributes: AttributeValue) -> StageScope:

@@ -32,6 +32,7 @@ from .vocabulary import (
     StreamEnd,
     convert,
 )
+from .work import Flow
 
 #: A first answer is usable at its first sentence end, or after so many tokens (chunks, where tokens are not known).
 USABLE_CHUNKS = 20
@@ -58,7 +59,7 @@ class StreamRecord:
     """
 
     __slots__ = (
-        "_append", "_arrivals", "_caps", "_consumer_ns", "_first_chunk_ns", "_first_token_ns", "_gaps", "_last_chunk",
+        "_arrivals", "_caps", "_consumer_ns", "_first_chunk_ns", "_first_token_ns", "_gaps", "_last_chunk",
         "_last_ns", "_meter", "_others", "_read", "_reported", "_request", "_take", "_text", "_text_chunks", "_usable",
         "asked_ns", "end_ns", "ended", "see", "span", "started_ns",
     )  # fmt: skip
@@ -87,7 +88,6 @@ class StreamRecord:
         self._take = take
         self._gaps = Gaps()
         self._arrivals: list[int] = []
-        self._append = self._arrivals.append
         self._others = 0
         self._last_chunk: Any = None
         self._last_ns = 0
@@ -120,7 +120,7 @@ class StreamRecord:
             if not self._first_token_ns:
                 self._first_token_ns = arrived_ns
                 if self._request:
-                    self._request.work.call_decodes(self.span)
+                    self._request.work.call_decodes(self.span, self)
                 if self._meter:
                     self._meter.watch(self)
             if text and self._became_usable(text, before_ns, arrived_ns):
@@ -139,9 +139,10 @@ class StreamRecord:
                 self._others += 1
                 self._take(self._reported, chunk)
                 return
-            self._append(arrived_ns)
+            arrivals = self._arrivals
+            arrivals.append(arrived_ns)
             self._last_chunk = chunk
-            if len(self._arrivals) > MAX_GAPS:
+            if len(arrivals) > MAX_GAPS:
                 self._fold()
         except Exception as error:
             if not guard.swallow(error):
@@ -182,6 +183,28 @@ class StreamRecord:
         tokens = (self._reported.output_tokens or 0) if self.ended else 0
         return tokens, chunks, until_ns - self._first_token_ns
 
+    def silence_ns(self, now_ns: int) -> int:
+        """Return how long the caller has waited for the next chunk since the last; 0 before the first token."""
+        return now_ns - self._last_ns if self._first_token_ns and self.asked_ns > self._last_ns else 0
+
+    def flow(self, now_ns: int) -> Flow | None:
+        """Return how the stream goes, from any thread; None before its first token and after its end."""
+        arrivals = self._arrivals.copy()
+        if not self._first_token_ns or self.ended or not arrivals:
+            return None
+        silence_ns = self.silence_ns(now_ns)
+        gaps = self._gaps.until(arrivals[-1] + silence_ns, arrivals)
+        return Flow(
+            model=self._meter.labels["model"] if self._meter else "",
+            chunks=gaps.count,
+            first_token_ns=self._first_token_ns,
+            silence_ns=silence_ns,
+            usual_gap_ns=gaps.usual_ns,
+            stalls=gaps.stalls,
+            stall_ns=gaps.stall_ns,
+            stalled=silence_ns > gaps.stall_limit_ns,
+        )
+
     def finish(self, end: StreamEnd, error: BaseException | None = None) -> None:
         """Write what was measured to the span and end it. Must be called once."""
         self.end_ns = time.perf_counter_ns()
@@ -214,6 +237,7 @@ class StreamRecord:
     def _tell_request(self, end: StreamEnd) -> None:
         if self._request is None:
             return
+        self._request.work.call_ended(self.span)  # which held this record, and the request holds the work
         last_ns = self._arrivals[-1] if self._arrivals else self.end_ns
         if end == "complete" and self._text_chunks and not self._usable:
             self._request.stream_usable(self.started_ns, last_ns, "final")

@@ -68,16 +68,36 @@ class _Wrapped:
 
 
 class Stream(_Wrapped, Generic[T]):
-    """Iterator over the same chunks, measured."""
+    """Iterator over the same chunks, measured.
 
-    __slots__ = ()
+    A loop runs over a generator, which costs a sixth less than as many calls of `__next__`; it holds the wrapper, and a
+    loop that is left half-way ends nothing. Asynchronous loops have none: one that is left would be closed by the event
+    loop in a task of its own, beside the generators of the SDK below it.
+    """
+
+    __slots__ = ("_source",)
 
     def __init__(self, chunks: Any, record: StreamRecord) -> None:
         self._wrap(chunks, record)
-        self._pull = iter(chunks).__next__ if not hasattr(chunks, "__next__") else chunks.__next__
+        self._source = chunks if hasattr(chunks, "__next__") else iter(chunks)
+        self._pull = self._source.__next__
 
-    def __iter__(self) -> Self:
-        return self
+    def __iter__(self) -> Iterator[T]:
+        record = self._record
+        theirs = False  # what is thrown in while the caller has a chunk is the caller's
+        record.asked_ns = _now_ns()
+        try:
+            for chunk in self._source:
+                record.see(chunk, _now_ns())
+                theirs = True
+                yield chunk
+                theirs = False
+                record.asked_ns = _now_ns()
+        except BaseException as error:
+            if not theirs:
+                self._fail(error)
+            raise
+        self._end("complete")
 
     def __next__(self) -> T:
         record = self._record

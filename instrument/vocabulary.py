@@ -30,6 +30,10 @@ OVER_ACTION: Final = "slo.over.action"
 REMAINING_HEADER: Final = "x-slo-remaining-ms"
 OUTCOME: Final = "slo.outcome"
 SYNTHETIC: Final = "slo.synthetic"
+#: The load run that sent it; it travels in baggage, as `slo.synthetic` does.
+RUN_ID: Final = "slo.run.id"
+#: What a request asks a service under test to do wrong, in baggage; heeded where TAILBUDGET_FAULTS=1 alone.
+FAULT: Final = "slo.fault"
 TIME_TO_FIRST_TOKEN: Final = "slo.time_to_first_token"
 TIME_TO_USABLE: Final = "slo.time_to_usable"
 TIME_TO_FINAL: Final = "slo.time_to_final"
@@ -48,11 +52,24 @@ STREAM_STALLS: Final = "slo.stream.stalls"
 STREAM_STALL_TIME: Final = "slo.stream.stall_time"
 STREAM_CONSUMER_TIME: Final = "slo.stream.consumer_time"
 STREAM_GAPS: Final = "slo.stream.gaps"
+# Of a stream that still runs: seconds since its last chunk while the caller waits, median gap of what came (s).
+STREAM_SILENCE: Final = "slo.stream.silence"
+STREAM_USUAL_GAP: Final = "slo.stream.usual_gap"
 
 # A log record of a request that is still running. `slo.request.age` and `.started` are seconds (age; unix time).
 RUNNING_EVENT: Final = "slo.request.running"
 REQUEST_AGE: Final = "slo.request.age"
 REQUEST_BEGAN: Final = "slo.request.started"
+
+# Of a request that a load run sent, on the span of the one who sent it: place of its step in the run, the load that was
+# offered, its number, seconds from the planned to the real sending, what became of it.
+LOAD_STEP: Final = "slo.load.step"
+LOAD_OFFERED: Final = "slo.load.offered"
+LOAD_NUMBER: Final = "slo.load.number"
+LOAD_LATENESS: Final = "slo.load.lateness"
+LOAD_OUTCOME: Final = "slo.load.outcome"
+# A log record of a step of a load run that is over; its figures are attributes of the same prefix.
+LOAD_STEP_EVENT: Final = "slo.load.step"
 
 # A log record of what a user made of an answer, joined to its request by `slo.request.id`.
 FEEDBACK_EVENT: Final = "slo.feedback"
@@ -190,6 +207,7 @@ ENGINE_METRICS: Final[dict[str, str]] = {
     "slo.engine.drafts": "drafts",
     "slo.engine.accepted": "accepted",
     "slo.engine.preemptions": "preemptions",
+    "slo.engine.steps": "steps",
 }
 
 #: GPU metric name -> column of the table `gpu`. Each point carries the attributes `host.id` and `hw.id`.

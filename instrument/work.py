@@ -3,6 +3,8 @@
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol
 
 from opentelemetry.trace import Span
 
@@ -12,12 +14,37 @@ from .vocabulary import Stage
 KEPT_CALLS = 16
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """How a stream goes that still runs; `first_token_ns` is of `perf_counter_ns`."""
+
+    model: str
+    chunks: int  # with a token
+    first_token_ns: int
+    silence_ns: int  # since the last chunk while the caller waits, else 0
+    usual_gap_ns: int
+    stalls: int  # the one that goes on included
+    stall_ns: int
+    stalled: bool
+
+
+class Stream(Protocol):
+    """What is asked of a stream that runs; both at an instant of `perf_counter_ns`."""
+
+    def silence_ns(self, now_ns: int) -> int:
+        """Return how long the caller has waited for the next chunk."""
+
+    def flow(self, now_ns: int) -> Flow | None:
+        """Return how it goes, None when it does not flow."""
+
+
 class _Call:
-    __slots__ = ("span", "stage")
+    __slots__ = ("span", "stage", "stream")
 
     def __init__(self, span: Span, stage: Stage) -> None:
         self.span = span
         self.stage = stage
+        self.stream: Stream | None = None
 
 
 class Work:
@@ -69,14 +96,28 @@ class Work:
         if self._outer:
             self._outer.call_began(span, streamed=streamed)
 
-    def call_decodes(self, span: Span) -> None:
-        """Take note of the first token of the call that `span` stands for."""
+    def call_decodes(self, span: Span, stream: Stream) -> None:
+        """Take note of the first token of the call that `span` stands for, and of the stream in which it came."""
         with self._lock:
-            for call in self._calls:
-                if call.span is span:
-                    call.stage = "decode"
+            call = next((known for known in self._calls if known.span is span), None)
+            if call is None:  # the span is its caller's own
+                call = _Call(span, "decode")
+                self._calls.append(call)
+            call.stage, call.stream = "decode", stream
         if self._outer:
-            self._outer.call_decodes(span)
+            self._outer.call_decodes(span, stream)
+
+    def call_ended(self, span: Span) -> None:
+        """Forget a streamed call that is over."""
+        with self._lock:
+            self._calls = [known for known in self._calls if known.span is not span]
+        if self._outer:
+            self._outer.call_ended(span)
+
+    def stream_now(self) -> Stream | None:
+        """Return the stream of the latest call that flows, None when none does."""
+        with self._lock:
+            return next((call.stream for call in reversed(self._calls) if call.stream), None)
 
     def stage_now(self) -> Stage:
         """Return the stage opened last that is still open, else where the latest open model call is, else `other`.

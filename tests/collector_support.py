@@ -1,6 +1,7 @@
 """A collector in a process of its own, and the bodies that tests send to it."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -88,6 +89,12 @@ class Collector:
         status = self.process.returncode
         self.process = None
         return status
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that the process has used, with the kernel's for it."""
+        assert self.process is not None
+        used = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
 
     def get(self, path: str, **headers: str) -> tuple[int, bytes]:
         """GET from the API; status 0 when nobody answers."""

@@ -15,6 +15,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 import httpx
+import pytest
 import torch
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -27,12 +28,20 @@ from tailbudget.gpu_runtime.scheduler import Generation
 from tailbudget.gpu_runtime.settings import RuntimeSettings
 from tailbudget.gpu_runtime.tiny import write_tiny_model
 from tailbudget.gpu_runtime.tokenizer import TextTokenizer
-from tailbudget.gpu_runtime.weights import ModelFile
+from tailbudget.gpu_runtime.weights import open_model
 
 from .support import free_port, wait_until
 
 # Two threads on a contended machine took 2 s a token.
 torch.set_num_threads(1)
+#: Parameters of tests that run on every device; the CUDA ones say why they do not.
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")],
+    ),
+]
 
 
 @cache
@@ -42,10 +51,10 @@ def tiny_path() -> Path:
 
 
 @cache
-def tiny_model() -> tuple[Llama, TextTokenizer]:
+def tiny_model(device: str = "cpu") -> tuple[Llama, TextTokenizer]:
     """Return the tiny model in float32 with its tokenizer."""
-    file = ModelFile(tiny_path())
-    return Llama(file, dtype=torch.float32), TextTokenizer(file.vocabulary)
+    file = open_model(tiny_path())
+    return Llama(file, form="float32", device=device), TextTokenizer(file.vocabulary)
 
 
 class Notes:
@@ -72,7 +81,7 @@ class Bench:
     """A running engine on the tiny model and everything it emitted, in order."""
 
     def __init__(self, settings: RuntimeSettings, observer: Observer) -> None:
-        model, self.tokenizer = tiny_model()
+        model, self.tokenizer = tiny_model(settings.device)
         self.deltas: list[Delta] = []
         self._count = 0
         self.engine = Engine(
@@ -103,7 +112,7 @@ class Bench:
 @contextmanager
 def engine(observer: Observer | None = None, **settings: Any) -> Iterator[Bench]:
     """Run an engine in this process; keyword arguments are runtime settings."""
-    chosen = RuntimeSettings(**{"dtype": "float32", "max_context": 512, **settings})
+    chosen = RuntimeSettings(**{"dtype": "float32", "device": "cpu", "max_context": 512, **settings})
     bench = Bench(chosen, observer or Notes())
     bench.engine.start()
     try:

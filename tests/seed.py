@@ -263,14 +263,14 @@ def _alert(seeded: Seeded, identity: Row, series: str, *, opened_s: int, closed_
     opened = seeded.started + timedelta(seconds=opened_s)
     row = {
         **identity,
-        "alert_id": f"sag|decode_rate|{series}|{opened.isoformat()}",
+        "alert_id": f"sag|{series}|{opened.isoformat()}",
         "kind": "sag",
         "rule": "decode_rate",
         "severity": "page",
         "opened": opened,
         "closed": None if closed_s is None else seeded.started + timedelta(seconds=closed_s),
-        "value": 0.87,
-        "threshold": 0.16,
+        "value": 2.4,
+        "threshold": 1.13,
         "summary": f"{MODEL} on {INSTANCE} takes 2.4 times as long a token as its load explains",
     }
     seeded.add("alerts", row)

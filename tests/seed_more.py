@@ -15,12 +15,37 @@ OBJECTIVES: tuple[tuple[Any, ...], ...] = (
     ("answers", "acme", "99 % of requests end well", 0.99, 38, 1, 0.2, 0.0, []),
 )
 
+SLICES: dict[str, Row] = {
+    "chat-total": {
+        "slice": "route = '/chat'",
+        "measure": "(total_ms)",
+        "limit_ms": 4000.0,
+        "coverage": 0.912,
+        "running": 3,
+    },
+    "first-token": {
+        "slice": "ttft_ms is not null",
+        "measure": "(ttft_ms)",
+        "limit_ms": 1000.0,
+        "coverage": 1.0,
+        "margin": 0.004,
+    },
+    "answers": {
+        "slice": "tenant = 'acme' and outcome <> 'rejected'",
+        "measure": "total_ms",
+        "limit_ms": None,
+        "coverage": None,
+    },
+}
+
 
 def furnish(connection: duckdb.DuckDBPyConnection, seeded: Seeded, *, number: int = 11) -> dict[str, list[Row]]:
     """Write rows that fit those of `seeded`, and return them by table."""
     chance = random.Random(number)
     made = {
         "slo_status": _budgets(seeded),
+        "slo_minute": _minutes(seeded),
+        "marks": _marks(seeded),
         "live": _running(seeded, chance),
         "engine": _engine(seeded, chance),
         "gpu": _gpu(seeded, chance),
@@ -41,9 +66,47 @@ def furnish(connection: duckdb.DuckDBPyConnection, seeded: Seeded, *, number: in
 
 def _budgets(seeded: Seeded) -> list[Row]:
     names = ("objective", "part", "goal", "target", "n", "bad", "budget_left", "burn_1h", "firing")
-    rows: list[Row] = [dict(zip(names, one, strict=True)) for one in OBJECTIVES]
+    rows: list[Row] = [dict(zip(names, one, strict=True)) | SLICES[str(one[0])] for one in OBJECTIVES]
+    unsure = {"coverage": None, "margin": 0.0, "running": 0}
     common = {"judged": seeded.ended, "period": "30d", "owner": "chat-team", "runbook": "https://wiki.example/chat"}
-    return [{**row, **common, "good_share": 1 - row["bad"] / row["n"]} for row in rows]
+    return [{**unsure, **row, **common, "good_share": 1 - row["bad"] / row["n"]} for row in rows]
+
+
+def _minutes(seeded: Seeded) -> list[Row]:
+    """A month of the objectives, hour by hour: most of what is bad came in the last two days."""
+    rows: list[Row] = []
+    for objective, part, _, _, n, bad, *_ in OBJECTIVES:
+        hour = seeded.ended.replace(minute=0, second=0, microsecond=0) - timedelta(days=29)
+        hours = [hour + timedelta(hours=place) for place in range(29 * 24)]
+        for place, t in enumerate(hours):
+            share = [done * n // len(hours) for done in (place, place + 1)]
+            burnt = [
+                round(bad * (0.4 * done / len(hours) + 0.6 * max(0, done / len(hours) - 0.93) / 0.07))
+                for done in (place, place + 1)
+            ]
+            row = {
+                "objective": objective,
+                "part": part,
+                "minute": t,
+                "n": share[1] - share[0],
+                "bad": burnt[1] - burnt[0],
+            }
+            rows.append(row)
+    return rows
+
+
+def _marks(seeded: Seeded) -> list[Row]:
+    named = (("version 1.4.0", "version", "demo", 390), ("rolled the index back", "note", None, 455))
+    return [
+        {
+            "mark_id": label,
+            "t": seeded.started + timedelta(seconds=at_s),
+            "kind": kind,
+            "service": service,
+            "label": label,
+        }
+        for label, kind, service, at_s in named
+    ]
 
 
 def _running(seeded: Seeded, chance: random.Random) -> list[Row]:
@@ -71,6 +134,7 @@ def _engine(seeded: Seeded, chance: random.Random) -> list[Row]:
     rows = []
     for since_s in range(0, round((seeded.ended - seeded.started).total_seconds()), 5):
         slow = _slowness("decode", since_s) > 1
+        running, prompt = float(chance.randrange(6, 9) if slow else chance.randrange(2, 5)), float(since_s // 5 % 4)
         rows.append(
             {
                 "t": seeded.started + timedelta(seconds=since_s),
@@ -78,7 +142,7 @@ def _engine(seeded: Seeded, chance: random.Random) -> list[Row]:
                 "model": MODEL,
                 "source": "tailbudget",
                 "up": True,
-                "running": float(chance.randrange(6, 9) if slow else chance.randrange(2, 5)),
+                "running": running,
                 "waiting": float(chance.randrange(4, 9) if slow else chance.randrange(0, 2)),
                 "kv_used": 0.9 if slow else chance.uniform(0.3, 0.5),
                 "step_ms": 40.0 if slow else 18.0,
@@ -86,6 +150,9 @@ def _engine(seeded: Seeded, chance: random.Random) -> list[Row]:
                 "prefix_hits": chance.uniform(300, 500),
                 "generation_tokens": chance.uniform(150, 200) if slow else chance.uniform(400, 500),
                 "preemptions": 1.0 if slow and chance.random() < 0.3 else 0.0,
+                "steps": 40.0,
+                "batch_tokens": running + prompt,
+                "prompt_tokens": 40 * prompt,
             }
         )
     return rows

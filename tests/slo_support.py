@@ -26,6 +26,7 @@ def write(
     *,
     tenant: str | None = None,
     stage: str = "decode",
+    weight: float | None = None,
 ) -> None:
     """Write a request an event (started, total_ms, outcome), all of its time in one stage."""
     first = connection.execute("select count(*) from requests").fetchall()[0][0]
@@ -44,6 +45,7 @@ def write(
             "calls": 1,
             "tool_rounds": 0,
             "synthetic": False,
+            "weight": weight,
         }
         for index, (started, total_ms, outcome) in enumerate(events)
     ]

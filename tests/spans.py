@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -122,14 +124,24 @@ def event_table(spans: Iterable[Span]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=EVENTS)
 
 
+@cache
+def _empty_file() -> TemporaryDirectory[str]:
+    """Return the folder of a data file with all tables and views: 0.2 CPU seconds to make, 0.03 to copy."""
+    folder = TemporaryDirectory(prefix="tailbudget-")
+    with duckdb.connect(f"{folder.name}/empty.duckdb") as connection:
+        connection.execute("set timezone = 'UTC'")
+        for statements in (SCHEMA, *VIEWS):
+            connection.execute(statements.read_text(encoding="utf-8"))
+    return folder
+
+
 def database() -> duckdb.DuckDBPyConnection:
     """Return a connection to an empty data file in memory."""
     connection = duckdb.connect()
     connection.execute("set timezone = 'UTC'")
     connection.execute("set threads = 1")
-    connection.execute(SCHEMA.read_text(encoding="utf-8"))
-    for views in VIEWS:
-        connection.execute(views.read_text(encoding="utf-8"))
+    connection.execute(f"attach '{_empty_file().name}/empty.duckdb' as empty (read_only)")
+    connection.execute("copy from database empty to memory; detach empty")
     return connection
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_pla
 from .local_api import local_api
 from .seed import Seeded, empty, seed
 from .seed_more import furnish
+from .seed_streams import stream
 from .support import free_port, wait_until
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -61,6 +63,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[duckdb.
     connection = empty(Path(tmp_path_factory.mktemp("data")))
     rows = seed(connection, ended=datetime.now(UTC) - timedelta(seconds=5), minutes=13)
     furnish(connection, rows)
+    stream(connection, rows)
     yield connection, rows
     connection.close()
 
@@ -122,8 +125,8 @@ class Visit:
 
 #: Each page's address, and its pictures.
 PATHS = {
-    "": 3, "latency": 4, "stages": 3, "violations": 1, "token-rate": 3, "gpu": 9, "trace": 1, "coverage": 1,
-    "map": 1, "compare": 1, "sql": 0,
+    "": 3, "latency": 4, "stages": 4, "violations": 4, "token-rate": 5, "gpu": 11, "trace": 4, "coverage": 1,
+    "map": 1, "compare": 1, "sql": 1, "diagnoses": 1, "capacity": 1,
 }  # fmt: skip
 
 
@@ -139,10 +142,54 @@ def test_a_page_draws_its_pictures_and_asks_nobody_else(
     for place in range(n):
         box = pictures.nth(place).bounding_box()
         assert box is not None
-        assert box["height"] > 50
+        assert box["height"] > 80
+        assert "One row is" in str(
+            pictures.nth(place).locator("xpath=ancestor::*[@role='graphics-document']").get_attribute("aria-label")
+        )
         assert box["x"] + box["width"] <= SIZES[size][0], "wider than the screen"
     assert visit.page.locator('[data-testid="stException"]').count() == 0
     assert (visit.errors, visit.elsewhere) == ([], [])
+    visit.page.close()
+
+
+#: What the keyboard is on: its name, its tag, and whether it, or the box around an input, is drawn differently.
+FOCUSED = """() => {
+  const one = document.activeElement, drawn = getComputedStyle(one);
+  const name = one.getAttribute('aria-label') || one.innerText || one.getAttribute('data-testid') || one.tagName;
+  const marked = ['rgb(242, 184, 75)', 'rgb(150, 102, 10)'];  // the primary colour of either theme
+  let lit = (drawn.outlineStyle !== 'none' && parseFloat(drawn.outlineWidth) > 0) || drawn.boxShadow !== 'none';
+  for (let box = one, up = 0; one.tagName === 'INPUT' && box && up < 6; box = box.parentElement, up++)
+    lit = lit || marked.includes(getComputedStyle(box).borderColor);
+  return [name.split('\\n')[0], one.tagName, lit];
+}"""
+
+
+def test_everything_is_reached_and_used_by_keyboard_and_shows_that_it_is(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/latency?live=false&range=1h")
+    visit.pictures(4)
+    visit.page.add_style_tag(content="* { transition: none !important }")  # or a border is read half-way
+    stops: list[tuple[str, str, bool]] = []
+    for _ in range(80):
+        visit.page.keyboard.press("Tab")
+        stops.append(tuple(visit.page.evaluate(FOCUSED)))
+        if stops[-1][1] == "BODY":
+            break
+    reached = {name for name, *_ in stops}
+    assert {"Overview", "Trace", "SQL", "From/to (UTC)", "Route", "Live", "SQL · CSV", "Slower than, ms"} <= reached
+    assert {name for name, tag, lit in stops if not lit and tag not in ("BODY", "MAIN")} == set()
+    visit.page.get_by_label("Slower than, ms", exact=True).focus()
+    visit.page.keyboard.type("3000")
+    visit.page.keyboard.press("Enter")
+    visit.page.get_by_text("Who took over 3 s").wait_for()
+    assert "over_ms=3000" in visit.page.url
+    visit.done()
+    visit.page.get_by_role("button", name="SQL · CSV").first.press("Enter")
+    visit.page.get_by_role("button", name="Download the rows").wait_for(timeout=10_000)
+    visit.page.keyboard.press("Escape")
+    visit.page.get_by_role("link", name="Map", exact=True).press("Enter")
+    visit.page.wait_for_function("location.pathname == '/map'")
+    assert visit.errors == []
     visit.page.close()
 
 
@@ -167,14 +214,20 @@ def test_all_nine_stages_are_drawn_with_their_n(browser: Browser, address: str) 
     visit.page.close()
 
 
-def test_range_and_route_stay_while_one_goes_from_page_to_page(browser: Browser, address: str) -> None:
+def test_range_and_route_stay_while_one_goes_from_page_to_page_and_back(browser: Browser, address: str) -> None:
     visit = Visit(browser)
     visit.open(f"{address}/?range=1h&route=%2Fchat&live=false")
     visit.pictures(3)
     visit.page.get_by_role("link", name="Violations").click()
     visit.page.wait_for_function("location.pathname == '/violations' && location.search.includes('range=1h')")
-    visit.pictures(1)
+    visit.pictures(4)
     assert "route=%2Fchat" in visit.page.url
+    visit.page.locator("button").get_by_text("6h", exact=True).click()
+    visit.page.wait_for_function("location.search.includes('range=6h')")
+    visit.page.go_back()
+    visit.page.wait_for_function("location.pathname == '/' && location.search.includes('range=1h')")
+    visit.page.locator('button[aria-checked="true"]').get_by_text("1h", exact=True).wait_for()
+    visit.pictures(3)
     assert visit.errors == []
     visit.page.close()
 
@@ -185,9 +238,26 @@ def test_a_link_opens_the_trace_of_that_request_and_keeps_naming_it(
     over = next(row for row in database[1].rows["violations"] if row["over_stage"] == "retrieval")
     visit = Visit(browser)
     visit.open(f"{address}/trace?request={over['request_id']}")
-    visit.pictures(1)
+    visit.pictures(4)
     assert visit.page.locator(".cards").get_by_text("retrieval", exact=True).count() == 1
     assert f"request={over['request_id']}" in visit.page.url
+    visit.page.close()
+
+
+def test_a_stall_is_named_on_the_token_timeline_which_has_the_waterfalls_axis(
+    browser: Browser, address: str, database: tuple[duckdb.DuckDBPyConnection, Seeded]
+) -> None:
+    slowest = max(database[1].rows["requests"], key=lambda row: row["total_ms"])
+    visit = Visit(browser)
+    visit.open(f"{address}/trace?request={slowest['request_id']}")
+    waterfall, tokens = (visit.pictures(4).nth(place) for place in (0, 1))
+    assert tokens.get_by_text("▲ 1.40 s").count() == 1
+    assert tokens.get_by_text("▲ 1 stall").count() == 1
+    ticks = [[_left(tick) for tick in one.locator("g.role-axis-label text").all()] for one in (waterfall, tokens)]
+    assert ticks[0] == pytest.approx(ticks[1], abs=2)
+    visit.page.get_by_role("button", name="Copy link").click()
+    visit.page.get_by_text(f"{address}/trace?request={slowest['request_id']}", exact=True).wait_for()
+    assert visit.errors == []
     visit.page.close()
 
 
@@ -233,7 +303,7 @@ def test_dragging_over_time_sets_the_range_of_all_pages(browser: Browser, addres
     assert visit.page.get_by_label("From/to (UTC)", exact=True).input_value().count("T") == 2
     visit.page.get_by_role("link", name="Stages").click()
     visit.page.wait_for_function("location.pathname == '/stages' && location.search.includes('between=')")
-    visit.pictures(3)
+    visit.pictures(4)
     assert visit.errors == []
     visit.page.close()
 
@@ -253,13 +323,73 @@ def test_a_box_over_cells_lists_their_requests_and_pauses_the_live_page(browser:
     visit.page.close()
 
 
+def test_a_cell_leads_to_its_requests_and_one_of_them_to_its_trace(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/latency?live=false")
+    before = visit.page.get_by_text("Who took").inner_text()
+    _drag(visit, visit.pictures(4).nth(0), (0.3, 0.35), (0.9, 0.7))
+    wait_until(lambda: visit.page.get_by_text("Who took").inner_text() != before, what="the requests of the box")
+    visit.done()
+    opened: list[Page] = []
+    visit.page.on("popup", lambda page: opened.append(page))
+
+    def clicked() -> list[Page]:
+        table = visit.page.get_by_test_id("stDataFrame").first.bounding_box()
+        assert table is not None
+        # The first row's id, on a canvas that draws when it can.
+        visit.page.mouse.click(table["x"] + 40, table["y"] + 52)
+        visit.page.wait_for_timeout(1000)
+        return opened
+
+    trace = wait_until(clicked, what="the page of the trace")[0]
+    trace.wait_for_selector(DONE, timeout=60_000)
+    assert re.search(r"/trace\?request=req-\w+", trace.url)
+    wait_until(lambda: trace.locator(PICTURE).count() == 4, what="the pictures of the trace")
+    trace.close()
+    visit.page.close()
+
+
+def test_clock_and_power_stand_below_the_rate_on_its_time_axis_with_the_sag_shaded(
+    browser: Browser, address: str
+) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/token-rate?live=false&range=15m")
+    pictures = visit.pictures(5)
+    below = [pictures.nth(place) for place in range(4)]  # two series, then the GPU's clock and its power
+    ticks = [[_left(tick) for tick in one.locator("g.role-axis-label text").all()[:8]] for one in below]
+    assert all(abs(a - b) < 2 for one in ticks[1:] for a, b in zip(one, ticks[0], strict=True))
+    assert [one.get_by_text("▼ sag, 2.4 times slower").count() for one in below] == [1, 1, 0, 0]
+    assert below[2].get_by_text("▼ heat (software)").count() == 1
+    assert all(one.locator("g.layer_1_marks path").count() for one in below), "the sag is shaded on each"
+    visit.page.close()
+
+
+def _left(tick: Locator) -> float:
+    box = tick.bounding_box()
+    assert box is not None
+    return box["x"]
+
+
 def test_the_wrong_corners_are_named_on_the_picture(browser: Browser, address: str) -> None:
     visit = Visit(browser)
     visit.open(f"{address}/gpu?live=false")
-    quadrant = visit.pictures(9).nth(0)
-    assert quadrant.get_by_text("idle GPU, deep queue: a scheduling fault").count() == 1
-    assert quadrant.get_by_text("busy GPU, empty queue: batching misconfigured?").count() == 1
+    quadrant = visit.pictures(11).nth(0)
+    for words in ("idle GPU, deep queue:", "a scheduling fault", "busy GPU, empty queue:", "batching misconfigured?"):
+        assert quadrant.get_by_text(words).count() == 1
     assert quadrant.locator("g.mark-rect path").count() == 2
+    visit.page.close()
+
+
+def test_a_click_on_a_point_shows_who_was_in_that_step(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/gpu?live=false")
+    points = visit.pictures(11).nth(0).locator("g.mark-symbol.role-mark path")
+    before = visit.page.get_by_text("In the step of").inner_text()
+    box = points.first.bounding_box()  # others may lie over it: any of them is a step of its own
+    assert box is not None
+    visit.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    wait_until(lambda: visit.page.get_by_text("In the step of").inner_text() != before, what="the step of the point")
+    assert visit.errors == []
     visit.page.close()
 
 
@@ -272,4 +402,46 @@ def test_a_picture_gives_its_sql_and_its_rows(browser: Browser, address: str) ->
     with visit.page.expect_download() as download:
         visit.page.get_by_role("button", name="Download the rows").click()
     assert download.value.path().read_text().startswith('"t","t2","lo_ms"')
+    visit.page.close()
+
+
+def test_a_what_if_is_a_link_that_another_window_opens(
+    browser: Browser, address: str, database: tuple[duckdb.DuckDBPyConnection, Seeded]
+) -> None:
+    visit = Visit(browser)
+    stretch = (f"{one:%Y-%m-%dT%H:%M:%S}" for one in (database[1].started, database[1].ended))
+    visit.open(f"{address}/stages?live=false&between={'/'.join(stretch)}")
+    visit.pictures(4)
+    told = visit.page.get_by_text("or less,")
+    before = told.inner_text()
+    slider = visit.page.get_by_role("slider")
+    slider.focus()
+    slider.press("Home")
+    wait_until(lambda: told.inner_text() != before, what="another what-if")
+    visit.page.wait_for_function("location.search.includes('at_most_')")
+    visit.done()
+    other = Visit(browser, "phone")
+    other.open(visit.page.url)
+    other.pictures(4)
+    assert other.page.get_by_text("or less,").inner_text() == told.inner_text()
+    assert "at 0.0 ms or less" in told.inner_text()
+    assert (visit.errors, other.errors) == ([], [])
+    visit.page.close()
+    other.page.close()
+
+
+def test_a_diagnosis_leads_to_its_picture_and_a_violation_to_the_report(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/diagnoses?range=1h&live=false")
+    visit.pictures(1)
+    visit.page.get_by_text("Latency at that time").first.click()
+    visit.page.wait_for_function("location.pathname == '/latency' && location.search.includes('between=')")
+    assert visit.pictures(4).count() == 4
+    visit.page.get_by_role("link", name="Violations").click()
+    visit.pictures(4)
+    with visit.page.expect_download() as download:
+        visit.page.get_by_role("button", name="Incident report").click()
+    with zipfile.ZipFile(download.value.path()) as packed:
+        assert packed.read("report.md").decode().startswith("# Incident ")
+    assert visit.errors == []
     visit.page.close()

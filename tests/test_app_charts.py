@@ -6,22 +6,36 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
 
-from tailbudget.analytics import coverage, gpu, latency, overview, service_map, stages, token_rate, traces, violations
+from tailbudget.analytics import (
+    coverage,
+    diagnoses,
+    gpu,
+    latency,
+    load_runs,
+    overview,
+    service_map,
+    stages,
+    token_rate,
+    traces,
+    violations,
+)
 from tailbudget.analytics.compare import Change
 from tailbudget.analytics.drill import Finding
 from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.analytics.window import Box, Window
-from tailbudget.app.pages.parts import charts, comparisons, tables
+from tailbudget.app.pages.parts import charts, comparisons, diagnosed, plans, tables, wishes
 from tailbudget.instrument.vocabulary import STAGES
 
 from .seed import SCHEMA, VIEWS
 from .test_questions_latency import WINDOW
 
 ROOT = Path(__file__).resolve().parents[1]
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 BOX = Box(WINDOW.from_ts, WINDOW.to_ts, 1000.0, 5000.0)
 NAMES = sorted(path.name.removesuffix(".vl.json") for path in charts.FOLDER.glob("*.vl.json"))
 
@@ -36,20 +50,33 @@ def _columns(window: Window) -> dict[str, set[str]]:
         "heatmap": overview.latency_heatmap(reader, window, bucket_s=20),
         "stage_bullets": stages.stage_percentiles(reader, window),
         "blamed_stages": violations.violations_by_stage(reader, window),
+        "savings": wishes._savings({"decode": 10.0}, budgets_ms={"decode": 500.0}),
+        **dict.fromkeys(("quick_time", "quick_bars", "quick_points"), pa.table({"x": [1], "y": [1.0]})),
+        "burn_down": violations.burn_down(reader),
         "violations_timeline": violations.violations_timeline(reader, window, bucket_s=20),
         "token_rate": token_rate.token_rate(reader, window, bucket_s=20, settings=SagSettings()),
         "gpu_clock": token_rate.gpu_clock(reader, window, bucket_s=20),
+        "gpu_power": token_rate.gpu_clock(reader, window, bucket_s=20),
+        "stream_trouble": token_rate.stream_trouble(reader, window, bucket_s=20),
         "latency_bands": latency.latency_bands(reader, window, bucket_s=20),
         "box_stages": latency.box_stages(reader, window, box=BOX),
         "findings": tables.findings([Finding("tenant", "acme", 9, 4, 0.4, 0.1, 3.0, 0.01, 0.02, found=True)]),
         "map_edges": service_map.edges(reader),
         "comparison": comparisons.rows([Change("ttft_ms_p95", 9, 9, Difference(10.0, 12.0, 0.2, 0.1, 0.3))]),
+        "capacity_curve": plans.curves([]),
         "coverage": coverage.coverage(reader),
+        "load_latency": load_runs.load_steps(reader, run_id="run-1"),
+        "load_goodput": load_runs.load_steps(reader, run_id="run-1"),
+        "load_stages": load_runs.load_stages(reader, run_id="run-1"),
         "engine_series": gpu.engine_series(reader, window, bucket_s=20),
+        "diagnoses": diagnosed.shown(diagnoses.findings(reader, window), window),
         "queue_quadrant": gpu.queue_quadrant(reader, window, bucket_s=20),
         "stage_shares": stages.stage_shares(reader, window, bucket_s=20),
         "stage_waterfall": stages.stage_waterfall(reader, window),
-        "waterfall": traces.request_spans(reader, "req-1", trace_id="4bf92f3577b34da6a3ce929d0e0e4736"),
+        "token_timeline": traces.token_gaps(reader, "req-1", trace_id=TRACE, started=window.from_ts),
+        "network_phases": traces.network_phases(reader, trace_id=TRACE),
+        "beside_route": traces.beside_route(reader, "req-1", trace_id=TRACE),
+        "waterfall": traces.request_spans(reader, "req-1", trace_id=TRACE),
     }
     return {name: set(table.column_names) for name, table in answers.items()}
 
@@ -65,7 +92,7 @@ def _values(node: object, key: str) -> Iterator[object]:
 
 
 def test_every_chart_is_drawn_by_a_page_and_every_drawn_chart_is_a_file() -> None:
-    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "app" / "pages").glob("*.py"))
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "app" / "pages").rglob("*.py"))
     assert sorted(set(re.findall(r'charts\.draw\(\s*"(\w+)"', pages))) == NAMES
 
 
@@ -83,6 +110,11 @@ def test_a_chart_uses_only_columns_that_its_question_returns(name: str) -> None:
     used = {field for field in _values(spec, "field") if isinstance(field, str)}
     used |= set(re.findall(r"datum\.(\w+)", json.dumps(spec))) - {"value"}
     assert used - made - _columns(WINDOW)[name] == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_times_are_the_viewers(name: str) -> None:
+    assert not re.search(r'utc(Format|seconds)|"type": "utc"|time \(UTC\)', json.dumps(charts.spec(name)))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,27 +1,39 @@
 """Each page says what its data says: on a seeded database, an empty one, and when no collector answers."""
 
+import io
+import json
 import re
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
+import numpy as np
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from tailbudget.analytics import drill, overview, stages, violations
+from tailbudget.analytics import diagnoses, drill, gpu, overview, stages, violations
 from tailbudget.analytics.compare import Change
+from tailbudget.analytics.reader import ApiReader
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Window
-from tailbudget.app.pages.parts import answers, comparisons, controls, tables
+from tailbudget.app.pages import site
+from tailbudget.app.pages.parts import answers, comparisons, controls, diagnosed, fault, saved, tables, words
 
 from .local_api import local_api
-from .seed import Seeded, empty, seed
+from .seed import INSTANCE, MODEL, Seeded, empty, seed
 from .seed_more import furnish
+from .seed_streams import stream
 from .support import free_port
+from .test_map import seen, shop
 
-PAGES = ("overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace")
+PAGES = (
+    "overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace", "diagnoses",
+    "capacity",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +41,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Seed
     connection = empty(Path(tmp_path_factory.mktemp("data")))
     rows = seed(connection, ended=datetime.now(UTC) - timedelta(seconds=5), minutes=13)
     furnish(connection, rows)
+    stream(connection, rows)
     with local_api(connection) as api:
         yield api, rows
     connection.close()
@@ -57,8 +70,19 @@ def _script(name: str) -> None:
     importlib.import_module(f"tailbudget.app.pages.{name}").page()
 
 
+def _unfiltered() -> None:
+    from tailbudget.app.pages.parts import controls
+
+    controls.show("Coverage", filters=())
+
+
 def _run(
-    monkeypatch: pytest.MonkeyPatch, api: str, name: str, *, select: dict[str, Any] | None = None, **query: str
+    monkeypatch: pytest.MonkeyPatch,
+    api: str,
+    name: str,
+    *,
+    select: dict[str, Any] | None = None,
+    **query: str | list[str],
 ) -> AppTest:
     monkeypatch.setenv("TAILBUDGET_API", api)
     app = AppTest.from_function(_script, args=(name,), default_timeout=30)
@@ -82,8 +106,8 @@ def _charts(app: AppTest) -> int:
 
 
 PICTURES = {
-    "overview": 3, "latency": 4, "stages": 3, "gpu": 9, "coverage": 1,
-    "service_map": 1, "compare": 1, "violations": 1, "token_rate": 3, "trace": 1,
+    "overview": 3, "latency": 4, "stages": 4, "gpu": 11, "coverage": 1,
+    "service_map": 1, "compare": 1, "violations": 4, "token_rate": 5, "trace": 4, "diagnoses": 1, "capacity": 1,
 }  # fmt: skip
 
 
@@ -115,7 +139,8 @@ def test_overview_shows_percentiles_with_n_and_open_alerts(
     text = _text(_run(monkeypatch, seeded[0], "overview"))
     n = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
     assert f"p95 total · n {n:,}" in text
-    assert "**page · sag** since" in text
+    assert re.search(r'<b>▲ page · sag</b> since <time [^>]*title="[\d-]+ [\d:]+ UTC">', text)
+    assert 'href="/token-rate?' in text
     assert "Alerts that ended in this window: 1" in text
 
 
@@ -127,6 +152,39 @@ def test_a_route_and_a_range_in_the_address_narrow_the_page(
     assert f"p95 total · n {n:,}" in text
 
 
+def test_a_tenant_and_a_model_in_the_address_narrow_every_page_and_its_links(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "overview", range="1h", tenant="acme", model=MODEL)
+    found = _latency_link(app)
+    n = answers.typed("select count(*) as n from requests where tenant = 'acme' and not synthetic")["n"][0].as_py()
+    assert f"p95 total · n {n:,}" in _text(app)
+    assert {"tenant=acme", f"model={MODEL}"} <= set(found.split("?")[1].split("&amp;"))
+    text = _text(_run(monkeypatch, seeded[0], "latency", range="1h", tenant="nobody", model="none"))
+    assert "No request of nobody, none in the last hour: choose a longer range above, or fewer filters." in text
+
+
+def _latency_link(app: AppTest) -> str:
+    """Return the address that the cards of the latency open."""
+    found: list[str] = re.findall(r'href="(/latency[^"]+)"', _text(app))
+    return found[0]
+
+
+def test_a_filter_that_a_page_cannot_heed_is_shown_as_such(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    app = AppTest.from_function(_unfiltered, default_timeout=30)
+    app.query_params["tenant"] = "acme"
+    app.run()
+    assert not app.exception
+    assert "Not narrowed to tenant acme: what Coverage shows is of all of them." in _text(app)
+    assert [app.selectbox(key=name).disabled for name in controls.FILTERS] == [True, True, True]
+    by_title = {title: filters for title, _, _, filters in site.PAGES}
+    assert by_title["Overview"] == by_title["Violations"] == controls.FILTERS
+    assert not by_title["Coverage"]
+
+
 def test_violations_name_the_stage_to_blame_and_link_to_the_trace(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
@@ -136,6 +194,34 @@ def test_violations_name_the_stage_to_blame_and_link_to_the_trace(
     newest = max(seeded[1].rows["violations"], key=lambda row: row["started"])
     assert shown["trace"].iloc[0] == f"/trace?request={newest['request_id']}"
     assert f"{newest['over_stage']} took" in shown["why"].iloc[0]
+
+
+def test_violations_name_the_suspect_and_what_is_left_of_each_budget(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    begin = seeded[1].started + timedelta(seconds=340)
+    between = controls.stretch(begin, begin + timedelta(seconds=100))
+    app = _run(monkeypatch, seeded[0], "violations", between=between)
+    text = _text(app)
+    assert "**chat\\-total** · ▲ overspent by 16% · n 41,200" in text
+    assert "**answers · acme** · too few to judge by · n 38" in text
+    assert app.dataframe[0].value["operation"].iloc[0] == "retrieval bm25"
+    shown = app.dataframe[1].value
+    blamed = shown[shown["why"].str.startswith("retrieval took")]
+    assert len(blamed) > 10
+    assert set(blamed["suspect"]) == {"retrieval bm25 of demo"}
+    from_text, to_text = between.split("/")
+    assert f"tailbudget incident --from {from_text}Z --to {to_text}Z --out ./incident" in app.code[0].value
+
+
+def test_the_incident_report_of_a_stretch_comes_as_one_file(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    begin = seeded[1].started + timedelta(seconds=400)
+    with zipfile.ZipFile(io.BytesIO(fault._zipped(Window(begin, begin + timedelta(seconds=60))))) as packed:
+        assert {"report.md", "queries.sql", "tailbudget.duckdb", "rows/requests.parquet"} <= set(packed.namelist())
+        assert "mark: rolled the index back" in packed.read("report.md").decode()
 
 
 def test_violations_without_a_stage_to_blame_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -182,6 +268,19 @@ def test_the_gpu_clock_is_drawn_where_there_is_a_gpu(monkeypatch: pytest.MonkeyP
     connection.close()
 
 
+def test_the_worst_streams_open_their_traces_and_each_sag_leads_to_its_latency(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "token_rate", range="1h")
+    worst = app.dataframe[0].value
+    assert worst["trace"].iloc[0].startswith("/trace?request=req-")
+    assert worst[["max_gap_ms", "consumer_ms"]].max(axis=1).is_monotonic_decreasing
+    closed = next(row for row in seeded[1].rows["alerts"] if row["closed"])
+    began, ended = (quote(f"{closed[name]:%Y-%m-%dT%H:%M:%S}") for name in ("opened", "closed"))
+    assert f"/latency?range=1h&amp;between={began}%2F{ended}" in _text(app)
+    assert "throttled in" in _text(app)
+
+
 def test_a_trace_is_the_one_in_the_address_else_the_slowest(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
@@ -190,7 +289,53 @@ def test_a_trace_is_the_one_in_the_address_else_the_slowest(
     assert ">dropped<" in named
     assert ">left in decode<" in named
     slowest = max(seeded[1].rows["requests"], key=lambda row: row["total_ms"])
-    assert slowest["request_id"] in _run(monkeypatch, seeded[0], "trace").selectbox(key="request").placeholder
+    assert slowest["request_id"] in _run(monkeypatch, seeded[0], "trace").selectbox[-1].placeholder
+
+
+def test_a_link_to_a_request_that_the_picker_lists_opens_that_one(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    third = sorted(seeded[1].rows["requests"], key=lambda row: -row["total_ms"])[2]
+    app = _run(monkeypatch, seeded[0], "trace", request=third["request_id"])
+    assert app.selectbox[-1].value == third["request_id"]
+    assert f">{words.duration(third['total_ms'])}<" in _text(app)
+
+
+def test_a_request_that_is_picked_is_named_in_the_address_by_its_id(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "trace")
+    second = sorted(seeded[1].rows["requests"], key=lambda row: -row["total_ms"])[1]
+    app.selectbox[-1].set_value(second["request_id"]).run()
+    assert app.query_params["request"] == second["request_id"]
+    assert f">{words.duration(second['total_ms'])}<" in _text(app)
+
+
+def test_a_trace_shows_its_stall_its_network_its_route_and_its_twins(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "trace")
+    text = _text(app)
+    assert "Tokens as they came · n" in text
+    assert "joined from 2 spans that told the same" in text
+    assert "in the hour around it" in text
+    assert "before the server's time" in text
+    assert "opentelemetry.instrumentation.openai_v2" in app.dataframe[0].value["told_by"].iloc[0]
+    slowest = max(seeded[1].rows["requests"], key=lambda row: row["total_ms"])
+    assert app.code[-1].value.endswith(f"/trace?request={slowest['request_id']}")
+    assert quote(f"from trace('{slowest['trace_id']}')", safe="").replace("%20", "+") in text
+
+
+def test_a_trace_of_which_no_stream_and_no_network_was_told_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = empty(tmp_path)
+    seed(connection, ended=datetime.now(UTC))
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "trace")
+        assert "No network phases" in _text(app)
+        assert _charts(app) == 2
+    connection.close()
 
 
 def test_an_unknown_request_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
@@ -220,6 +365,39 @@ def test_each_objective_has_a_card_with_what_is_left_of_its_budget(
     assert "n 38: too few to judge by" in text
 
 
+def test_a_card_of_an_objective_has_its_percentiles_and_opens_its_slice(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    drawn = _text(_run(monkeypatch, seeded[0], "overview", range="1h")).split("<a class=")
+    chat = next(card for card in drawn if "chat-total" in card)
+    totals = [row["total_ms"] for row in seeded[1].rows["requests"] if not row["synthetic"] and row["route"] == "/chat"]
+    p50, p95, p99 = (words.duration(ms) for ms in np.percentile(totals, [50, 95, 99]))
+    assert f"p50 <b>{p50}</b>" in chat
+    assert f"p95 <b>{p95}</b>" in chat
+    assert f"p99 <b class=bad>▲ {p99}</b>" in chat
+    assert f"n {len(totals)} in the last hour" in chat
+    assert "coverage <b class=bad>▲ 91.2 %</b>" in chat
+    assert "still running <b class=bad>▲ 3</b>" in chat
+    assert 'href="/latency?range=1h&amp;route=%2Fchat' in chat
+    answers_card = next(card for card in drawn if "answers · acme" in card)
+    assert "tenant=acme" in answers_card
+    assert '"card small' in answers_card
+    assert "coverage" not in answers_card
+    first_token = next(card for card in drawn if "first-token" in card)
+    assert "coverage <b>100 %</b>" in first_token
+    assert ">98.4 % ± 0.4 good<" in first_token
+
+
+def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
+    begin = seeded[1].started + timedelta(seconds=100)
+    text = _text(
+        _run(monkeypatch, seeded[0], "overview", between=controls.stretch(begin, begin + timedelta(seconds=40)))
+    )
+    assert 'card small"' in text
+    assert text.count("too few to judge by") == 4
+    assert '"card few"' in text
+
+
 def test_requests_that_hang_are_listed_oldest_first(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
@@ -238,12 +416,37 @@ def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
     inside = [
         row for row in rows if begin.replace(microsecond=0) <= row["started"] < end and 2000 <= row["total_ms"] < 4000
     ]
+    assert "**Who adds time**" in _text(app)
     listed = app.dataframe[0].value
     assert abs(len(listed) - len(inside)) <= 1  # the end is taken to the whole second
     assert listed["total_ms"].between(2000, 4000).all()
     assert listed["trace"].iloc[0].startswith("/trace?request=req-")
     assert app.session_state["held"] is not None
     assert controls.HOLDING in "heatmapheld-latency"
+
+
+def test_a_lower_end_in_the_address_lists_who_took_longer(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "latency", over_ms="3000", range="1h")
+    slower = [row for row in seeded[1].rows["requests"] if not row["synthetic"] and row["total_ms"] >= 3000]
+    assert "**Who took over 3 s" in _text(app)
+    assert len(app.dataframe[0].value) == min(len(slower), 100)
+    assert app.dataframe[0].value["total_ms"].min() >= 3000
+
+
+def test_the_map_says_what_changed_against_the_week_before_and_leads_to_latency(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = seen([shop(trace, calls=2, call_ms=900) for trace in range(101, 141)], before=map(shop, range(1, 41)))
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "service_map")
+    hops = app.dataframe[0].value.set_index("callee")
+    provider = hops.loc["provider:api.example"]
+    assert provider["change"] == "slower, more calls"
+    assert (provider["calls_per_request"], provider["p95_ms"], provider["p95_ms_before"]) == (2, 900, 500)
+    assert provider["latency"] == "/latency?range=15m&route=ask"
+    connection.close()
 
 
 def test_a_stretch_of_time_in_the_address_is_the_range(
@@ -259,6 +462,18 @@ def test_a_stretch_of_time_in_the_address_is_the_range(
     assert f"p95 total · n {n:,}" in _text(_run(monkeypatch, seeded[0], "overview", between=text))
 
 
+def test_a_page_says_that_it_asks_until_its_answers_are_there(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(st.delta_generator.DeltaGenerator, "caption", lambda _, text, **__: said.append(text))
+    app = _run(monkeypatch, seeded[0], "coverage")
+    assert said[0] == "Asking the collector ..."
+    said.clear()
+    app.run()
+    assert "Asking the collector ..." not in said
+
+
 def test_each_picture_shows_its_sql_ready_to_run(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
     monkeypatch.setenv("TAILBUDGET_API", seeded[0])
     window = Window(seeded[1].started, seeded[1].ended, "/chat")
@@ -270,6 +485,38 @@ def test_each_picture_shows_its_sql_ready_to_run(monkeypatch: pytest.MonkeyPatch
     assert answers.typed(answers.asked(bad)).num_rows >= bad.num_rows > 0
 
 
+def test_a_diagnosis_says_what_it_saves_and_links_to_what_shows_it(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    text = _text(_run(monkeypatch, seeded[0], "diagnoses", range="1h"))
+    card = next(part for part in text.split('<div class="found ') if "no_pooling" in part)
+    assert card.startswith("ticket")
+    assert "Connections are not kept · service demo, peer billing.internal:443" in card
+    assert "make one client for billing.internal:443" in card
+    assert "<b>21 ms</b>" in card
+    assert "setup 21 ms" in card
+    assert re.search(r'href="/map\?range=1h&amp;between=\d{4}-\d\d-\d\dT', card)
+    stamps = [found[:20] for found in re.findall(r'found <time datetime="([^"]+)', text)]
+    assert len(stamps) >= 4
+    assert stamps == sorted(stamps, reverse=True)
+
+
+def test_a_diagnosis_of_a_request_opens_its_trace() -> None:
+    found_at = datetime(2026, 3, 1, 12, 5, tzinfo=UTC)
+    row = {"rule": "cold_start", "found_at": found_at, "scope": '{"model": "m"}', "request_id": "req-1"}
+    assert diagnosed.href(row).startswith("/trace?")
+    assert "request=req-1" in diagnosed.href(row)
+    whole = diagnosed.href({**row, "rule": "queue_deep", "request_id": None})
+    assert whole.startswith("/gpu?between=2026-03-01T12%3A00%3A00%2F2026-03-01T12%3A05%3A00")
+
+
+def test_every_rule_has_words_and_a_page_that_shows_it() -> None:
+    assert set(diagnosed.RULES) == set(diagnoses.rules())
+    titles = {path: title for title, path, *_ in site.PAGES}
+    assert {page for _, page in diagnosed.RULES.values()} <= set(diagnosed.PAGES)
+    assert diagnosed.PAGES.items() <= titles.items()
+
+
 def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
@@ -277,6 +524,11 @@ def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
     changed = sum(not row["synthetic"] and row["decode_ms"] > 500 for row in seeded[1].rows["requests"])
     assert f"With decode at 500 ms or less, {changed:,} of n" in _text(app)
     assert "less than now" in _text(app)
+    both = _text(_run(monkeypatch, seeded[0], "stages", what_if=["decode", "retrieval"], at_most_retrieval="100"))
+    assert re.search(r"With decode at [\d.]+ m?s and retrieval at 100 ms or less", both)
+    found = re.search(r"these stages would save \*\*([\d.]+) (ms|s)\*\* of p95 together", _text(app))
+    assert found is not None
+    assert float(found[1]) > 0
 
 
 def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(
@@ -285,6 +537,25 @@ def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(
     text = _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
     assert int(re.search(r"(\d+) in the two named corners", text)[1]) > 0  # type: ignore[index]
     assert "preemptions in each bucket" in text
+
+
+def test_a_point_of_the_quadrant_lists_who_was_in_that_step_and_holds_the_page(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    window = Window(seeded[1].started, seeded[1].ended)
+    points = gpu.queue_quadrant(ApiReader(seeded[0]), window, bucket_s=60).to_pylist()
+    calmest = min((row for row in points if row["running"]), key=lambda row: row["wait_ms"])
+    app = _run(monkeypatch, seeded[0], "gpu", range="1h", select={"queue_quadrantheld-step": [{"id": calmest["id"]}]})
+    step = gpu.step_requests(ApiReader(seeded[0]), controls.bucket(calmest), instance=INSTANCE)
+    listed = app.dataframe[0].value
+    assert listed["phase"].tolist() == step["phase"].to_pylist()
+    assert listed["trace"].tolist() == [f"/trace?request={one}" for one in step["request_id"].to_pylist()]
+    assert words.step(calmest, step) in _text(app)
+    assert app.session_state["held"] is not None
+    deepest = max(points, key=lambda row: row["wait_ms"])
+    step = gpu.step_requests(ApiReader(seeded[0]), controls.bucket(deepest), instance=INSTANCE)
+    assert words.step(deepest, step) in _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
 
 
 def test_coverage_names_what_is_missing_with_its_line_and_what_was_not_stored(
@@ -307,6 +578,48 @@ def test_sql_answers_what_is_typed_and_refuses_to_write(
     assert len(app.error) == 1
 
 
+def test_an_answer_is_drawn_by_the_kind_of_what_goes_across(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    kinds = {"route": "bar", "total_ms": "point", "started": "line"}
+    for across, mark in kinds.items():
+        app = _run(
+            monkeypatch, seeded[0], "sql", sql=f"select {across}, ttft_ms from requests where ttft_ms is not null"
+        )
+        (chart,) = app.get("vega_lite_chart")
+        assert json.loads(chart.proto.spec)["mark"]["type"] == mark
+    assert not _charts(_run(monkeypatch, seeded[0], "sql", sql="select count(*) as n from requests"))
+
+
+def test_a_question_is_saved_chosen_and_deleted(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    app = _run(monkeypatch, seeded[0], "sql", sql="select 7 as seven")
+    app.session_state["saved-name"] = " lucky "
+    app.button[0].click().run()
+    assert json.loads((tmp_path / "tailbudget" / "saved-queries.json").read_text()) == {"lucky": "select 7 as seven"}
+    app = _run(monkeypatch, seeded[0], "sql")
+    app.selectbox(key="saved").select("lucky").run()
+    assert app.dataframe[0].value["seven"].tolist() == [7]
+    assert app.query_params["sql"] == "select 7 as seven"
+    app.button[1].click().run()
+    assert not app.exception
+    assert "lucky" not in app.selectbox(key="saved").options
+    app.button[0].click().run()  # without a name
+    assert "expected a name of 1 to 80 characters" in app.error[0].value
+
+
+def test_every_question_that_comes_with_the_page_is_answered(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    assert len(saved.questions()) >= 6
+    for name, sql in saved.questions().items():
+        assert answers.typed(sql).num_rows, name
+
+
 def test_a_comparison_says_what_got_worse_with_both_n(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
@@ -318,6 +631,18 @@ def test_a_comparison_says_what_got_worse_with_both_n(
 def test_a_comparison_of_one_value_says_what_to_do(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
     text = _text(_run(monkeypatch, seeded[0], "compare", by="region"))
     assert "have 0 regions, two are needed" in text
+
+
+def test_a_range_is_compared_with_the_time_before(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
+    begin = seeded[1].started + timedelta(seconds=300)
+    between = controls.stretch(begin, begin + timedelta(seconds=180))
+    app = _run(monkeypatch, seeded[0], "compare", by="time", between=between)
+    assert "From the time before" in _text(app)
+    links = re.findall(r'href="/latency\?[^"]*between=([^"&]+)', _text(app))
+    assert [unquote(link) for link in links] == [controls.stretch(begin - timedelta(seconds=180), begin), between]
+    assert _charts(app) == 1
+    app = _run(monkeypatch, seeded[0], "compare", by="time", range="7d", earlier="a day before")
+    assert "A day before, the range overlaps itself: choose a shorter range" in _text(app)
 
 
 def test_a_change_is_worse_better_or_not_clear() -> None:
@@ -334,3 +659,16 @@ def test_a_change_is_worse_better_or_not_clear() -> None:
     assert shown["state"].to_pylist() == ["worse", "better", "better", "no clear change", "no clear change", "worse"]
     assert shown["label"][5].as_py() == "drop rate: 0.5% → 4.0% · +3.5 points · worse · n 300, 300"
     assert shown["label"][0].as_py() == "total p95: 100 ms → 130 ms · +30.0% · worse · n 300, 300"
+
+
+def test_a_plan_follows_the_limits_and_prices_in_the_address(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    wide, tight = (
+        _text(_run(monkeypatch, seeded[0], "capacity", step="200.0", stream="5.0", usd="2.0", ttft_ms=limit))
+        for limit in ("60000", "2000")
+    )
+    replicas = [int(re.findall(r"replicas</div><div class=\"value\">(\d+)<", text)[0]) for text in (wide, tight)]
+    assert replicas[0] < replicas[1]
+    assert f">${replicas[1] * 24 * 2:,}<" in tight
+    assert "no number of replicas keeps the limits" in _text(_run(monkeypatch, seeded[0], "capacity", ttft_ms="1"))

@@ -1,6 +1,7 @@
 """Figures are shown in words that keep their unit, and a violation says whose fault it is."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -30,9 +31,17 @@ def test_a_share_is_100_percent_only_when_nothing_is_missing(part: int, whole: i
     assert words.share(part, whole) == shown
 
 
-def test_a_clock_is_in_utc_and_says_so() -> None:
+def test_a_clock_names_its_zone_and_another_day() -> None:
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC).astimezone(timezone(timedelta(hours=5)))
-    assert words.clock(noon) == "12:00:00 UTC"
+    assert words.clock(noon, now=noon) == "12:00:00 UTC"
+    assert words.clock(noon, now=noon + timedelta(days=1)) == "1 Mar 12:00:00 UTC"
+
+
+def test_a_clock_is_in_the_viewers_zone_with_utc_on_hover(monkeypatch: pytest.MonkeyPatch) -> None:
+    noon = datetime(2026, 7, 1, 12, tzinfo=UTC)
+    monkeypatch.setattr(words, "zone", lambda: ZoneInfo("Europe/Berlin"))
+    assert words.clock(noon, now=noon) == "14:00:00 CEST"
+    assert 'title="2026-07-01 12:00:00 UTC"' in words.html_clock(noon)
 
 
 def test_markdown_in_a_name_is_shown_as_it_is() -> None:

@@ -1,6 +1,14 @@
 """Which requests are over a budget, and which stage is to blame."""
 
-from .spans import Span, Trace, assemble, database, one, rows
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tailbudget.analytics.objectives import load
+from tailbudget.collector.assemble import Assembler, FileBudgets, Live
+
+from .spans import Span, Trace, assemble, database, land, later, one, rows
 
 LENGTHS = {"retrieval": 100.0, "prompt": 20.0, "tools": 50.0, "post": 30.0}
 
@@ -65,3 +73,90 @@ def test_a_late_total_with_nothing_to_compare_with_blames_nobody() -> None:
     connection = database()
     assemble(connection, request(budgets={"total": 0.1}))
     assert one(connection, "select over_stage, over_ms from violations") == {"over_stage": None, "over_ms": 100.0}
+
+
+class Filed:
+    """Traces assembled under a file of objectives."""
+
+    def __init__(self, folder: Path, text: str) -> None:
+        self.file = folder / "slo.yaml"
+        self.file.write_text(text)
+        self.connection = database()
+        self.budgets = FileBudgets(self.connection, lambda: load([self.file]))
+        self._assembler = Assembler(self.connection, budgets=self.budgets)
+
+    def assemble(self, spans: list[Span]) -> None:
+        land(self.connection, spans)
+        self._assembler.tick(later(60))
+
+    def stages(self) -> dict[str, float | None]:
+        return {row["stage"]: row["budget_ms"] for row in rows(self.connection, "select stage, budget_ms from stages")}
+
+
+OBJECTIVES = """
+objectives:
+- name: r
+  where: route = '/r'
+  total: p95 < 150ms
+  ttft: p95 < 40ms
+  retrieval: p99 < 80ms
+  model: p95 < 1s
+  tools+post: p95 < 1ms
+- name: strict
+  where: route = '/r' and tenant is null
+  retrieval: p50 < 60ms
+  goodput: 90% of prompt < 5ms, total < 900ms
+- name: other
+  where: route = '/other'
+  tools: p95 < 1ms
+"""
+
+
+def test_a_request_without_budgets_takes_those_of_the_objectives_file(tmp_path: Path) -> None:
+    filed = Filed(tmp_path, OBJECTIVES)
+    filed.assemble(request(budgets={}))
+    assert filed.stages() == {"retrieval": 60.0, "prompt": 5.0, "tools": None, "post": None}
+    row = one(filed.connection, "select budget_ms, ttft_budget_ms, over_stage, over_by from requests")
+    assert row == {"budget_ms": 150.0, "ttft_budget_ms": 40.0, "over_stage": "retrieval", "over_by": "budget"}
+    assert one(filed.connection, "select over_ms, budget_ms from violations") == {"over_ms": 40.0, "budget_ms": 60.0}
+
+
+def test_the_budgets_of_the_request_itself_go_before_those_of_the_file(tmp_path: Path) -> None:
+    filed = Filed(tmp_path, OBJECTIVES)
+    filed.assemble(request(budgets={"retrieval": 0.2, "total": 3}))
+    assert filed.stages()["retrieval"] == 200.0
+    assert filed.stages()["prompt"] == 5.0
+    assert one(filed.connection, "select budget_ms from requests") == {"budget_ms": 3000.0}
+
+
+def test_a_changed_file_gives_the_next_requests_its_budgets(tmp_path: Path) -> None:
+    filed = Filed(tmp_path, OBJECTIVES)
+    filed.assemble(request(1, budgets={}))
+    filed.file.write_text("name: r\nretrieval: p95 < 500ms\n")
+    filed.assemble(request(2, start_ms=10_000, budgets={}))
+    found = rows(filed.connection, "select budget_ms from stages where stage = 'retrieval' order by started")
+    assert [row["budget_ms"] for row in found] == [60.0, 500.0]
+
+
+@pytest.mark.parametrize("where", ["tenant > 5", "total_ms = 'slow'", "lower(calls) = 'x'"])
+def test_a_condition_that_cannot_be_judged_stops_no_tick_and_no_other_budget(where: str, tmp_path: Path) -> None:
+    filed = Filed(
+        tmp_path, f"objectives:\n- {{name: odd, where: {where}, prompt: p95 < 1ms}}\n- {{name: r, tools: p95 < 9ms}}"
+    )
+    spans = request(budgets={})
+    filed.assemble([replace(spans[0], attrs={**spans[0].attrs, "slo.tenant": "acme"}), *spans[1:]])
+    assert (filed.stages()["prompt"], filed.stages()["tools"]) == (None, 9.0)
+
+
+def test_a_request_that_runs_takes_the_total_of_the_file(tmp_path: Path) -> None:
+    filed = Filed(tmp_path, OBJECTIVES)
+    for number, route in enumerate(("/r", "/r", "/none")):
+        filed.connection.execute(
+            """insert into live by name select uuid() as trace_id, $n as span_id, 'x' as request_id, $t as started,
+               $route as route, 9.0 as age_s, $t as heard, false as changed, 1 as resource_id,
+               if($n = 1, 7.0, null) as budget_ms""",
+            {"n": number, "t": later(0), "route": route},
+        )
+    Live(filed.connection, budgets=filed.budgets).tick(later(1))
+    found = rows(filed.connection, "select budget_ms from live order by span_id")
+    assert [row["budget_ms"] for row in found] == [150.0, 7.0, None]

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from tailbudget.analytics.cost import cost as asked
+from tailbudget.analytics.reader import ConnectionReader
+from tailbudget.analytics.window import Window
 from tailbudget.collector.assemble import Assembler
 from tailbudget.collector.assemble.prices import Price, read_prices
 from tailbudget.instrument.errors import UserError
 
 from .spans import Trace, database, land, later, one
-from .test_assemble_requests import CALL
+from .test_assemble_requests import CALL, ENGINE
 
 PRICES = """provider,model,input,output,cached
 openai,m-mini*,0.5,2,
@@ -78,6 +81,10 @@ def test_without_prices_no_request_has_a_cost() -> None:
         ("model,input\nm,1\n", "begins with 'model,input': expected 'provider,model,input,output,cached'"),
         (PRICES + "openai,x,cheap,1,1\n", "line 5: 'cheap' is no price"),
         (PRICES + "openai,x,nan,1,1\n", "line 5: 'nan' is no price"),
+        (
+            PRICES.replace("cached", "cached,gpu_hour"),
+            r"expected 'provider,model,input,output,cached', and 'gpu_hour,kwh'",
+        ),
         (PRICES + "openai,,1,1,1\n", "line 5: expected 5 values and a model"),
         (PRICES + "openai,x,1\n", "line 5: expected 5 values and a model"),
     ],
@@ -85,6 +92,43 @@ def test_without_prices_no_request_has_a_cost() -> None:
 def test_a_file_that_is_no_price_list_is_refused_with_its_line(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said):
         prices(tmp_path, text)
+
+
+OWN = """provider,model,input,output,cached,gpu_hour,kwh
+,m-timed,0,0,0,3.60,
+,m-fed,0,0,0,,0.36
+,m-all,1,2,,3.60,0.36
+"""
+TOLD = {**ENGINE, "slo.batch.size": 4, "slo.gpu.energy": 200.0}  # 0.65 s of prefill and decode
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "dollars"),
+    [
+        ("m-timed", TOLD, 0.65 / 4 * 0.001),
+        ("m-fed", TOLD, 200 * 0.36 / 3.6e6),
+        ("m-all", TOLD, 0.65 / 4 * 0.001 + 200 * 1e-7 + 0.0012),
+        ("m-timed", ENGINE, None),  # vLLM does not say with how many it shared a step
+        ("m-fed", ENGINE, None),
+    ],
+)
+def test_a_model_of_ones_own_costs_its_engines_time_and_energy(
+    model: str, engine: Mapping[str, object], dollars: float | None, tmp_path: Path
+) -> None:
+    trace = Trace()
+    root = trace.add("ask", 0, 1000, attrs={"slo.request": "ask"})
+    call = trace.add("chat m", 0, 900, under=root, kind="CLIENT", attrs={**OPENAI, "gen_ai.request.model": model})
+    trace.add("llm_request", 20, 780, under=call, kind="SERVER", service="engine", attrs=engine)
+    connection = database()
+    land(connection, trace.spans)
+    Assembler(connection, prices=prices(tmp_path, OWN)).tick(later(1))
+    row = one(connection, "select requests.cost_usd, gpu_s, energy_j from requests join calls using (trace_id)")
+    known = "slo.batch.size" in engine
+    assert row["cost_usd"] == (dollars and pytest.approx(dollars))
+    assert (row["gpu_s"], row["energy_j"]) == ((pytest.approx(0.1625), 200.0) if known else (None, None))
+    (by_model,) = asked(ConnectionReader(connection), Window(later(0), later(60)), by="model").to_pylist()
+    assert (by_model["value"], by_model["gpu_s"], by_model["energy_j"]) == (model, row["gpu_s"], row["energy_j"])
+    assert by_model["cost_usd"] == row["cost_usd"]
 
 
 def test_feedback_is_what_the_service_said_of_the_request() -> None:

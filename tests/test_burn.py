@@ -73,6 +73,32 @@ def test_every_burn_rate_is_the_plain_count_over_its_windows(number: int) -> Non
     assert checked == 4 * 241
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_what_was_counted_before_tells_the_same_alarms_and_budgets_as_the_requests(number: int) -> None:
+    rates = ((2, 2), (300, 40), (2, 900), (900, 2))[number]  # requests an hour: before, and in the last half hour
+    events = [
+        event
+        for hours, per_hour in ((80, rates[0]), (0.5, rates[1]))
+        for event in _events(number, hours=1, per_hour=per_hour * hours, bad=0.02, incident=(1, 0))
+    ]
+    stretched = [
+        (NOW - (NOW - t) * (80 if n < len(events) // 2 else 0.5), ms, how) for n, (t, ms, how) in enumerate(events)
+    ]
+    connection, reader = store(), ConnectionReader
+    write(connection, sorted(stretched))
+    params = burn.counts_params(FAST, since=NOW - timedelta(days=40), until=NOW)
+    connection.execute(burn.count_sql(FAST), {**params, "objective": FAST.name})
+    for back in (timedelta(minutes=10), timedelta(hours=30)):
+        both = [
+            burn.alarms(reader(connection), FAST, since=NOW - back, until=NOW, stored=stored).to_pylist()
+            for stored in (True, False)
+        ]
+        assert both[0] == both[1]
+    both = [burn.status(reader(connection), FAST, now=NOW, stored=stored).to_pylist() for stored in (True, False)]
+    assert both[0] == both[1]
+    assert both[0][0]["n"] == len(stretched)
+
+
 def test_a_budget_is_counted_over_its_period_and_its_events_alone() -> None:
     connection = store()
     day = timedelta(days=1)

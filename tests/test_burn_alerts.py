@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from tailbudget.analytics.objectives import burn
+from tailbudget.analytics.reader import ConnectionReader
+from tailbudget.analytics.window import Window
 from tailbudget.app.cli import run
 from tailbudget.collector.alerting import BurnAlerts, ObjectiveFiles
 from tailbudget.collector.land.database import open_database
@@ -83,6 +86,26 @@ def test_each_part_that_burns_has_an_alert_of_its_own(folder: Path) -> None:
     labels = {row["labels"] for row in watch.judge() if row["severity"] == "page"}
     assert [json.loads(text) for text in labels] == [{"objective": "chat.total", "tenant": "acme"}]
     assert {row["part"]: row["bad"] for row in watch.rows("from slo_status")} == {"acme": 60, "globex": 0}
+
+
+def test_each_objective_has_the_percentiles_of_what_it_is_about(folder: Path) -> None:
+    watch = Watch(folder, CHAT + "where: route = '/chat'\nper: tenant\n")
+    watch.requests(4000, since=-20, until=0, tenant="o'hara")
+    watch.requests(200, since=-20, until=-10, tenant="globex")
+    watch.requests(600, since=-10, until=0, tenant="globex")
+    watch.connection.execute("update requests set route = '/chat'")
+    watch.judge()
+    watch.connection.execute(
+        "update requests set route = '/other' where total_ms = 600 and started >= $1", [NOW - MINUTE]
+    )
+    budgets = watch.rows("from slo_status order by part")
+    reader = ConnectionReader(watch.connection)
+    globex, ohara = burn.percentiles(reader, Window(NOW - 15 * MINUTE, NOW), budgets)
+    assert [budgets[0]["part"], budgets[1]["part"], budgets[0]["limit_ms"]] == ["globex", "o'hara", 1000.0]
+    assert (globex["n"], globex["p50_ms"], globex["p99_ms"]) == (15 + 27, 600.0, 600.0)
+    assert (ohara["n"], ohara["p95_ms"], ohara["tenant"], ohara["route"]) == (45, 4000.0, "o'hara", "/chat")
+    nothing, all_of_it = burn.percentiles(reader, Window(NOW - 15 * MINUTE, NOW, tenant="o'hara"), budgets)
+    assert (nothing["n"], nothing["p95_ms"], all_of_it["n"]) == (0, None, 45)
 
 
 def test_a_changed_file_takes_effect_and_an_objective_that_is_gone_closes_its_alerts(folder: Path) -> None:

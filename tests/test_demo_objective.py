@@ -11,7 +11,8 @@ from tailbudget.app.demo.traffic import arrivals, trace_rate
 from tailbudget.app.up import DEMO_SLO
 from tailbudget.collector.alerting import BurnAlerts, ObjectiveFiles
 
-from .slo_support import store, write
+from .slo_support import write
+from .spans import database
 
 BEGAN = datetime(2026, 3, 1, 12, 0, 7, tzinfo=UTC)
 SLOW_FROM_S, SLOW_TO_S = (event.at_s for event in EVENTS[:2])
@@ -26,7 +27,7 @@ def test_the_slow_index_pages_within_its_time_and_the_page_ends(
     monkeypatch.setenv("TAILBUDGET_DASHBOARD", "http://127.0.0.1:8501")
     stretch = trace_rate() * 60 / per_minute
     times = [offset_s * stretch for offset_s, _ in takewhile(lambda row: row[0] * stretch < ENDED_BY_S, arrivals())]
-    connection = store()
+    connection = database()
     alerts = BurnAlerts(connection, ObjectiveFiles([Path(DEMO_SLO)]))
     pages: list[tuple[str, int]] = []
     for now_s in range(STEP_S, ENDED_BY_S, STEP_S):

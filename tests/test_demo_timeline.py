@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 #: Seconds since the first answered request.
 QUIET_UNTIL, BLAMED_BY, THROTTLED_AT, SAGGED_BY = 150, 220, 270, 360
 #: The page ends when less than 18 % of all requests were slow, and five minutes later: how soon is up to the traffic.
-PAGED_BY, ALL_WELL_BY = 250, 1500
+PAGED_BY, ALL_WELL_BY = 250, 900
 
 
 class Demo:

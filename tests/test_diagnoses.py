@@ -68,6 +68,14 @@ def test_the_same_traffic_without_the_trouble_is_left_alone(rule: str) -> None:
     assert about(rule, traffic(rule, wrong=False)) == []
 
 
+@pytest.mark.parametrize("rule", ["cold_start", "hol_blocking", "looks_fast_ends_late", "noisy_tenant", "tool_series"])
+def test_a_finding_has_the_milliseconds_that_its_advice_saves(rule: str) -> None:
+    row, *_ = (row for row in found(traffic(rule, wrong=True)) if row["rule"] == rule)
+    assert row["saves_ms"] > 0
+    assert f"{row['saves_ms']:.0f} ms" in row["advice"]
+    assert (row["request_id"] is not None) == (rule in ("cold_start", "hol_blocking", "tool_series"))
+
+
 #: Rule -> the traffic just below its sample size.
 TOO_LITTLE: dict[str, dict[str, int]] = {
     "p95_over_2s": {"a_minute": 19},

@@ -93,6 +93,62 @@ def test_tenants_leave_no_byte_in_the_data_file(plain: duckdb.DuckDBPyConnection
     )
 
 
+def test_alerts_deliveries_silences_and_budgets_of_a_tenant_go_with_it(
+    plain: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    mine, other = f"{MARK}-7-", f"{MARK}-8-"
+    for tenant in (mine, other):
+        said = {
+            "id": f"burn|chat.total|page|objective=chat.total|tenant={tenant}|2026-03-20T12:00:00Z",
+            "tenant": tenant,
+        }
+        plain.execute(
+            """insert into alerts by name select $id as alert_id, 'burn' as kind, 'chat.total' as rule,
+               'page' as severity, now() as opened, 'chat.total (' || $tenant || ') burns' as summary,
+               json_object('objective', 'chat.total', 'tenant', $tenant) as labels""",
+            said,
+        )
+        for place, content in (("sent", None), ("waits", json.dumps({"facts": {"worst_tenant": tenant}}))):
+            plain.execute(
+                """insert into deliveries by name select $place || $id as delivery_id, 'm' as message_id,
+                   $id as alert_id, 'firing' as transition, 'c' as channel, 'g' as grouped_by, now() as created,
+                   1 as attempts, $content::json as content""",
+                {"id": said["id"], "place": place, "content": content},
+            )
+        plain.execute(
+            """insert into deliveries by name select 'hit' || $tenant as delivery_id, 'm' as message_id,
+               'all' as alert_id, 'firing' as transition, 'c' as channel, 'g' as grouped_by, now() as created,
+               1 as attempts, json_object('worst_tenant', $tenant) as content""",
+            {"tenant": tenant},
+        )
+        plain.execute(
+            """insert into silences by name select $tenant as silence_id, now() as created, now() as until,
+               json_object('tenant', $tenant) as labels""",
+            {"tenant": tenant},
+        )
+        plain.execute(
+            "insert into slo_minute by name select 'c' as objective, $t as part, now() as minute, 1 as n, 1 as bad",
+            {"t": tenant},
+        )
+        plain.execute(
+            """insert into metrics_open by name select 'slo.requests.ended' as name, 'sum' as kind, now() as t,
+               1 as resource_id, json_object('route', '/chat', 'tenant', $tenant) as attrs""",
+            {"tenant": tenant},
+        )
+    plain.execute("checkpoint")
+    found = forget(plain, Forget(tenant=mine), data=tmp_path)
+    wanted = {"alerts": 1, "deliveries": 3, "silences": 1, "slo_minute": 1}
+    assert {table: found.rows.get(table) for table in wanted} == wanted
+    assert found.rows["metrics"] == 101
+    assert marked(tmp_path, mine) == set()
+    for table, n in wanted.items():
+        assert plain.execute(f"select count(*) from {table}").fetchall() == [(n,)], table
+    comments = plain.execute("select comment from duckdb_columns() where table_name = 'alerts'").fetchall()
+    assert all(comment for (comment,) in comments)
+    with pytest.raises(duckdb.ConstraintException):
+        plain.execute("insert into silences by name from silences")
+
+
 def test_a_plain_delete_would_leave_them(plain: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     for table in ("spans_open", "requests"):
         plain.execute(f"delete from {table} where tenant = '{MARK}-7-'")
@@ -105,6 +161,20 @@ def test_one_request_goes_with_its_trace_alone(plain: duckdb.DuckDBPyConnection,
     assert forget(plain, Forget(request="1000"), data=tmp_path).rows == {"requests": 1, "spans": 5}
     assert counts(plain) == (before[0] - 5, before[1] - 1, before[2])
     assert forget(plain, Forget(request="1000"), data=tmp_path).traces == 0
+
+
+def test_a_message_that_waits_and_links_to_the_request_goes_too(
+    plain: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    for request in ("1000", "10005"):
+        plain.execute(
+            """insert into deliveries by name select $id as delivery_id, 'm' as message_id, 'a' as alert_id,
+               'firing' as transition, 'c' as channel, 'g' as grouped_by, now() as created, 0 as attempts,
+               json_object('traces', ['http://board.test/trace?request=' || $id]) as content""",
+            {"id": request},
+        )
+    assert forget(plain, Forget(request="1000"), data=tmp_path).rows["deliveries"] == 1
+    assert plain.execute("select delivery_id from deliveries").fetchall() == [("10005",)]
 
 
 @pytest.mark.parametrize("fields", [{}, {"tenant": ""}, {"tenant": "a", "request": "b"}])

@@ -4,7 +4,6 @@ import gzip
 import json
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -150,7 +149,7 @@ def test_a_bad_target_neither_slows_nor_fails_ingest_and_ends_with_it(tmp_path: 
     released = threading.Event()
 
     def answer(_: int) -> tuple[int, str | None]:
-        released.wait(0.3 if kind == "slow" else 60)
+        released.wait(0.3 if kind == "slow" else 600)
         return 200, None
 
     with backend(answer) as target, backend() as good:
@@ -159,19 +158,14 @@ def test_a_bad_target_neither_slows_nor_fails_ingest_and_ends_with_it(tmp_path: 
         with collector(tmp_path / "data", **settings) as running:
             bodies = [trace_body(20, seed=730 + number) for number in range(40)]
             assert sum(map(len, bodies)) > 40_000
-            slowest_s = 0.0
             for body in bodies:
-                began = time.monotonic()
                 assert running.post("/v1/traces", body)[0] == 200
-                slowest_s = max(slowest_s, time.monotonic() - began)
+                assert kind != "hanging" or len(target.got) <= 1  # the first one is not answered before the end
                 wait_until(lambda body=body: body in good.bodies)  # type: ignore[misc]
-            assert slowest_s < 5  # a hanging target's answer would take 10
             dropped = counted(running, "_dropped_bodies_total")
             assert dropped['reason="queue_full"'] > 15
             assert max(counted(running, "_queue_bytes").values()) <= 12_000
-            began = time.monotonic()
             assert running.stop() == 0
-            assert time.monotonic() - began < 15
         released.set()
     assert good.bodies == bodies
 

@@ -1,17 +1,24 @@
 """An incident's folder tells what happened, and holds the rows and the SQL that tell it again."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from xml.etree import ElementTree
 
 import duckdb
 import pytest
 
 from tailbudget.analytics.reader import ConnectionReader
+from tailbudget.analytics.window import Window
 from tailbudget.app.cli import run
+from tailbudget.app.incident import pictures, write
 from tailbudget.collector.land.database import open_database
 
+from .diagnosed import traffic
 from .local_api import local_api
 from .seed import Seeded, seed
+from .spans import later
+from .test_diagnoses import stored
 
 FROM_S, TO_S = 330, 450  # the seed's slow index
 
@@ -21,7 +28,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seeded]:
     """Return a data folder with the seed's quarter of an hour, an objective's counts and two marks."""
     folder = tmp_path_factory.mktemp("data")
     connection = open_database(folder)
-    found = seed(connection, ended=datetime(2026, 3, 1, 12, tzinfo=UTC))
+    found = seed(connection, ended=datetime(2026, 3, 1, 12, tzinfo=UTC), gpu=True)
     at = found.started + timedelta(seconds=FROM_S)
     connection.execute(
         "insert into marks by name select 'm1' as mark_id, $1::timestamptz as t, 'version' as kind, 'shop' as service, "
@@ -29,8 +36,8 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seeded]:
         [at - timedelta(minutes=10)],
     )
     connection.execute(
-        "insert into slo_minute "
-        "select 'chat.total', '', time_bucket(interval 1 minute, $1::timestamptz + interval 1 minute), 50, 20",
+        "insert into slo_minute by name select 'chat.total' as objective, '' as part, 50 as n, 20 as bad, "
+        "time_bucket(interval 1 minute, $1::timestamptz + interval 1 minute) as minute",
         [at],
     )
     connection.close()
@@ -47,12 +54,47 @@ def _incident(seeded: tuple[Path, Seeded], out: Path) -> tuple[str, list[str]]:
 def test_the_report_tells_what_happened(seeded: tuple[Path, Seeded], tmp_path: Path) -> None:
     report, _ = _incident(seeded, tmp_path / "out")
     sections = dict(part.split("\n", 1) for part in report.split("\n## ")[1:])
-    assert list(sections) == ["Summary", "Timeline", "Budgets", "Alerts", "Marks", "GPU", "Example traces", "Blame"]
+    assert list(sections) == [
+        "Summary", "Pictures", "Timeline", "Budgets", "Alerts", "Marks", "GPU", "Example traces", "Diagnoses", "Blame",
+    ]  # fmt: skip
     assert "retrieval" in sections["Summary"]
     assert "chat.total" in sections["Budgets"]
     assert "shop: version 1 -> 2" in sections["Marks"]
     assert "10 rows" in sections["Example traces"]
     assert "### By stage" in sections["Blame"]
+
+
+def test_its_pictures_are_the_dashboards_charts_of_its_rows(seeded: tuple[Path, Seeded], tmp_path: Path) -> None:
+    report, _ = _incident(seeded, tmp_path / "out")
+    shown = re.findall(r"^!\[(.+)\]\((pictures/.+\.svg)\)$", report, re.MULTILINE)
+    assert {name for _, name in shown} == {
+        f"pictures/{name}.svg"
+        for name in ("heatmap", "violations_timeline", "stage_bullets", "token_rate-1", "token_rate-2", "gpu_clock-1")
+    }
+    drawn = {name: ElementTree.parse(tmp_path / "out" / name).getroot() for _, name in shown}
+    marks = {name: {each.get("class") for each in svg.iter() if each.get("class")} for name, svg in drawn.items()}
+    assert all(any("mark-" in str(each) for each in found) for found in marks.values())
+    violated = "".join(drawn["pictures/violations_timeline.svg"].itertext())
+    assert "retrieval" in violated  # the seed's slow index
+    assert len(drawn["pictures/heatmap.svg"].findall(".//{*}path")) > 20
+
+
+def test_without_the_extra_the_report_says_how_to_get_pictures(
+    seeded: tuple[Path, Seeded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "find_spec", lambda _: None)
+    report, _ = _incident(seeded, tmp_path / "out")
+    assert pictures.MISSING in report
+    assert not (tmp_path / "out" / "pictures").exists()
+
+
+def test_what_was_wrong_by_the_rules_is_told_once_with_what_mends_it(tmp_path: Path) -> None:
+    connection = stored(traffic("p95_over_2s", wrong=True))
+    report = write(ConnectionReader(connection), Window(later(0), later(600)), tmp_path / "out").read_text()
+    lines = [line for line in report.splitlines() if "**p95_over_2s**" in line]
+    (line,) = lines
+    assert line.startswith("- 12:05 **p95_over_2s** (service shop, route /chat): retrieval of /chat: hold retrieval")
+    assert line.endswith("p95 falls by 2500 ms")
 
 
 def test_its_rows_and_its_sql_stand_alone(seeded: tuple[Path, Seeded], tmp_path: Path) -> None:

@@ -97,9 +97,7 @@ def served(folder: Path, *options: str, **variables: str) -> Iterator[str]:
             yield url
         finally:
             service.terminate()
-            started_s = time.monotonic()
             service.wait(30)
-            assert time.monotonic() - started_s < 10, "the service took long to end"
 
 
 def _is_up(url: str) -> bool:

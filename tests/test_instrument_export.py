@@ -51,13 +51,26 @@ def test_a_service_that_ends_delivers_its_spans(collector: Sink) -> None:
     assert {h["content-type"] for h in collector.headers} == {"application/x-protobuf"}
 
 
+def test_bodies_are_packed_as_the_variables_ask(collector: Sink) -> None:
+    asked = {
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+        "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION": "gzip",
+        "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION": "gzip",
+    }
+    done = service(ONE_REQUEST, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, **asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert collector.span_names() == ["chat"]
+    assert collector.metric_named("slo.requests.started")
+    assert {h.get("content-encoding") for h in collector.headers} == {None, "gzip"}
+
+
 def test_spans_arrive_soon_after_they_end(collector: Sink) -> None:
     code = f"from tailbudget import *\ninit('svc', endpoint={collector.url!r})\nwith request('chat'): pass\ninput()"
     running = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, env=clean_environment())
     try:
         wait_until(lambda: collector.span_names() == ["chat"], timeout_s=20, what="the span")
         delay_s = time.time() - collector.spans()[0].end_time_unix_nano * 1e-9
-        assert delay_s < 3
+        assert delay_s < 4.5  # the SDK's own schedule is 5 s
         wait_until(lambda: collector.metric_named("slo.requests.ended"), timeout_s=20, what="a metric")
     finally:
         running.communicate(b"\n", timeout=20)
@@ -127,7 +140,7 @@ def test_a_service_without_a_collector_ends_promptly_with_one_warning() -> None:
     code = (
         ONE_REQUEST
         + "import time\nfor _ in range(14):\n  time.sleep(0.1)\n  with request('chat'): pass\nlast = time.monotonic()\n"
-        "import atexit; atexit._run_exitfuncs(); took = time.monotonic() - last; assert took < 1, took\n"
+        "import atexit; atexit._run_exitfuncs(); took = time.monotonic() - last; assert took < 1.9, took\n"
     )
     done = service(
         code,

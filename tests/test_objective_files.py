@@ -160,7 +160,7 @@ def test_a_condition_may_name_every_column_of_requests_but_ids_and_instants() ->
         rows = connection.execute("select column_name from duckdb_columns() where table_name = 'requests'").fetchall()
     beside = {
         "request_id", "trace_id", "span_id", "started", "synthetic", "usable_source", "left_after_ms", "budget_ms",
-        "over_stage", "over_by", "skew_ms",
+        "over_stage", "over_by", "skew_ms", "run_id", "ttft_budget_ms", "weight",
     }  # fmt: skip
     assert {str(name) for (name,) in rows} - beside == set(COLUMNS)
 

@@ -106,9 +106,13 @@ def test_stage_percentiles_are_over_the_requests_that_have_the_stage(
     assert found["used"] == (None if budget is None else pytest.approx(found["p95_ms"] / budget))
 
 
-def test_routes_come_busiest_first(data: tuple[ConnectionReader, Seeded]) -> None:
-    reader, _ = data
-    assert overview.routes(reader, now=ENDED)["route"].to_pylist() == ["/chat", "/summarise"]
+def test_what_can_be_filtered_by_comes_busiest_first(data: tuple[ConnectionReader, Seeded]) -> None:
+    reader, seeded = data
+    found = overview.filter_values(reader, now=ENDED).to_pylist()
+    assert [row["value"] for row in found if row["name"] == "route"] == ["/chat", "/summarise"]
+    tenants = Counter(row["tenant"] for row in seeded.rows["requests"] if not row["synthetic"])
+    assert [(row["value"], row["n"]) for row in found if row["name"] == "tenant"] == tenants.most_common()
+    assert len(overview.filter_values(reader, now=ENDED, rows=1)) == 3
 
 
 def test_alerts_that_are_open_come_first_and_those_of_other_times_not_at_all(

@@ -26,6 +26,7 @@ SAMPLES: dict[str, object] = {
     "value": "acme",
     "from_ts": "2026-03-01 12:00:00+00:00",
     "to_ts": "2026-03-01 12:15:00+00:00",
+    "shown_from_ts": "2026-03-01 12:00:00+00:00",
     "baseline_from_ts": "2026-03-01 11:00:00+00:00",
     "baseline_to_ts": "2026-03-01 11:15:00+00:00",
     "now": "2026-03-01 12:15:00+00:00",
@@ -38,15 +39,21 @@ SAMPLES: dict[str, object] = {
     "bucket_stream_s": 5,
     "rows": 10,
     "request_id": "req-1",
+    "run_id": "run-1",
     "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+    "started": "2026-03-01 12:00:00+00:00",
+    "until_ms": 1000.0,
     "stages": ["queue", "decode"],
     "baseline_s": 3600,
     "gap_s": 300,
     "window_s": 300,
     "min_buckets": 15,
     "threshold": 0.12,
+    "part": 0,
+    "parts": 1,
     "ranks": [0.5, 0.95],
     "p": 0.95,
+    "instance": "127.0.0.1:8000",
     "series": "m|p|i|server|token",
     "opened": "2026-03-01 12:00:00+00:00",
     "since": "2026-03-01 12:00:00+00:00",
@@ -91,6 +98,11 @@ def test_a_question_runs_against_the_schema(name: str) -> None:
     text = questions.sql(name)
     params = {word: SAMPLES[word] for word in set(re.findall(r"\$([a-z_]+)", text))}
     assert connection.cursor().sql(text, params=params).to_arrow_table().num_columns > 0
+
+
+def test_a_question_has_the_steps_of_another_word_for_word() -> None:
+    steps = questions.sql("sag").partition("with ")[2].partition("edge as (")[0].rstrip()
+    assert f"\nwith\n{steps}\nbin as (" in questions.sql("token_rate")
 
 
 def test_an_unknown_question_names_the_folder_and_the_known_ones() -> None:

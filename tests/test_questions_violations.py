@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.window import Window
 
 from .seed import Row, Seeded, empty, seed
+from .seed_more import OBJECTIVES, furnish
 
 ENDED = datetime(2026, 3, 1, 12, 15, tzinfo=UTC)
 WINDOW = Window(ENDED - timedelta(minutes=13), ENDED - timedelta(minutes=1), route="/chat")
@@ -68,3 +70,60 @@ def test_a_violation_that_no_stage_explains_counts_as_none(tmp_path: Path) -> No
     found = violations.violations_by_stage(ConnectionReader(connection), WINDOW).to_pylist()
     assert [(row["stage"], row["n"]) for row in found] == [("none", len(_over(seeded)))]
     connection.close()
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ConnectionReader, Seeded]]:
+    connection = empty(tmp_path_factory.mktemp("furnished"))
+    rows = seed(connection, ended=ENDED, minutes=13)
+    furnish(connection, rows)
+    yield ConnectionReader(connection), rows
+    connection.close()
+
+
+def test_a_budget_burns_down_from_all_of_it_to_what_is_left(furnished: tuple[ConnectionReader, Seeded]) -> None:
+    rows = violations.burn_down(furnished[0]).to_pylist()
+    chat = [row for row in rows if row["label"] == "chat-total"]
+    n, bad = next((n, bad) for name, _, _, _, n, bad, *_ in OBJECTIVES if name == "chat-total")
+    assert (chat[0]["left_share"], chat[0]["even_share"]) == (1.0, 1.0)
+    assert chat[0]["t"] == ENDED - timedelta(days=30)
+    assert chat[-1]["left_share"] == pytest.approx(1 - bad / (n * 0.05))
+    assert sum(row["bad"] for row in chat) == bad
+    assert all(before["left_share"] >= after["left_share"] for before, after in pairwise(chat))
+    middle = min(chat, key=lambda row: abs(row["even_share"] - 0.5))
+    assert abs(middle["t"] - (ENDED - timedelta(days=15))) < timedelta(hours=6)
+    assert {row["label"] for row in rows} == {"chat-total", "first-token", "answers · acme"}
+
+
+def test_the_budget_of_a_month_begins_with_it(tmp_path: Path) -> None:
+    connection = empty(tmp_path)
+    rows = seed(connection, ended=ENDED, minutes=1)
+    furnish(connection, rows)
+    connection.execute("update slo_status set period = 'month'")
+    (first, *_, last) = (row for row in violations.burn_down(ConnectionReader(connection)).to_pylist() if row["n"] > 50)
+    connection.close()
+    assert first["t"] == ENDED.replace(day=1, hour=0, minute=0)
+    assert 0 < last["even_share"] < 1
+
+
+def test_marks_stand_on_the_timeline(furnished: tuple[ConnectionReader, Seeded]) -> None:
+    reader, rows = furnished
+    found = violations.violations_timeline(reader, Window(rows.started, ENDED), bucket_s=20).to_pylist()
+    marks = [(row["t"], row["mark"]) for row in found if row["stage"] is None]
+    begun = rows.started
+    named = [
+        (begun + timedelta(seconds=390), "version 1.4.0 (demo)"),
+        (begun + timedelta(seconds=455), "rolled the index back"),
+    ]
+    assert marks == named
+    assert sum(row["n"] for row in found if row["stage"]) == sum(row["n"] for row in found)
+
+
+def test_who_adds_time_is_named_against_what_came_just_before(furnished: tuple[ConnectionReader, Seeded]) -> None:
+    reader, rows = furnished
+    slow = Window(rows.started + timedelta(seconds=340), rows.started + timedelta(seconds=440))
+    first, *_ = violations.suspects(reader, slow).to_pylist()
+    assert (first["stage"], first["operation"], first["service"]) == ("retrieval", "retrieval bm25", "demo")
+    assert 200 < first["more_ms"] < 800
+    assert (first["since"], first["until"]) == (slow.from_ts - timedelta(seconds=100), slow.from_ts)
+    assert violations.suspects(reader, Window(rows.started, ENDED)).num_rows == 0

@@ -12,7 +12,7 @@ from tailbudget.gpu_runtime.params import SamplingParams
 from tailbudget.gpu_runtime.scheduler import Generation
 from tailbudget.gpu_runtime.speculate import PAUSE_TOKENS, Drafter
 from tailbudget.gpu_runtime.telemetry import phases
-from tests.runtime_support import Bench, Notes, engine
+from tests.runtime_support import DEVICES, Bench, Notes, engine
 
 CONTEXT = 96
 
@@ -26,8 +26,8 @@ def _prompts(chance: random.Random, count: int) -> list[list[int]]:
     ]
 
 
-def _alone(prompts: list[list[int]], tokens: list[int]) -> list[list[int]]:
-    with engine(max_context=CONTEXT, max_running=1, prefix_cache=False) as bench:
+def _alone(prompts: list[list[int]], tokens: list[int], device: str = "cpu") -> list[list[int]]:
+    with engine(max_context=CONTEXT, max_running=1, prefix_cache=False, device=device) as bench:
         generations = []
         for prompt, count in zip(prompts, tokens, strict=True):
             generations.append(bench.submit(prompt, max_tokens=count))
@@ -35,6 +35,7 @@ def _alone(prompts: list[list[int]], tokens: list[int]) -> list[list[int]]:
         return [generation.output for generation in generations]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
@@ -45,15 +46,15 @@ def _alone(prompts: list[list[int]], tokens: list[int]) -> list[list[int]]:
     speculate=st.sampled_from([0, 3, 15]),
 )
 def test_greedy_tokens_are_those_of_a_run_alone(
-    seed: int, kv_pages: int, slots: int, chunk: int, prefix_cache: bool, speculate: int
+    device: str, seed: int, kv_pages: int, slots: int, chunk: int, prefix_cache: bool, speculate: int
 ) -> None:
     chance = random.Random(seed)
     prompts = _prompts(chance, 6)
     tokens = [chance.randint(1, CONTEXT - len(prompt)) for prompt in prompts]
-    alone = _alone(prompts, tokens)
+    alone = _alone(prompts, tokens, device)
     notes = Notes()
     chosen = {"max_running": slots, "prefill_chunk": chunk, "prefix_cache": prefix_cache, "kv_pages": kv_pages}
-    with engine(notes, max_context=CONTEXT, speculate=speculate, **chosen) as bench:
+    with engine(notes, max_context=CONTEXT, speculate=speculate, device=device, **chosen) as bench:
         sent = [bench.submit(prompt, max_tokens=count) for prompt, count in zip(prompts, tokens, strict=True)]
         for generation in sent:
             bench.finish(generation)
@@ -85,15 +86,16 @@ def test_a_preempted_request_goes_on_as_if_nothing_had_been() -> None:
     assert sum(generation.preempted_ns > 0 for generation in sent) == 1
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_speculation_takes_fewer_steps_to_the_same_tokens(temperature: float) -> None:
+def test_speculation_takes_fewer_steps_to_the_same_tokens(temperature: float, device: str) -> None:
     # The bias makes the answer repeat itself, as a text that quotes its prompt does.
     repeating: dict[str, Any] = {
         "max_tokens": 200, "temperature": temperature, "seed": 4, "logit_bias": ((40, 9.0), (41, 9.0)),
     }  # fmt: skip
     runs = []
     for speculate in (0, 4):
-        with engine(speculate=speculate) as bench:
+        with engine(speculate=speculate, device=device) as bench:
             generation = bench.submit([40, 41] * 8, **repeating)
             bench.finish(generation)
             counts = bench.engine.counts
@@ -105,12 +107,13 @@ def test_speculation_takes_fewer_steps_to_the_same_tokens(temperature: float) ->
     assert runs[1][1] < runs[0][1]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("seed", range(4))
-def test_those_that_stay_are_not_touched_by_those_that_leave_or_run_out_of_time(seed: int) -> None:
+def test_those_that_stay_are_not_touched_by_those_that_leave_or_run_out_of_time(seed: int, device: str) -> None:
     chance = random.Random(seed)
     prompts = _prompts(chance, 16)
-    alone = _alone(prompts[:4], [40] * 4)
-    with engine(max_context=CONTEXT, max_running=3, kv_pages=8) as bench:
+    alone = _alone(prompts[:4], [40] * 4, device)
+    with engine(max_context=CONTEXT, max_running=3, kv_pages=8, device=device) as bench:
         staying = [bench.submit(prompt, max_tokens=40) for prompt in prompts[:4]]
         leaving = [bench.submit(prompt, max_tokens=40) for prompt in prompts[4:10]]
         hurried = [_hurried(bench, prompt, chance.randint(1, 60)) for prompt in prompts[10:]]

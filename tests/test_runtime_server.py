@@ -1,5 +1,6 @@
 """The server speaks OpenAI's protocol with its own SDK, reports over OTLP, and starts and stops cleanly."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -21,6 +22,10 @@ from tests.runtime_support import RUN, Receiver, receiver, server, tiny_path
 from tests.support import free_port, wait_until
 
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "The river"}], "temperature": 0}
+
+
+def _schema(schema: dict[str, Any]) -> Any:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +169,8 @@ def test_the_models_are_listed(client: openai.OpenAI) -> None:
         ({"max_tokens": 10_000}, 400, "the maximum context is 256 tokens"),
         ({"messages": [{"role": "user", "content": "word " * 400}]}, 400, "shorten the prompt"),
         ({"model": "gpt-4"}, 404, "this server has 'tiny'"),
-        ({"n": 2}, 400, "n is 2: this server has no n, leave it out"),
+        ({"n": 17}, 400, "n is 17: expected an integer from 1 to 16"),
+        ({"n": 5}, 400, "n is 5: this server has 4 places"),
         ({"temperature": 3}, 400, "temperature is 3: expected a number from 0 to 2"),
         ({"messages": []}, 400, "messages is .*expected a list of messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "reads text only"),
@@ -182,7 +188,9 @@ def test_the_models_are_listed(client: openai.OpenAI) -> None:
         ({"tools": [{"type": "function"}]}, 400, "tools is"),
         ({"tools": [], "tool_choice": "required"}, 400, "does not force a model"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "c"}]}]}, 400, "tool_calls is not understood"),
-        ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+        ({"response_format": {"type": "yaml"}}, 400, "response_format is .*expected {'type': 'text'}"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, 400, "response_format is"),
+        ({"response_format": _schema({"not": {}})}, 400, 'hold answers to: Unimplemented keys: ."not".'),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(
@@ -208,6 +216,23 @@ def test_half_a_surrogate_pair_is_no_text(url: str, path: str, body: bytes) -> N
     answer = httpx.post(f"{url}/v1/{path}", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert "surrogate" in answer.json()["error"]["message"]
+
+
+def test_an_answer_is_held_to_a_schema_or_to_json(client: openai.OpenAI) -> None:
+    properties = {"ok": {"type": "boolean"}, "n": {"enum": [1, 22]}}
+    schema = {"type": "object", "properties": properties, "required": ["ok", "n"], "additionalProperties": False}
+    ask: dict[str, Any] = ASK | {"temperature": 1.3, "seed": 1, "response_format": _schema(schema)}
+    chunks = client.chat.completions.create(**ask, stream=True)
+    found = json.loads("".join(chunk.choices[0].delta.content or "" for chunk in chunks))
+    assert (type(found["ok"]), found["n"] in (1, 22), len(found)) == (bool, True, 2)
+    answer = client.completions.create(
+        model="tiny",
+        prompt="The river",
+        max_tokens=3,
+        temperature=0,
+        extra_body={"response_format": {"type": "json_object"}},
+    )
+    assert answer.choices[0].text.lstrip().startswith("{")
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-7])
@@ -349,7 +374,7 @@ def test_control_refuses_what_it_does_not_know(url: str, body: dict[str, Any]) -
 
 
 def test_without_control_there_is_no_control_and_sigterm_ends_all_streams(otlp: Receiver) -> None:
-    with server(otlp.endpoint, step_delay_ms=50) as (base, process):
+    with server(otlp.endpoint, step_delay_ms=50, drain_s=0.2) as (base, process):
         assert httpx.post(f"{base}/control", json={"step_delay_ms": 1}).status_code == 404
         client = openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0)
         stream = client.chat.completions.create(**ASK, max_tokens=1000, stream=True)
@@ -362,6 +387,24 @@ def test_without_control_there_is_no_control_and_sigterm_ends_all_streams(otlp: 
     assert process.returncode == 0
     assert "Traceback" not in log
     assert log.count("no GPU is sampled") == 1
+
+
+def test_a_signal_lets_running_requests_end_and_takes_no_more(otlp: Receiver) -> None:
+    with server(otlp.endpoint, step_delay_ms=40, drain_s=60) as (base, process):
+        client = openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0)
+        chunks = client.chat.completions.create(**ASK, max_tokens=40, stream=True)
+        next(chunk for chunk in chunks if chunk.choices[0].delta.content)
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: httpx.get(f"{base}/health").json()["status"] == "draining", what="a draining server")
+        assert httpx.get(f"{base}/health").status_code == 503
+        with pytest.raises(openai.InternalServerError, match="shutting down") as refused:
+            client.chat.completions.create(**ASK)
+        assert refused.value.code == "draining"
+        assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "length"
+        client.close()
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in log
 
 
 def test_a_second_ctrl_c_leaves_no_traceback(otlp: Receiver) -> None:
@@ -379,6 +422,15 @@ def _unloaded(client: tuple[str, int] = ("127.0.0.1", 5000)) -> httpx.AsyncClien
     """Return a client of a runtime whose model is not loaded yet, calling from the address `client`."""
     runtime = Runtime(RuntimeSettings(control=True), tiny_path(), address="127.0.0.1:8000")
     return httpx.AsyncClient(transport=httpx.ASGITransport(application(runtime), client=client), base_url="http://test")
+
+
+def test_how_long_loading_and_warm_up_took_is_told(url: str) -> None:
+    cold_s = httpx.get(f"{url}/health").json()["cold_start_s"]
+    assert cold_s > 0
+    (line,) = (
+        line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith("tailbudget:cold_start")
+    )
+    assert round(float(line.split()[-1]), 3) == cold_s
 
 
 async def test_a_server_that_still_loads_says_so() -> None:

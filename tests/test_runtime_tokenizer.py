@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tailbudget.gpu_runtime.answer import Answer
 from tailbudget.gpu_runtime.params import SamplingParams
 from tailbudget.gpu_runtime.tokenizer import ChatTemplateError, TextTokenizer
-from tailbudget.gpu_runtime.weights import ModelFile
+from tailbudget.gpu_runtime.weights import open_model
 from tests.runtime_support import tiny_model, tiny_path
 
 
@@ -37,7 +37,7 @@ def test_a_character_that_never_completes_shows_as_replacement() -> None:
 
 
 def test_digits_are_tokens_of_their_own() -> None:
-    vocabulary = ModelFile(tiny_path()).vocabulary
+    vocabulary = open_model(tiny_path()).vocabulary
     merged = replace(
         vocabulary,
         tokens=[*vocabulary.tokens, "20"],
@@ -55,7 +55,7 @@ def test_a_chat_is_rendered_by_the_models_own_template() -> None:
 
 
 def test_a_template_cannot_reach_pythons_internals() -> None:
-    vocabulary = ModelFile(tiny_path()).vocabulary
+    vocabulary = open_model(tiny_path()).vocabulary
     evil = "{{ messages.__class__.__base__.__subclasses__() }}"
     tokenizer = TextTokenizer(replace(vocabulary, chat_template=evil))
     with pytest.raises(ChatTemplateError, match="unsafe"):

@@ -6,9 +6,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from tailbudget.collector.alerting import GRACE_S, AlertChange, update_sag_alerts
+from tailbudget.collector.alerting import GRACE_S, AlertChange, SagAlerts, update_sag_alerts
+from tailbudget.collector.alerting import sag as sag_alerts
 
-from .spans import database, one, rows
+from .spans import Row, database, one, rows
 from .test_sag_detector import DEMO, T0, Bin, bins_of, steady
 
 SERIES = "smollm2|tailbudget|127.0.0.1:8000|server|token"
@@ -199,3 +200,29 @@ def test_an_engine_that_preempts_meanwhile_is_the_cause(instance: str, cause: st
         )
     update_sag_alerts(connection, now=T0 + timedelta(seconds=330), settings=DEMO)
     assert one(connection, "select summary from alerts")["summary"].endswith(cause)
+
+
+def test_many_series_are_judged_in_turn_and_together_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def throttled(n: int, streams: float) -> float:
+        return steady(n, streams) * (2.5 if n >= 27 else 1)
+
+    def opened(connection: duckdb.DuckDBPyConnection) -> list[Row]:
+        return rows(connection, "select rule, opened, scope from alerts where closed is null order by rule")
+
+    names = [f"m{number}|p|i:{number}|server|token" for number in range(7)]
+    now = T0 + timedelta(seconds=330)
+    connections = database(), database()
+    for connection in connections:
+        for number, name in enumerate(names):
+            pace = throttled if number < 6 else steady
+            store(connection, bins_of(number, 33, streams=lambda n: 1.0, token_s=pace, series=name))
+    update_sag_alerts(connections[0], now=now, settings=DEMO)
+    monkeypatch.setattr(sag_alerts, "AT_ONCE", 2)
+    in_turn = SagAlerts(connections[1], DEMO)
+    in_turn.update(now - timedelta(seconds=3600))  # while there is no series there is one turn
+    # Four turns, then once more: who sags together is known when all were looked at.
+    seen = [in_turn.update(now) for _ in range(8)]
+    assert [len(changes) for changes in seen[4:]] == [0, 0, 0, 0]
+    assert all(len(changes) < 6 for changes in seen)
+    assert opened(connections[1]) == opened(connections[0])
+    assert len(opened(connections[0])) == 6

@@ -34,12 +34,10 @@ def test_ctrl_c_once_or_twice_ends_all_of_it_with_nothing_left(tmp_path: Path, m
     assert [line.split()[0] for line in shown] == list(NAMES)
     assert all(line.split()[1].startswith("http://127.0.0.1:") for line in shown)
     up.lines_until("    0 s")
-    began = time.monotonic()
     for _ in range(presses):
         os.kill(up.process.pid, signal.SIGINT)
         time.sleep(0.3)
     status, output = up.ended()
-    assert time.monotonic() - began < 30
     assert status == 0, output
     assert "Traceback" not in output
     assert not up.left_running()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tailbudget.analytics.reader import ConnectionReader
-from tailbudget.analytics.whatif import shares, what_if
+from tailbudget.analytics.whatif import shares, what_if, within
 from tailbudget.analytics.window import Window
 from tailbudget.instrument.errors import UserError
 
@@ -101,6 +101,19 @@ def test_shares_sum_to_what_all_stages_save_together(requests: duckdb.DuckDBPyCo
     capped = [(min(s, 150.0), t, min(answer_ms, 400.0)) for s, t, answer_ms in drawn()]
     together = np.quantile(again(drawn()), 0.95) - np.quantile(again(capped), 0.95)
     assert sum(found.values()) == pytest.approx(together, abs=0.01)
+
+
+def test_several_stages_in_their_budgets_save_what_their_shares_sum_to(requests: duckdb.DuckDBPyConnection) -> None:
+    reader = ConnectionReader(requests)
+    budgets_ms = {"retrieval": 100.0, "decode": 300.0}
+    found = within(reader, WINDOW, budgets_ms=budgets_ms)
+    assert found is not None
+    was_ms, would_ms = found.p95_ms
+    assert was_ms - would_ms == pytest.approx(sum(shares(reader, WINDOW, budgets_ms=budgets_ms).values()))
+    assert found == within(reader, WINDOW, budgets_ms={**budgets_ms, "post": 1.0})
+    alone = within(reader, WINDOW, budgets_ms={"decode": 300.0})
+    assert alone == what_if(reader, WINDOW, stage="decode", budget_ms=300.0)
+    assert within(reader, Window(later(90_000), later(90_001)), budgets_ms=budgets_ms) is None
 
 
 def test_what_cannot_be_asked_is_refused(requests: duckdb.DuckDBPyConnection) -> None:

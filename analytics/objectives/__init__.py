@@ -6,10 +6,22 @@ from pathlib import Path
 
 from . import delivery, openslo, short
 from .delivery import Channel, Delivery
+from .diagnosed import Diagnosed
 from .model import Limit, Objective, Period
 from .tree import ObjectivesError, Tree, documents
 
-__all__ = ["Channel", "Delivery", "Limit", "Objective", "ObjectivesError", "Period", "Watched", "load", "read"]
+__all__ = [
+    "Channel",
+    "Delivery",
+    "Diagnosed",
+    "Limit",
+    "Objective",
+    "ObjectivesError",
+    "Period",
+    "Watched",
+    "load",
+    "read",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,17 @@
 """Error budgets: what an objective has counted, how fast its budget burns, and what would have fired."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
 from ..reader import Reader
+from ..window import Window
 from .model import CLOCKS, DAY_S, Limit, Objective, Period, stages_of
 
 SQL: Final = Path(__file__).with_name("sql")
@@ -47,6 +49,10 @@ RULES: Final = (
     Rule("10% in 1d", "ticket", 0.10, "1d", DAY_S, "2h"),
     Rule("10% in 3d", "ticket", 0.10, "3d", 3 * DAY_S, "6h"),
 )
+#: Spans of the last seconds are on their way.
+LANDING: Final = timedelta(seconds=15)
+#: With less of its requests than this an objective says so.
+COVERED: Final = 0.99
 #: The least silence that makes an objective blind.
 BLIND_S: Final = 600
 #: The slowest call's, since a request has no such clock of its own.
@@ -58,13 +64,16 @@ def status(reader: Reader, objective: Objective, *, now: datetime, stored: bool 
 
     Columns: part (empty when all share one budget), n, bad, good_share, budget_left (1 is all of it, negative is
     overspent), hours_left (at the last hour's burn; null while nothing burns), burn_1h, burn_6h, burn_1d, burn_3d,
-    firing (names of rules), paging. With `stored` the period is read from `slo_minute`, as a collector counted it.
+    firing (names of rules), paging, requests (what the events stand for; shares are of these), margin (of good_share at
+    95 %, for sampling; 0 where nothing is sampled), running (of bad: requests that have not ended). With `stored` the
+    period is read from `slo_minute`, as a collector counted it.
     """
     since = period_start(objective.period, now)
-    query = f"{_counted(objective, stored=stored)}, {_sql('burn')}, {_sql('status')}"
-    events_from = now - LONGEST if stored else min(since, now - LONGEST)
+    counted = f"{_counted(objective, stored=stored)}, late as ({_running(objective)})"
+    query = f"{counted}, {_sql('burn')}, {_sql('status')}"
     params = _params(objective, now, now, stored=stored)
-    return reader.query(query, {**params, "since": since, "events_from": events_from})
+    params["events_from"] = _needed(reader, objective, since=now) if stored else min(since, now - LONGEST)
+    return reader.query(query, {**params, "since": since})
 
 
 def alarms(reader: Reader, objective: Objective, *, since: datetime, until: datetime, stored: bool = False) -> pa.Table:
@@ -73,7 +82,21 @@ def alarms(reader: Reader, objective: Objective, *, since: datetime, until: date
     Columns: part, severity (page or ticket), rule, opened, closed (null while it lasts), burn (the highest), bad, n.
     """
     query = f"{_counted(objective, stored=stored)}, {_sql('burn')}, {_sql('alarms')}"
-    return reader.query(query, {**_params(objective, since, until, stored=stored), "quiet_min": QUIET_MIN})
+    params = _params(objective, since, until, stored=stored)
+    if stored:
+        params["events_from"] = _needed(reader, objective, since=since)
+    return reader.query(query, {**params, "quiet_min": QUIET_MIN})
+
+
+def _needed(reader: Reader, objective: Objective, *, since: datetime) -> datetime:
+    """Return from when on events are needed that the minutes counted do not tell: the last 20 of each part.
+
+    At 58 requests a second those are of the last seconds, where three days of them would take seconds to read.
+    """
+    params = {"objective": objective.name, "from_ts": since, "events_from": since - LONGEST}
+    (row,) = reader.query(_sql("needed"), params).to_pylist()
+    found: datetime = row["since"]
+    return found
 
 
 def burn(reader: Reader, objective: Objective, *, since: datetime, until: datetime) -> pa.Table:
@@ -95,12 +118,50 @@ def counts_params(objective: Objective, *, since: datetime, until: datetime) -> 
     return {**_slices(objective), "events_from": since, "to_ts": until}
 
 
-def blind(reader: Reader, objective: Objective, *, now: datetime) -> tuple[datetime | None, bool]:
-    """Return when the last event of the objective was, and whether some were expected since: then nobody sees it."""
-    query = _sql("blind").format(events=_events(objective))
-    params = {"events_from": now - timedelta(days=8), "to_ts": now, "least_s": BLIND_S}
-    (row,) = reader.query(query, params).to_pylist()
+def blind(reader: Reader, objective: Objective, *, now: datetime, stored: bool = False) -> tuple[datetime | None, bool]:
+    """Return when the last event of the objective was, and whether some were expected since: then nobody sees it.
+
+    With `stored` it is looked for from the last minute on that a collector has counted.
+    """
+    lately = now - timedelta(days=8)
+    if stored:
+        (row,) = reader.query(_sql("last_minute"), {"objective": objective.name}).to_pylist()
+        lately = max(row["minute"] or lately, lately)
+    events = _events(objective)
+    bounds = {"week": now - timedelta(days=7), "day": now - timedelta(days=1)}
+    words = {name: events.replace("$events_from", f"${name}_from").replace("$to_ts", f"${name}_to") for name in bounds}
+    params: dict[str, object] = {"events_from": lately, "to_ts": now, "least_s": BLIND_S}
+    for name, middle in bounds.items():  # three short stretches: eight days of a busy service take seconds to read
+        params |= {f"{name}_from": middle - timedelta(minutes=30), f"{name}_to": middle + timedelta(minutes=30)}
+    (row,) = reader.query(_sql("blind").format(lately=events, **words), params).to_pylist()
     return row["last_event"], bool(row["blind"])
+
+
+def coverage(reader: Reader, objective: Objective, *, now: datetime) -> float | None:
+    """Return the share of the last hour's requests of the objective's services and routes that came (0 to 1).
+
+    They count every request that ends, sampled or not (`slo.requests.ended`); null where none of them does. Where
+    traces are sampled it is the most that the share may be, at 95 %.
+    """
+    query = _sql("coverage").format(**conditions(objective))
+    until = now - LANDING
+    (row,) = reader.query(query, {"from_ts": until - timedelta(hours=1), "to_ts": until}).to_pylist()
+    share: float | None = row["share"]
+    return share
+
+
+def unsure(budget: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what makes the figures of a row of `status`, with its `coverage`, less than exact.
+
+    Requests that did not come, that still run, or that were sampled.
+    """
+    coverage = budget.get("coverage")
+    if coverage is not None and coverage < COVERED:
+        yield f"only {coverage * 100:.1f} % of the requests came"
+    if budget.get("running"):
+        yield f"{budget['running']} still run"
+    if budget.get("margin"):
+        yield f"sampled, good share +-{budget['margin'] * 100:.2g} %"
 
 
 def unreachable(objective: Objective) -> tuple[str, ...]:
@@ -138,11 +199,18 @@ def _counted(objective: Objective, *, stored: bool = False) -> str:
 
 
 def _events(objective: Objective) -> str:
-    return _sql("events").format(**conditions(objective))
+    return _sql("events").format(**conditions(objective), running=_running(objective))
+
+
+def _running(objective: Objective) -> str:
+    return _sql("running").format(**conditions(objective))
 
 
 def conditions(objective: Objective) -> dict[str, str]:
-    """Return SQL expressions over `requests`: part, where, bad, and counts (whether it is an event at all)."""
+    """Return SQL expressions over `requests`: part, where, bad, and counts (whether it is an event at all).
+
+    `late` is over requests that still run: whether they are bad already.
+    """
     bad_outcomes = BAD_OUTCOMES if objective.degraded_good else (*BAD_OUTCOMES, "degraded")
     failed = "outcome in (" + ", ".join(f"'{outcome}'" for outcome in bad_outcomes) + ")"
     over = " or ".join(f"coalesce({_over(limit)}, false)" for limit in objective.limits) or "false"
@@ -152,7 +220,46 @@ def conditions(objective: Objective) -> dict[str, str]:
         "where": objective.where or "true",
         "bad": f"not coalesce({objective.good}, false)" if objective.good else f"{failed} or {over}",
         "counts": "true" if objective.good else f"outcome <> 'rejected' and ({failed} or {measured})",
+        "late": " or ".join(map(_late, objective.limits)) or "false",
     }
+
+
+def _late(limit: Limit) -> str:
+    """Return whether a request that still runs is over the limit already, as far as `live` can tell; stages cannot."""
+    beyond = f"{'>' if limit.inclusive else '>='} {limit.below_ms!r}"
+    return {
+        "total": f"age_ms {beyond}",
+        "final": f"age_ms {beyond}",
+        "ttft": f"coalesce(ttft_ms, age_ms) {beyond}",
+    }.get(limit.measure, "false")
+
+
+def slice_of(objective: Objective, part: str) -> dict[str, object]:
+    """Return what one part is about: slice (an SQL condition over requests), measure (ms, an expression), limit_ms."""
+    found = conditions(objective)
+    value = part.replace("'", "''")
+    own = f"coalesce(({found['part']})::varchar, '') = '{value}' and " if objective.per else ""
+    first = objective.limits[0] if objective.limits else None
+    return {
+        "slice": f"{own}({found['where']}) and ({found['counts']})",
+        "measure": _measure(first.measure) if first else "total_ms",
+        "limit_ms": first.below_ms if first else None,
+    }
+
+
+def percentiles(reader: Reader, window: Window, budgets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return for each row of `slo_status` what its measure was in the window, in their order.
+
+    Keys: n, p50_ms, p95_ms, p99_ms (exact, null without requests), and route, tenant and model, where all its requests
+    have the same one.
+    """
+    known = [(place, row) for place, row in enumerate(budgets) if row["slice"]]
+    one = _sql("percentiles")
+    parts = [one.format(place=place, slice=row["slice"], measure=row["measure"]) for place, row in known]
+    found = reader.query(" union all ".join(parts), window.params()).to_pylist() if parts else []
+    by_place = {row.pop("place"): row for row in found}
+    nothing = {"n": 0, "p50_ms": None, "p95_ms": None, "p99_ms": None, "route": None, "tenant": None, "model": None}
+    return [by_place.get(place, nothing) for place in range(len(budgets))]
 
 
 def _over(limit: Limit) -> str:

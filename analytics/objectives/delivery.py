@@ -2,14 +2,15 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from tailbudget.instrument.vocabulary import STAGES
 
-from . import words
+from . import diagnosed, words
+from .diagnosed import Diagnosed
 from .model import Objective
 from .tree import Tree
 
@@ -24,7 +25,7 @@ TYPES: Final = {
 }
 COMMON: Final = ("name", "type", "default", "owners", "severities", "repeat", "resolved")
 #: Keys of a document that holds more than one objective.
-SECTIONS: Final = ("objectives", "channels", "maintenance", "stages", "heartbeat", "dashboard")
+SECTIONS: Final = ("objectives", "channels", "maintenance", "stages", "diagnoses", "heartbeat", "dashboard")
 DETAILS: Final = ("owner", "runbook", "degrade_first")
 VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
 URL: Final = re.compile(r"(https?://[^\s/]+\S*|\S*\$\{\w+\}\S*)")
@@ -83,35 +84,52 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """All that files say about who is told; `stages` maps a stage to its owner, runbook and degrade_first."""
+    """All that files say about who is told.
+
+    `stages` maps a stage to its owner, runbook and degrade_first, `diagnoses` a rule to how its findings are alerts.
+    """
 
     channels: tuple[Channel, ...] = ()
     maintenance: tuple[Maintenance, ...] = ()
     heartbeat: Heartbeat | None = None
     stages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    diagnoses: Mapping[str, Diagnosed] = field(default_factory=dict)
     dashboard: str = DASHBOARD
 
-    def route(self, *, notify: Iterable[str], owner: str | None, severity: str) -> list[Channel]:
-        """Return the channels of an alert: those named, else the owner's, else the default one (or the first)."""
+    def route(
+        self, *, notify: Iterable[str], owner: str | None, severity: str, by_default: bool = True
+    ) -> list[Channel]:
+        """Return the channels of an alert: those named, else the owner's, else the default one (or the first).
+
+        Without `by_default` nobody is told where none is named and nobody's it is.
+        """
         named = [one for one in self.channels if one.name in notify]
         owned = [one for one in self.channels if owner in one.owners]
-        default = [one for one in self.channels if one.default] or list(self.channels[:1])
+        default = [one for one in self.channels if one.default] or list(self.channels[:1]) if by_default else []
         return [one for one in named or owned or default if not one.severities or severity in one.severities]
 
 
 def read(sections: Iterable[Mapping[str, Tree]], objectives: Iterable[Objective]) -> Delivery:
     """Return what the sections of all documents say together. Raises ObjectivesError."""
-    found: dict[str, Any] = {"channels": [], "maintenance": [], "stages": {}}
+    found: dict[str, Any] = {"channels": [], "maintenance": [], "stages": {}, "diagnoses": {}}
+    told = []
     for section in sections:
+        told += diagnosed.notified(section["diagnoses"]) if section.get("diagnoses") else []
         for key, tree in section.items():
             if tree.value is not None and key in READ:
                 READ[key](found, tree)
     names = [one.name for one in found["channels"]]
     for objective in objectives if names else ():  # OpenSLO files name targets that others know
         for name in objective.notify:
-            if name not in names:
-                Tree(name, *_place(objective)).fail(f"no channel {name!r}: expected one of {', '.join(names)}")
+            _known(name, names, Tree(name, *_place(objective)))
+    for tree in told:
+        _known(tree.text(), names, tree)
     return Delivery(**{**found, "channels": tuple(found["channels"]), "maintenance": tuple(found["maintenance"])})
+
+
+def _known(name: str, names: Sequence[str], tree: Tree) -> None:
+    if name not in names:
+        tree.fail(f"no channel {name!r}: expected one of {', '.join(names) or 'those under `channels:`'}")
 
 
 def _place(objective: Objective) -> tuple[Any, int]:
@@ -209,6 +227,10 @@ def _stages(found: dict[str, Any], tree: Tree) -> None:
         found["stages"][name] = {key: one.text() for key, one in value.mapping().items()}
 
 
+def _diagnoses(found: dict[str, Any], tree: Tree) -> None:
+    found["diagnoses"] |= diagnosed.read(tree)
+
+
 def _heartbeat(found: dict[str, Any], tree: Tree) -> None:
     tree.only(("url", "every"))
     every = tree.get("every")
@@ -226,6 +248,7 @@ READ: Final[dict[str, Callable[[dict[str, Any], Tree], None]]] = {
     "channels": _channels,
     "maintenance": _maintenance,
     "stages": _stages,
+    "diagnoses": _diagnoses,
     "heartbeat": _heartbeat,
     "dashboard": _dashboard,
 }

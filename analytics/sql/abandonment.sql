@@ -6,6 +6,8 @@ with waited as (  -- until the answer was usable, or its reader left
     from requests
     where started >= $from_ts::timestamptz and started < $to_ts::timestamptz
         and ($route::varchar is null or route = $route)
+        and ($tenant::varchar is null or tenant = $tenant)
+        and ($model::varchar is null or model = $model)
         and not synthetic
 ),
 stretch as (

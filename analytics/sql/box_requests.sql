@@ -20,6 +20,8 @@ from (
         and total_ms >= $lo_ms::double
         and total_ms < $hi_ms::double
         and ($route::varchar is null or route = $route)
+        and ($tenant::varchar is null or tenant = $tenant)
+        and ($model::varchar is null or model = $model)
         and not synthetic
 )
 order by total_ms desc, request_id

@@ -12,6 +12,8 @@ with shown as (
     where calls.started >= $from_ts::timestamptz
         and calls.started < $to_ts::timestamptz
         and ($route::varchar is null or requests.route = $route)
+        and ($tenant::varchar is null or requests.tenant = $tenant)
+        and ($model::varchar is null or requests.model = $model)
         and not coalesce(requests.synthetic, false)
 ),
 read as (

@@ -5,6 +5,8 @@ with shown as (
     where started >= $from_ts::timestamptz
         and started < $to_ts::timestamptz
         and ($route::varchar is null or route = $route)
+        and ($tenant::varchar is null or tenant = $tenant)
+        and ($model::varchar is null or model = $model)
         and not synthetic
 ),
 read as (

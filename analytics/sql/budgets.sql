@@ -3,6 +3,9 @@ select
     objective,
     part,
     goal,
+    slice,
+    measure,
+    limit_ms,
     target,
     period,
     n,
@@ -14,6 +17,10 @@ select
     burn_6h,
     firing,
     blind_since,
-    judged
+    judged,
+    requests,
+    margin,
+    running,
+    coverage
 from slo_status
 order by len(firing) = 0 and blind_since is null, budget_left, objective, part

@@ -11,13 +11,17 @@ select
 from requests
 left join spans using (trace_id, span_id)
 where requests.started >= $from_ts::timestamptz and requests.started < $to_ts::timestamptz
-    and not requests.synthetic
+    and ($route::varchar is null or requests.route = $route)
+    and ($tenant::varchar is null or requests.tenant = $tenant)
+    and ($model::varchar is null or requests.model = $model)
+    and (not requests.synthetic or $by = 'run_id')
     and ($value::varchar is null or $value::varchar = case $by
         when 'version' then requests.version
         when 'model' then requests.model
         when 'tenant' then requests.tenant
         when 'route' then requests.route
         when 'region' then requests.region
+        when 'run_id' then requests.run_id
         else attribute(spans.attrs, $by)
     end)
 order by t_s, requests.request_id

@@ -5,6 +5,8 @@ with call as (
     left join requests using (trace_id, request_id)
     where calls.started >= $from_ts::timestamptz and calls.started < $to_ts::timestamptz
         and ($route::varchar is null or requests.route = $route)
+        and ($tenant::varchar is null or requests.tenant = $tenant)
+        and ($model::varchar is null or requests.model = $model)
         and not coalesce(requests.synthetic, false)
 ),
 placed as (  -- model, unless the call stands in a stage that owns it
@@ -42,6 +44,8 @@ select
     coalesce(sum(input_tokens), 0)::bigint as input_tokens,
     coalesce(sum(cached_tokens), 0)::bigint as cached_tokens,
     coalesce(sum(output_tokens), 0)::bigint as output_tokens,
+    sum(gpu_s) as gpu_s,
+    sum(energy_j) as energy_j,
     count(*) filter (where hedged) as hedged_calls,
     sum(cost_usd) filter (where hedged and outcome = 'stopped') as hedging_usd,
     coalesce(sum(attempts - 1) filter (where attempts > 1), 0)::bigint as retries,

@@ -1,5 +1,5 @@
 -- One row a finding of any diagnosis in [from_ts, to_ts), newest first: the views diag_<rule> over a time of one's choice.
-from (
+with finding as (
     select 'agent_loop' as rule, * from found_agent_loop($from_ts::timestamptz, $to_ts::timestamptz)
     union all by name
     select 'batching_misconfig' as rule, * from found_batching_misconfig($from_ts::timestamptz, $to_ts::timestamptz)
@@ -50,5 +50,43 @@ from (
     union all by name
     select 'unpredictable' as rule, * from found_unpredictable($from_ts::timestamptz, $to_ts::timestamptz)
 )
-where $route::varchar is null or scope->>'$.route' = $route
+select
+    finding.*,
+    -- what its advice would save: named so by the rule, else the time that is spent for nothing
+    coalesce(
+        (evidence->>'$.saved_ms')::double,
+        (evidence->>'$.saved_p99_ms')::double,
+        (evidence->>'$.saved_ms_a_hit')::double,
+        (evidence->>'$.round_ms')::double,
+        (evidence->>'$.load_ms')::double,
+        (evidence->>'$.held_ms')::double,
+        (evidence->>'$.setup_ms')::double,
+        (evidence->>'$.failed_ms')::double,
+        (evidence->>'$.consumer_ms')::double,
+        (evidence->>'$.connect_ms')::double,
+        (evidence->>'$.backoff_ms')::double,
+        (evidence->>'$.queue_ms')::double,
+        (evidence->>'$.wait_ms')::double,
+        (evidence->>'$.waited_ms')::double,
+        (evidence->>'$.median_ms')::double,
+        (evidence->>'$.tail_p95_ms')::double / 2,  -- by half of the tokens
+        (evidence->>'$.ttft_ms')::double - (evidence->>'$.warm_ms')::double,
+        (evidence->>'$.ttft_during_ms')::double - (evidence->>'$.ttft_after_ms')::double,
+        (evidence->>'$.queue_p95_ms')::double - (evidence->>'$.usual_ms')::double,
+        (evidence->>'$.p95_ms')::double - (evidence->>'$.p50_ms')::double
+    ) as saves_ms,
+    coalesce(
+        evidence->>'$.request_id',
+        (
+            select min(requests.request_id)
+            from requests
+            where requests.started >= $from_ts::timestamptz
+                and requests.started < $to_ts::timestamptz
+                and requests.trace_id = (finding.evidence->>'$.trace_id')::uuid
+        )
+    ) as request_id
+from finding
+where ($route::varchar is null or scope->>'$.route' = $route)
+    and ($tenant::varchar is null or scope->>'$.tenant' = $tenant)
+    and ($model::varchar is null or scope->>'$.model' = $model)
 order by found_at desc, rule, scope::varchar

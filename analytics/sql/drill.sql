@@ -12,6 +12,8 @@ with request as (
     from requests
     where started >= $from_ts::timestamptz and started < $to_ts::timestamptz
         and ($route::varchar is null or route = $route)
+        and ($tenant::varchar is null or tenant = $tenant)
+        and ($model::varchar is null or model = $model)
         and not synthetic and ($box_from_ts::timestamptz is not null or outcome <> 'rejected')
 ),
 answered as (

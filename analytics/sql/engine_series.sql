@@ -14,6 +14,7 @@ with engine_bucket as (
     where t >= $from_ts::timestamptz
         and t < $to_ts::timestamptz
         and up
+        and ($model::varchar is null or model = $model)
     group by all
 ),
 gpu_bucket as (
@@ -22,12 +23,29 @@ gpu_bucket as (
         time_bucket(to_seconds($bucket_s), sampled_at) as t,
         count(*) as n,
         avg(util) as util,
+        avg(sm_mhz) as sm_mhz,
         avg(power_w) as power_w
     from gpu
     where sampled_at >= $from_ts::timestamptz
         and sampled_at < $to_ts::timestamptz
         and up
     group by all
+),
+counter as (
+    select
+        time_bucket(to_seconds($bucket_s), sampled_at) as t,
+        energy_j - lag(energy_j) over (partition by host, gpu order by sampled_at) as grown_j
+    from gpu
+    where sampled_at >= $from_ts::timestamptz
+        and sampled_at < $to_ts::timestamptz
+        and energy_j is not null
+),
+energy_bucket as (  -- a counter that falls began anew
+    select 'all GPUs' as source, t, count(*) as n, sum(grown_j) filter (where grown_j > 0) / tokens as joules_a_token
+    from counter
+    join (select t, sum(tokens_per_s) * $bucket_s as tokens from engine_bucket group by t) as generated using (t)
+    where tokens > 0
+    group by t, tokens
 ),
 long as (
     select
@@ -36,8 +54,11 @@ long as (
         unnest([running, waiting, kv_used, prefix_hits, preemptions, tokens_per_s]) as value
     from engine_bucket
     union all
-    select source, t, n, unnest(['util', 'power_w']), unnest([util, power_w])
+    select source, t, n, unnest(['util', 'sm_mhz', 'power_w']), unnest([util, sm_mhz, power_w])
     from gpu_bucket
+    union all
+    select source, t, n, 'joules_a_token', joules_a_token
+    from energy_bucket
 )
 select
     measure,

@@ -13,6 +13,8 @@ answered as (
     left join said using (request_id)
     where requests.started >= $from_ts::timestamptz and requests.started < $to_ts::timestamptz
         and ($route::varchar is null or route = $route)
+        and ($tenant::varchar is null or tenant = $tenant)
+        and ($model::varchar is null or model = $model)
         and not synthetic and final_ms is not null
 ),
 counted as (

@@ -5,6 +5,7 @@ with bins as (
         time_bucket(interval 1 hour, t) as hour
     from decode_rate
     where t >= $from_ts::timestamptz and t < $to_ts::timestamptz and active_stream_s > 0
+        and hash(series) % $parts::ubigint = $part::ubigint
 ),
 filled as (  -- counted anew each hour, so that the buckets do not depend on where the data begins
     select *, sum(active_stream_s) over (partition by series, hour order by t) as filled_s

@@ -7,12 +7,16 @@ with shown as (
             when 'tenant' then tenant
             when 'route' then route
             when 'region' then region
+            when 'run_id' then run_id
         end as value,
         started
     from requests
     where started >= $from_ts::timestamptz
         and started < $to_ts::timestamptz
-        and not synthetic
+        and ($route::varchar is null or route = $route)
+        and ($tenant::varchar is null or tenant = $tenant)
+        and ($model::varchar is null or model = $model)
+        and (not synthetic or $by = 'run_id')
 )
 select
     value,

@@ -9,6 +9,8 @@ shown as (
     where requests.started >= $from_ts::timestamptz
         and requests.started < $to_ts::timestamptz
         and ($route::varchar is null or route = $route)
+        and ($tenant::varchar is null or tenant = $tenant)
+        and ($model::varchar is null or model = $model)
         and not synthetic
 )
 select

@@ -7,13 +7,14 @@ with shown as (
     where started >= $from_ts::timestamptz
         and started < $to_ts::timestamptz
         and ($route::varchar is null or route = $route)
+        and ($tenant::varchar is null or tenant = $tenant)
+        and ($model::varchar is null or model = $model)
         and not synthetic
 ),
 held as (
-    select stage, mode(budget_ms) as budget_ms
+    select stage, mode(stages.budget_ms) as budget_ms
     from stages
-    where started >= $from_ts::timestamptz
-        and started < $to_ts::timestamptz
+    join shown using (request_id, trace_id)
     group by stage
 ),
 part as (

@@ -16,6 +16,8 @@ join requests using (request_id, trace_id)
 where violations.started >= $from_ts::timestamptz
     and violations.started < $to_ts::timestamptz
     and ($route::varchar is null or violations.route = $route)
+    and ($tenant::varchar is null or violations.tenant = $tenant)
+    and ($model::varchar is null or violations.model = $model)
     and not requests.synthetic
 order by violations.started desc, violations.request_id
 limit $rows;

@@ -8,6 +8,8 @@ with shown as (
     where violations.started >= $from_ts::timestamptz
         and violations.started < $to_ts::timestamptz
         and ($route::varchar is null or violations.route = $route)
+        and ($tenant::varchar is null or violations.tenant = $tenant)
+        and ($model::varchar is null or violations.model = $model)
         and not requests.synthetic
 )
 select

@@ -5,6 +5,8 @@ with request as (
     from requests
     where started >= $from_ts::timestamptz and started < $to_ts::timestamptz
         and ($route::varchar is null or route = $route)
+        and ($tenant::varchar is null or tenant = $tenant)
+        and ($model::varchar is null or model = $model)
         and not synthetic
 ),
 part as (  -- of a span in one of the stages, on the critical path

@@ -109,7 +109,8 @@ SLO: Final = Path("slo.yaml")
 @option(
     "--prices",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="CSV file of prices: provider, model (* for any), then dollars a million input, output and cached tokens.",
+    help="CSV file of prices: provider, model (* for any), then dollars a million input, output and cached tokens, and "
+    "where wanted a GPU-hour and a kWh.",
 )
 def collector(
     *,

@@ -19,6 +19,9 @@ from ..options import (
     token_option,
 )
 
+#: The runtime's own list is behind imports that take a second.
+DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
+
 
 @click.command()
 @option("--demo", is_flag=True, help="Also start a demo service and traffic, with two incidents on a timeline.")
@@ -78,10 +81,12 @@ def app(*, api: str, port: int, host: str, token_file: Path | None, no_auth: boo
 
 
 @click.command()
-@option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="A fetched model's name, or a GGUF file.")
+@option("--model", default="smollm2", envvar="TAILBUDGET_MODEL", help="A fetched model, a GGUF file, or a folder.")
 @port_option("port", 8000, "Port of the OpenAI-compatible server.", variable="RUNTIME")
 @host_option
-@option("--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", help="bfloat16 is faster.")
+@option("--dtype", type=click.Choice(DTYPES), default="auto", help="How weights are held.")
+@option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="auto: a GPU where there is one.")
+@option("--served-name", default="", metavar="NAME", help="What requests call the model; else the file's name.")
 @option("--max-context", type=int, default=4096, metavar="TOKENS", help="Longest prompt and answer together.")
 @option("--max-running", type=int, default=8, metavar="N", help="Requests that are computed together.")
 @option("--max-waiting", type=int, default=64, metavar="N", help="Requests that queue; more are answered 503.")
@@ -90,10 +95,11 @@ def app(*, api: str, port: int, host: str, token_file: Path | None, no_auth: boo
 @option("--prefix-cache/--no-prefix-cache", default=True, help="Share what prompts that begin alike computed.")
 @option("--speculate", type=int, default=0, metavar="N", help="Guess up to N tokens a step from the text so far.")
 @option("--batch-delay", type=float, default=0.0, metavar="MS", help="What an idle engine waits.")
+@option("--drain", type=float, default=5.0, metavar="S", help="What running requests get to end after a signal.")
 @option("--api-keys", default="", metavar="FILE", help="Keys, quotas and weights of tenants, in TOML.")
 @option("--step-delay", type=float, default=0.0, metavar="MS", help="Slow every step by so many ms.")
 @option("--control", is_flag=True, help="Let loopback clients change the step delay while it runs.")
-def runtime(*, batch_delay: float, step_delay: float, **settings: Any) -> None:
+def runtime(*, batch_delay: float, step_delay: float, drain: float, **settings: Any) -> None:
     """Serve a small model on an OpenAI-compatible port, with queue, prefill and decode timed.
 
     Example: tailbudget runtime --model smollm2
@@ -102,7 +108,7 @@ def runtime(*, batch_delay: float, step_delay: float, **settings: Any) -> None:
     from tailbudget.gpu_runtime.settings import RuntimeSettings
 
     log_to_stderr()
-    serve(RuntimeSettings(batch_delay_ms=batch_delay, step_delay_ms=step_delay, **settings))
+    serve(RuntimeSettings(batch_delay_ms=batch_delay, step_delay_ms=step_delay, drain_s=drain, **settings))
 
 
 @click.command()

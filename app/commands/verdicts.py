@@ -77,7 +77,7 @@ def blame(
 def compare(*, by: str, a: str, b: str, since: timedelta, as_json: bool, api: str | None, data: Path | None) -> None:
     """Say what changed from requests whose BY is A to those whose BY is B: a version, model, tenant, route or flag.
 
-    BY is version, model, tenant, route, region or any attribute of the request's span.
+    BY is version, model, tenant, route, region, run_id (of load runs) or any attribute of the request's span.
 
     Example: tailbudget compare version 1.4.0 1.5.0 --since 6h
     """

@@ -15,7 +15,7 @@ import httpx
 from .narrator import Narrator
 from .timeline import EVENTS
 
-ARRIVALS = Path(__file__).with_name("arrivals.csv")
+ARRIVALS = Path(__file__).parents[1] / "load" / "samples" / "azure_conversation.csv"
 #: Share of the time in which the decoding core is wanted: enough stream-seconds for the sag detector to compare, and
 #: below a half, where the incident makes the tail and not the queue.
 UTILISATION = 0.45

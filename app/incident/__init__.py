@@ -1,5 +1,6 @@
 """`tailbudget incident`: one folder with a report, the rows that it rests on, and the SQL to ask them again."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -10,12 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tailbudget.analytics import blame as blaming
+from tailbudget.analytics import diagnoses
 from tailbudget.analytics.reader import DATABASE_NAME, ConnectionReader, Reader
 from tailbudget.analytics.window import Window
 from tailbudget.collector.land.schema import create_or_check
 from tailbudget.instrument.errors import UserError
 
 from ..text import iso, to_text
+from .pictures import draw
 
 SQL: Final = Path(__file__).parent
 #: Table -> which of its rows belong to a stretch of time.
@@ -51,8 +54,9 @@ STORAGE: Final = "v1.5.0"
 def write(reader: Reader, window: Window, out: Path) -> Path:
     """Write the folder and return its report. Raises UserError for a folder in use, QueryError as the reader does.
 
-    `report.md` is for people; `tailbudget.duckdb` has the tables of a collector with the rows of the window (spans of
-    the example traces alone), which are in `rows/` as Parquet too; `queries.sql` asks the report's questions of them.
+    `report.md` is for people, with `pictures/`; `tailbudget.duckdb` has the tables of a collector with the rows of the
+    window (spans of the example traces alone), which are in `rows/` as Parquet too; `queries.sql` asks the report's
+    questions of them.
     """
     if window.from_ts >= window.to_ts:
         raise UserError(f"{iso(window.from_ts)} to {iso(window.to_ts)} is empty: expected --from before --to")
@@ -68,7 +72,9 @@ def write(reader: Reader, window: Window, out: Path) -> Path:
             stored = OPEN.get(table, table)
             connection.execute(f"insert into {stored} by name from rows_of_it")
             connection.unregister("rows_of_it")
-        report = _report(ConnectionReader(connection), reader, window)
+        own = ConnectionReader(connection)
+        pictures = draw(reader, own, window, out / "pictures")
+        report = _report(own, reader, window, pictures)
     (out / "queries.sql").write_text(queries(window), encoding="utf-8")
     (out / "report.md").write_text(report, encoding="utf-8")
     return out / "report.md"
@@ -92,7 +98,7 @@ def _rows(reader: Reader, window: Window) -> Iterator[tuple[str, pa.Table]]:
         yield table, reader.query(f"from {table} where {where}", used)
 
 
-def _report(own: Reader, reader: Reader, window: Window) -> str:
+def _report(own: Reader, reader: Reader, window: Window, pictures: str) -> str:
     usual = blaming.before(window)
     params = {"from_ts": window.from_ts, "to_ts": window.to_ts}
     summary = own.query(_sql("summary"), params)
@@ -104,7 +110,9 @@ def _report(own: Reader, reader: Reader, window: Window) -> str:
         f"# Incident {window.from_ts:%Y-%m-%d %H:%M} to {window.to_ts:%Y-%m-%d %H:%M} UTC",
         rows,
         _section("Summary", summary),
+        f"## Pictures\n\n{pictures}",
         *(_section(heading, own.query(_sql(name), params)) for heading, name in QUESTIONS.items()),
+        f"## Diagnoses\n\n{_diagnosed(reader, window)}",
         f"## Blame\n\nAgainst {usual.from_ts:%Y-%m-%d %H:%M} to {usual.to_ts:%H:%M}, best suspect first.",
         *(_blamed(reader, window, usual, by) for by in BLAMED),
     ]
@@ -130,6 +138,19 @@ def _blamed(reader: Reader, window: Window, usual: Window, by: str) -> str:
     rows = [{name: read(one) for name, read in names.items()} for one in found.ranking[:SUSPECTS]]
     said = _table(pa.Table.from_pylist(rows)) if rows else f"Nothing ({found.baseline_requests} requests before)."
     return f"### By {by}\n\n{said}"
+
+
+def _diagnosed(reader: Reader, window: Window) -> str:
+    """Return a line a rule and scope that was found: when first and last, and what would mend it."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in reversed(diagnoses.findings(reader, window).to_pylist()):
+        found.setdefault((row["rule"], row["scope"]), []).append(row)
+    lines = []
+    for (rule, scope), rows in found.items():
+        about = ", ".join(f"{name} {value}" for name, value in json.loads(scope).items() if value is not None)
+        times = " to ".join(dict.fromkeys(f"{row['found_at']:%H:%M}" for row in (rows[0], rows[-1])))
+        lines.append(f"- {times} **{rule}** ({about}): {rows[-1]['advice']}")
+    return "\n".join(lines) or "Nothing."
 
 
 def _bound(query: str, window: Window) -> str:

@@ -2,12 +2,14 @@
 
 import streamlit as st
 
-from tailbudget.analytics import breakdown, compare
+from tailbudget.analytics import compare, overview
 
 from .parts import charts, comparisons, controls, refresh, words
 from .parts.answers import answer, table
 
-SEGMENTS = ("version", "model", "tenant", "route", "region")
+SEGMENTS = ("version", "model", "tenant", "route", "region", "run_id")
+#: Instead of a segment: the chosen range against an earlier one of the same length.
+TIME = "time"
 #: Requests that are drawn again and again while a person waits.
 MOST = 50_000
 
@@ -20,23 +22,19 @@ def page() -> None:
 def _body() -> None:
     window = controls.window()
     columns = st.columns(3)
-    by = columns[0].selectbox("Compare", SEGMENTS, key="by", bind="query-params")
-    values = answer(breakdown.segment_values, window, by=by)
-    known = [str(value) for value in values["value"].to_pylist()]
-    if len(known) < 2:
-        st.info(
-            f"Requests of {controls.chosen_range().words} have {words.count(len(known), by)}, two are needed: choose "
-            "a longer range, another segment, or send it (`service.version`, `slo.tenant`, `cloud.region`)."
-        )
+    by = columns[0].selectbox("Compare", (*SEGMENTS, TIME), key="by", bind="query-params")
+    sides = comparisons.times(columns, window) if by == TIME else comparisons.values(columns, window, by=by)
+    if sides is None:
         return
-    a = columns[1].selectbox("from a", known, index=1, key="a", bind="query-params")
-    b = columns[2].selectbox("to b", known, index=0, key="b", bind="query-params")
-    if sum(values["n"].to_pylist()) > MOST:
+    n = sum(answer(overview.latency_summary, one)["n"][0].as_py() for one in {side.side.window for side in sides})
+    if n > MOST:
         st.info(f"More than {MOST:,} requests take too long to draw again and again: choose a shorter range.")
         return
-    sides = [compare.Side(window, by, value) for value in (a, b)]
-    changes = table(comparisons.rows, compare.compare, *sides)
+    a, b = sides
+    changes = table(comparisons.rows, compare.compare, a.side, b.side)
     if changes.num_rows:
-        charts.draw("comparison", changes, f"From {words.plain(a)} to {words.plain(b)}: change with its 95 % interval")
+        title = f"From {words.plain(a.words)} to {words.plain(b.words)}: change with its 95 % interval"
+        charts.draw("comparison", changes, title)
+        comparisons.lead(a, b)
     else:
         st.info("Too few requests on one side: a p95 needs 200, a p50 20. Choose a longer range.")

@@ -25,7 +25,11 @@ def _body() -> None:
     n = f"n {words.count(calls, 'call')}, {words.count(requests, 'request')}"
     charts.draw("coverage", seen, f"Services and what they tell, up to the newest span · {n} · ▲ too little")
     missing = tables.missing(seen)
-    charts.tools(missing, f"**What is missing, and the line that adds it** · n {missing.num_rows}", name="missing")
+    charts.tools(
+        missing,
+        f"**What is missing, and the line that adds it** (docs/instrumenting.md) · n {missing.num_rows}",
+        name="missing",
+    )
     if missing.num_rows:
         tables.plain(missing)
     else:

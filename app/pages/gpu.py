@@ -1,28 +1,19 @@
-"""What did queue, batch, cache and GPU do, and do they fit together?"""
+"""What did queue, batch, cache and GPU do, do they fit together, and who was in a step?"""
 
 import pyarrow as pa
 import streamlit as st
 
 from tailbudget.analytics import gpu
 
-from .parts import charts, controls, refresh, series, words
+from .parts import charts, controls, refresh, series, tables, words
 from .parts.answers import answer
 
-#: Measures in the order of the page, and what they are called.
-MEASURES = {
-    "running": "requests in the batch, mean",
-    "waiting": "requests waiting, mean",
-    "kv_used": "KV cache in use, most (1 = full)",
-    "prefix_hits": "prompt tokens found in the prefix cache, share",
-    "preemptions": "preemptions in each bucket",
-    "tokens_per_s": "tokens generated a second",
-    "util": "GPU utilisation (1 = always busy)",
-    "power_w": "GPU power, W",
-}
+#: The picture in which a selection holds the page still.
+KEY = controls.HOLDING + "step"
 
 
 def page() -> None:
-    """Draw the page, again every few seconds while it is live."""
+    """Draw the page, again every few seconds while it is live and no step is selected."""
     refresh.live(_body)
 
 
@@ -36,16 +27,12 @@ def _body() -> None:
         )
         return
     _quadrant(answer(gpu.queue_quadrant, window, bucket_s=chosen.bucket_s))
-    drawn = sorted(series.split_by(found, "measure"), key=lambda rows: list(MEASURES).index(rows["measure"][0].as_py()))
-    pictures = [(rows["measure"][0].as_py(), one) for rows in drawn for one in series.split_by(rows, "source")]
-    columns = st.columns(2, gap="medium")
-    for place, (measure, one) in enumerate(pictures):
-        with columns[place % 2]:
-            source = str(one["source"][0])
-            n = sum(one["n"].to_pylist())
-            title = f"**{MEASURES[measure]}** · {words.plain(source)} · n {n:,} samples"
-            drag = controls.drag(f"engine_series{measure}{source}")
-            charts.draw("engine_series", one, title, key=f"{measure}{source}", brush="time", on_brush=drag)
+    pictures = series.measures(found)
+    for pair in (pictures[place : place + 2] for place in range(0, len(pictures), 2)):  # in this order on a phone too
+        for column, one in zip(st.columns(2, gap="medium"), pair, strict=False):
+            with column:
+                drag = controls.drag(f"engine_series{one.key}")
+                charts.draw("engine_series", one.rows, one.heading, key=one.key, brush="time", on_brush=drag)
 
 
 def _quadrant(quadrant: pa.Table) -> None:
@@ -53,5 +40,12 @@ def _quadrant(quadrant: pa.Table) -> None:
         st.caption("No engine has samples beside a GPU's in this range: no queue to hold against utilisation.")
         return
     wrong = quadrant.num_rows - quadrant["corner"].to_pylist().count("as it should be")
-    title = f"Queue against utilisation, a point a bucket (n {quadrant.num_rows}) · {wrong} in the two named corners"
-    charts.draw("queue_quadrant", quadrant, title)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        title = f"**Queue against utilisation** · n {quadrant.num_rows} · {wrong} in the two named corners · click one"
+        picked = charts.draw("queue_quadrant", quadrant, title, key=KEY, brush="point")
+    with right:
+        point = series.point(quadrant, picked)
+        step = answer(gpu.step_requests, controls.bucket(point), instance=point["instance"])
+        charts.tools(step, words.step(point, step), name="step")
+        tables.step(tables.linked(step))

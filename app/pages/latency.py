@@ -5,7 +5,7 @@ import streamlit as st
 from tailbudget.analytics import drill, latency, overview
 from tailbudget.analytics.window import Box, Window
 
-from .parts import charts, controls, empty, refresh, tables, words
+from .parts import charts, controls, empty, fault, refresh, tables, words
 from .parts.answers import answer, table
 
 #: The picture in which a selection holds the page still.
@@ -28,8 +28,8 @@ def _body() -> None:
     with left:
         title = f"Total latency by time · n {n:,} · drag a box over cells to see who is in them"
         picked = charts.draw("heatmap", heatmap, title, key=KEY, brush="box")
-    box = controls.box(picked, heatmap)
     with right:
+        box = controls.box(picked, heatmap)
         found = answer(latency.box_requests, window, box=box)
         at_most = f" · the slowest {found.num_rows}" if found.num_rows == latency.MOST_REQUESTS else ""
         charts.tools(found, f"**Who took {words.box(box)}**{at_most} · an id opens its trace", name="requests")
@@ -39,6 +39,7 @@ def _body() -> None:
         title = "Line p50, bands to p95 and p99 · drag to look into a stretch of time"
         bands = answer(latency.latency_bands, window, bucket_s=bucket_s)
         charts.draw("latency_bands", bands, title, brush="time", on_brush=controls.drag("latency_bands"))
+        fault.suspects(n=n, window=box.window(window) if picked else None)
     with right:
         _apart(window, box)
         _stages(window, box)

@@ -22,7 +22,9 @@ def _body() -> None:
     if edges.num_rows:
         n = sum(edges["n"].to_pylist())
         charts.draw("map_edges", edges, f"Hops of the day before the newest span, the slowest first · n {n:,}")
+        charts.tools(edges, f"**Hops, against the week before** · n {edges.num_rows}", name="hops")
+        tables.hops(edges)
     else:
         st.info("No hop was seen: `tailbudget.init()` hooks httpx, aiohttp, requests and model SDKs.")
     charts.tools(nodes, f"**Services and what they call** · n {nodes.num_rows}", name="nodes")
-    tables.plain(nodes)
+    tables.nodes(nodes)

@@ -1,30 +1,59 @@
 """What every visit runs: the navigation, the controls that all pages share, then the page."""
 
+from typing import Final
+
 import streamlit as st
 
-from . import compare, coverage, gpu, latency, overview, service_map, sql, stages, token_rate, trace, violations
-from .parts import controls, gate
+from . import (
+    capacity,
+    compare,
+    coverage,
+    diagnoses,
+    gpu,
+    latency,
+    load,
+    overview,
+    service_map,
+    sql,
+    stages,
+    token_rate,
+    trace,
+    violations,
+)
+from .parts import controls, focus, gate
+
+#: Title, path (the first page answers at the root), what draws it, and what of the filter narrows it.
+PAGES: Final = (
+    ("Overview", None, overview.page, controls.FILTERS),
+    ("Latency", "latency", latency.page, controls.FILTERS),
+    ("Stages", "stages", stages.page, controls.FILTERS),
+    ("Violations", "violations", violations.page, controls.FILTERS),
+    ("Diagnoses", "diagnoses", diagnoses.page, controls.FILTERS),
+    ("Token rate", "token-rate", token_rate.page, ("model",)),
+    ("GPU runtime", "gpu", gpu.page, ("model",)),
+    ("Capacity", "capacity", capacity.page, ()),
+    ("Trace", "trace", trace.page, controls.FILTERS),
+    ("Map", "map", service_map.page, ()),
+    ("Compare", "compare", compare.page, controls.FILTERS),
+    ("Load", "load", load.page, ()),
+    ("Coverage", "coverage", coverage.page, ()),
+    ("SQL", "sql", sql.page, ()),
+)
+#: What Streamlit's settings do not reach: the room around the page, and titles beside their tools on a phone too.
+STYLE: Final = """<style>
+[data-testid="stMainBlockContainer"] { padding-left: clamp(1rem, 2.5vw, 5rem); padding-right: clamp(1rem, 2.5vw, 5rem);
+  padding-bottom: 2rem }
+[class*="st-key-head-"] { flex-wrap: nowrap } [class*="st-key-head-"] > :first-child { min-width: 0 }
+</style>"""
 
 
 def run() -> None:
     """Draw the page that the address names."""
     st.set_page_config(page_title="tailbudget", layout="wide")
-    page = st.navigation(
-        [
-            st.Page(overview.page, title="Overview", default=True),
-            st.Page(latency.page, title="Latency", url_path="latency"),
-            st.Page(stages.page, title="Stages", url_path="stages"),
-            st.Page(violations.page, title="Violations", url_path="violations"),
-            st.Page(token_rate.page, title="Token rate", url_path="token-rate"),
-            st.Page(gpu.page, title="GPU runtime", url_path="gpu"),
-            st.Page(trace.page, title="Trace", url_path="trace"),
-            st.Page(service_map.page, title="Map", url_path="map"),
-            st.Page(compare.page, title="Compare", url_path="compare"),
-            st.Page(coverage.page, title="Coverage", url_path="coverage"),
-            st.Page(sql.page, title="SQL", url_path="sql"),
-        ],
-        position="top",
-    )
+    pages = [st.Page(draw, title=title, url_path=path, default=path is None) for title, path, draw, _ in PAGES]
+    page = st.navigation(pages, position="top")
+    st.html(STYLE)
+    focus.show()
     if gate.passed():
-        controls.show(page.title)
+        controls.show(page.title, filters=next(filters for title, *_, filters in PAGES if title == page.title))
         page.run()

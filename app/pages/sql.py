@@ -4,7 +4,7 @@ import streamlit as st
 
 from tailbudget.analytics import coverage
 
-from .parts import charts, refresh, tables, words
+from .parts import asking, charts, refresh, tables, words
 from .parts.answers import MOST_ROWS, answer, typed
 
 FIRST = (
@@ -20,10 +20,14 @@ def page() -> None:
 def _body() -> None:
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        text = st.text_area("SQL", FIRST, height=190, key="sql", bind="query-params", label_visibility="collapsed")
+        asking.choose()
+        if "sql" not in st.session_state and "sql" not in st.query_params:
+            st.session_state["sql"] = FIRST  # no default of the widget's own, which a saved question could not replace
+        text = st.text_area("SQL", height=190, key="sql", bind="query-params", label_visibility="collapsed")
         st.caption(f"Ctrl+Enter asks; only reading, at most {MOST_ROWS:,} rows; the address is a link to the question.")
         found = typed(text or FIRST)
         charts.tools(found, f"**{words.count(found.num_rows, 'row')}**", name="answer")
+        asking.picture(found)
         tables.plain(found)
     with right:
         columns = answer(coverage.columns)

@@ -5,7 +5,7 @@ import streamlit as st
 from tailbudget.analytics import stages
 from tailbudget.instrument.vocabulary import STAGES
 
-from .parts import charts, controls, empty, refresh, series, wishes, words
+from .parts import charts, controls, empty, leads, refresh, series, wishes, words
 from .parts.answers import answer
 
 KINDS = {"typical": "typical requests (around p50)", "slowest": "the slowest (from p95 on)"}
@@ -34,6 +34,7 @@ def _body() -> None:
         kind = str(one["kind"][0])
         n = words.count(sum(one["n"].to_pylist()) // len(STAGES), "request")
         with column:
-            title = f"Share of the critical path of {KINDS[kind]} · {n}, colours as above"
+            title = f"Share of the critical path of {KINDS[kind]} · {n}"
             drag = controls.drag(f"stage_shares{kind}")
             charts.draw("stage_shares", one, title, key=kind, brush="time", on_brush=drag)
+    leads.show({"Latency of this range": controls.link("latency")})

@@ -1,10 +1,13 @@
-"""Where did every millisecond of this request go?"""
+"""Where did every millisecond of this request go, and why was it slow?"""
+
+from collections.abc import Mapping
+from typing import Any
 
 import streamlit as st
 
 from tailbudget.analytics import traces
 
-from .parts import cards, charts, controls, empty, refresh, tables, words
+from .parts import cards, charts, controls, empty, leads, refresh, tables, words
 from .parts.answers import answer
 
 
@@ -19,20 +22,37 @@ def _body() -> None:
     if request_id is None:
         empty.no_request()
         return
-    found = answer(traces.request, request_id).to_pylist()
-    if not found:
+    if not (found := answer(traces.request, request_id).to_pylist()):
         st.warning(f"No request {request_id!r}: it may be older than what is kept, or not assembled yet.")
         return
-    request, trace_id = found[0], str(found[0]["trace_id"])
-    stages = answer(traces.request_stages, request_id, trace_id=trace_id)
+    request, named = found[0], {"trace_id": str(found[0]["trace_id"])}
+    stages = answer(traces.request_stages, request_id, **named)
     cards.request(request, stages.to_pylist())
-    spans = answer(traces.request_spans, request_id, trace_id=trace_id)
+    leads.request(request)
+    spans = answer(traces.request_spans, request_id, **named)
     title = f"Spans by their start · n {spans.num_rows} · grey: the room of the stage's budget, tick: its end"
     charts.draw("waterfall", spans, title)
+    until_ms = max(spans["until_ms"].to_pylist(), default=request["total_ms"])
+    gaps = answer(traces.token_gaps, request_id, started=request["started"], until_ms=until_ms, **named)
+    if gaps.num_rows:
+        charts.draw("token_timeline", gaps, f"Tokens as they came · n {gaps.num_rows:,} gaps · coral: a stall")
+    _beside(request, named)
+    tables.calls(answer(traces.request_calls, request_id, **named))
     left, right = st.columns([2, 3], gap="medium")
     with left:
-        st.caption(f"Stages on the critical path, which add up to {words.duration(request['total_ms'])}")
         tables.stages(stages)
     with right:
-        st.caption("Attributes of its spans")
-        tables.attributes(answer(traces.request_attributes, trace_id=trace_id))
+        tables.attributes(answer(traces.request_attributes, **named))
+
+
+def _beside(request: Mapping[str, Any], named: Mapping[str, str]) -> None:
+    left, right = st.columns(2, gap="medium")
+    with left:
+        beside = answer(traces.beside_route, request["request_id"], **named)
+        charts.draw("beside_route", beside, f"Beside {words.plain(str(request['route']))} in the hour around it")
+    with right:
+        phases = answer(traces.network_phases, **named)
+        if phases.num_rows:
+            charts.draw("network_phases", phases, "The network of its calls, in ms, before the server's time")
+        else:
+            st.caption("No network phases: `tailbudget.init()` and `tailbudget run` measure those of HTTP clients.")

@@ -1,14 +1,13 @@
-"""Which requests went over a budget, and which stage is to blame?"""
+"""Which requests went over a budget, when, for how long, and whose fault is it?"""
 
 from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
 import streamlit as st
 
 from tailbudget.analytics import overview, violations
 
-from .parts import charts, controls, empty, refresh, tables, words
+from .parts import charts, controls, empty, fault, refresh, tables, words
 from .parts.answers import answer
 
 
@@ -19,6 +18,7 @@ def page() -> None:
 
 def _body() -> None:
     window, chosen = controls.window(), controls.chosen_range()
+    fault.budgets(answer(violations.burn_down))
     n = answer(overview.latency_summary, window).to_pylist()[0]["n"]
     if not n:
         empty.no_request()
@@ -33,17 +33,17 @@ def _body() -> None:
         f"**{words.share(total, n)}** of requests over a budget ({total:,} of n {n:,}); {_blame(worst)} "
         f"{worst['n']:,} of them, {words.duration(worst['over_p50_ms'])} over at the median."
     )
-    title = f"Violations by time and blamed stage · n {total:,} · drag to look into a stretch of time"
+    title = f"Violations by time and blamed stage, ▼ marks · n {total:,} · drag to look into a stretch of time"
     timeline = answer(violations.violations_timeline, window, bucket_s=chosen.bucket_s)
     charts.draw("violations_timeline", timeline, title, brush="time", on_brush=controls.drag("violations_timeline"))
-    shown = answer(violations.violations, window)
-    st.caption(f"The newest {shown.num_rows:,} of {total:,}, times in UTC · a request's id opens its trace")
-    tables.violations(_linked(shown))
+    fault.report(window, n=n)
+    suspect = fault.suspects(n=n)
+    shown = fault.named(answer(violations.violations, window), suspect)
+    charts.tools(
+        shown, f"The newest {shown.num_rows:,} of {total:,} · a request's id opens its trace", name="violations"
+    )
+    tables.violations(shown)
 
 
 def _blame(worst: Mapping[str, Any]) -> str:
     return "no stage stands out in" if worst["stage"] == "none" else f"**{worst['stage']}** is to blame for"
-
-
-def _linked(shown: pa.Table) -> pa.Table:
-    return tables.linked(shown).append_column("why", [[words.fault(row) for row in shown.to_pylist()]])

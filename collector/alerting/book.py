@@ -30,6 +30,7 @@ class Alarm:
     owner: str | None = None
     runbook: str | None = None
     degrade_first: str | None = None
+    evidence: str | None = None  # figures, as JSON
     for_s: int = 0  # how long it must last before anybody is told
 
     @property
@@ -106,6 +107,7 @@ def _params(alarm: Alarm, *, alert_id: str, opened: datetime) -> dict[str, objec
         "owner": alarm.owner,
         "runbook": alarm.runbook,
         "degrade_first": alarm.degrade_first,
+        "evidence": alarm.evidence,
         "fires": opened + timedelta(seconds=alarm.for_s) if alarm.for_s else None,
     }
 

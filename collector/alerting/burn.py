@@ -20,6 +20,7 @@ KINDS: Final = ("burn", "blind", "objectives")
 LATE: Final = timedelta(minutes=15)
 RECOUNT_EVERY: Final = timedelta(hours=1)
 RECOUNT: Final = timedelta(days=1)
+COVERAGE_EVERY: Final = timedelta(minutes=1)
 #: Alarms are judged over so long, so that one whose rules pause for a minute goes on.
 LOOK_BACK: Final = timedelta(minutes=2 * burn.QUIET_MIN)
 
@@ -31,13 +32,14 @@ class BurnAlerts:
         self, connection: duckdb.DuckDBPyConnection, files: ObjectiveFiles, counters: Counters | None = None
     ) -> None:
         self._counters = counters
-        self._totals: dict[tuple[str, str], tuple[int, int]] | None = None
+        self._totals: dict[tuple[str, str], tuple[float, float]] | None = None
         self._connection = connection
         self._reader = ConnectionReader(connection)
         self._files = files
         self.judged: datetime | None = None  # when all was judged last
         self._counted: dict[Objective, datetime] = {}  # what is counted, up to when
         self._recounted: datetime | None = None
+        self._covered: dict[Objective, tuple[datetime, float | None]] = {}  # when it was asked, and the answer
 
     def update(self, now: datetime) -> list[Change]:
         """Count, judge and write; return the alerts that this opened or closed."""
@@ -70,7 +72,7 @@ class BurnAlerts:
         if self._counters is None:
             return
         rows = self._reader.query(book.statement("slo_totals")).to_pylist()
-        totals = {(row["objective"], row["part"]): (int(row["n"]), int(row["bad"])) for row in rows}
+        totals = {(row["objective"], row["part"]): (row["n"], row["bad"]) for row in rows}
         for labels, (n, bad) in totals.items():
             old_n, old_bad = (n, bad) if self._totals is None else self._totals.get(labels, (0, 0))
             self._counters.slo_events.labels(*labels).inc(max(n - old_n, 0))
@@ -108,9 +110,18 @@ class BurnAlerts:
             self._connection.execute(burn.count_sql(objective), {**params, "objective": objective.name})
 
     def _statuses(self, objective: Objective, now: datetime) -> list[dict[str, object]]:
-        last_event, blind = burn.blind(self._reader, objective, now=now)
+        last_event, blind = burn.blind(self._reader, objective, now=now, stored=True)
         rows = burn.status(self._reader, objective, now=now, stored=True).to_pylist()
-        return [words.status(objective, row, now=now, blind_since=last_event if blind else None) for row in rows]
+        since, coverage = last_event if blind else None, self._coverage(objective, now)
+        return [words.status(objective, row, now=now, blind_since=since, coverage=coverage) for row in rows]
+
+    def _coverage(self, objective: Objective, now: datetime) -> float | None:
+        """Return how much of the objective's requests came, asked anew every minute."""
+        asked, share = self._covered.get(objective, (None, None))
+        if asked is None or now - asked >= COVERAGE_EVERY:
+            share = burn.coverage(self._reader, objective, now=now)
+            self._covered[objective] = now, share
+        return share
 
     def _alarms(self, objective: Objective, statuses: Sequence[Mapping[str, Any]], now: datetime) -> Iterator[Alarm]:
         budgets = {row["part"]: row for row in statuses if row["objective"] == objective.name}

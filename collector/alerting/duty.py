@@ -11,6 +11,7 @@ from ..errands import Errands
 from ..land.lander import Chore
 from .burn import BurnAlerts
 from .desk import Desk
+from .diagnoses import DiagnosisAlerts
 from .heartbeat import Watchdog
 from .marks import Changes
 from .notify import Notifier
@@ -19,6 +20,7 @@ from .objectives import ObjectiveFiles
 OBJECTIVES_EVERY_S: Final = 15.0
 NOTIFY_EVERY_S: Final = 1.0
 ERRANDS_EVERY_S: Final = 0.5
+DIAGNOSES_EVERY_S: Final = 60.0
 MARKS_EVERY_S: Final = 30.0
 WATCH_EVERY_S: Final = 1.0
 #: Four evaluations missed, or so much that waits to land: then the heartbeat stops.
@@ -33,6 +35,7 @@ class Duty:
         self._counters = counters
         self._errands = Errands(connection)
         self._burning = BurnAlerts(connection, files, counters)
+        self._diagnosing = DiagnosisAlerts(connection, files)
         self._changes = Changes(connection)
         self._notifier = Notifier(connection, files)
         self._watchdog = Watchdog(files, self._notifier.courier, unwell=self._unwell)
@@ -43,6 +46,7 @@ class Duty:
         return [
             Chore("errands", ERRANDS_EVERY_S, self._errands.run),
             Chore("objectives", OBJECTIVES_EVERY_S, self._burning.update, share=0.1),
+            Chore("diagnoses", DIAGNOSES_EVERY_S, self._diagnosing.update, share=0.05),
             Chore("marks", MARKS_EVERY_S, self._changes.update, share=0.05),
             Chore("notifications", NOTIFY_EVERY_S, self._notifier.update, share=0.1),
             Chore("heartbeat", WATCH_EVERY_S, self._watchdog.update),

@@ -28,7 +28,12 @@ def details(alert: Row, objective: Objective | None, delivery: Delivery, found: 
 def hit(
     connection: duckdb.DuckDBPyConnection, alert: Row, objective: Objective | None, *, now: datetime
 ) -> dict[str, Any]:
-    """Return who is hit: requests, tenants, worst_stage, worst_tenant, traces (request ids), sql; {} when unknown."""
+    """Return who is hit: requests, tenants, worst_stage, worst_tenant, traces (request ids), sql; {} when unknown.
+
+    Of a diagnosis sql and evidence.
+    """
+    if alert["kind"] == "diagnosis":
+        return {"sql": f"from diag_{alert['rule']}", "evidence": book.loaded(alert["evidence"])}
     since = alert["opened"] - BEFORE
     words = _conditions(alert, objective)
     if words is None:
@@ -48,14 +53,19 @@ def budget(connection: duckdb.DuckDBPyConnection, alert: Row, objective: Objecti
     if objective is None:
         return {}
     part = _part(alert, objective)
-    query = "select budget_left, hours_left from slo_status where objective = $objective and part = $part"
+    query = "from slo_status where objective = $objective and part = $part"
     params = {"objective": objective.name, "part": part}
     rows = ConnectionReader(connection).query(query, params).to_pylist()
     facts: dict[str, Any] = {"goal": str(objective), "period": str(objective.period)}
     if rows and rows[0]["budget_left"] is not None:
         left, hours = rows[0]["budget_left"], rows[0]["hours_left"]
         said = f"{left * 100:.0f} % left" if left > 0 else "overspent"
-        facts |= {"budget": said + (f", spent in {hours:.1f} h at this rate" if hours else ""), "budget_left": left}
+        said += f", spent in {hours:.1f} h at this rate" if hours else ""
+        facts |= {
+            "budget": "; ".join((said, *burn.unsure(rows[0]))),
+            "budget_left": left,
+            "coverage": rows[0]["coverage"],
+        }
         facts["hours_left"] = hours
     return facts
 

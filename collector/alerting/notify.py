@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import duckdb
 
-from tailbudget.analytics.objectives import Channel, Delivery, Objective
+from tailbudget.analytics.objectives import Channel, Delivery, Diagnosed, Objective
 from tailbudget.analytics.reader import ConnectionReader
 
 from . import book, facts, text
@@ -103,6 +103,12 @@ class Notifier:
     def _route(self, alert: Row, objective: Objective | None, told_of: Sequence[Channel]) -> Sequence[Channel]:
         """Return who was told, and who is to be told at the severity of now."""
         owner = alert["owner"]
+        if alert["kind"] == "diagnosis":
+            said = self.delivery.diagnoses.get(alert["rule"], Diagnosed())
+            wanted = self.delivery.route(
+                notify=said.notify, owner=owner, severity=alert["severity"], by_default=said.severity == "page"
+            )
+            return [*told_of, *(one for one in wanted if one not in told_of)]
         if owner is None and self.delivery.stages:  # the stage's owner, where the objective has none
             if told_of:
                 return told_of
@@ -133,7 +139,7 @@ class Notifier:
                 "channel": channel,
                 "grouped_by": grouped_by,
                 "created": now,
-                "content": json.dumps(content),
+                "content": json.dumps(content, ensure_ascii=False),
             }
             self._connection.execute(book.statement("tell"), params)
 

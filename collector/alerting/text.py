@@ -33,6 +33,8 @@ def _lines(alert: Alert) -> Iterator[str]:
         worst = [f"{name} {facts[f'worst_{name}']}" for name in ("stage", "tenant") if facts.get(f"worst_{name}")]
         said = f"; worst {', '.join(worst)}" if worst else ""
         yield f"Hit since {facts['since']}: {facts['requests']} requests{tenants}{said}."
+    if facts.get("evidence"):
+        yield f"Figures: {', '.join(f'{name} {_short(value)}' for name, value in facts['evidence'].items())}."
     for name, label in (("owner", "Owner"), ("runbook", "Runbook"), ("degrade_first", "Do without first")):
         if alert.get(name):
             yield f"{label}: {alert[name]}"
@@ -42,3 +44,7 @@ def _lines(alert: Alert) -> Iterator[str]:
         yield f"SQL: {alert['sql']}"
     if alert["closed"]:
         yield f"Lasted from {alert['opened']} to {alert['closed']}."
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

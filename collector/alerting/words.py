@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from tailbudget.analytics.objectives import Objective
+from tailbudget.analytics.objectives import Objective, burn
 
 from .book import Alarm
 
 KEPT: Final = (
     "part", "n", "bad", "good_share", "budget_left", "hours_left", "burn_1h", "burn_6h", "burn_1d", "burn_3d", "firing",
+    "requests", "margin", "running",
 )  # fmt: skip
 
 
@@ -25,6 +26,7 @@ def burning(objective: Objective, alarm: Mapping[str, Any], budget: Mapping[str,
         said.append(f"{left * 100:.0f} % of {period} left" if left > 0 else f"the budget of {period} is overspent")
     if hours_left:
         said.append(f"spent in {hours_left:.1f} h")
+    said += [*burn.unsure(budget)]
     return _alarm(
         objective, "burn", alarm["severity"], alarm["opened"], "; ".join(said), value=alarm["burn"], part=part
     )
@@ -45,17 +47,24 @@ def unjudged(objective: Objective, reason: str, *, now: datetime) -> Alarm:
 
 
 def status(
-    objective: Objective, row: Mapping[str, Any], *, now: datetime, blind_since: datetime | None
+    objective: Objective,
+    row: Mapping[str, Any],
+    *,
+    now: datetime,
+    blind_since: datetime | None,
+    coverage: float | None,
 ) -> dict[str, object]:
     """Return one row of `slo_status`."""
     return {
         **{name: row[name] for name in KEPT},
+        **burn.slice_of(objective, row["part"]),
         "objective": objective.name,
         "judged": now,
         "goal": str(objective),
         "target": objective.target,
         "period": str(objective.period),
         "blind_since": blind_since,
+        "coverage": coverage,
         "owner": objective.owner or None,
         "runbook": objective.runbook or None,
     }

@@ -11,6 +11,7 @@ import duckdb
 
 from tailbudget.instrument.vocabulary import STAGES
 
+from .file_budgets import FileBudgets
 from .prices import Price, price_table
 from .statements import Statements, text_of
 
@@ -48,9 +49,16 @@ log: Final = logging.getLogger(__name__)
 class Assembler:
     """Assembles on one connection, which no other thread may use meanwhile."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, *, prices: tuple[Price, ...] = ()) -> None:
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        prices: tuple[Price, ...] = (),
+        budgets: FileBudgets | None = None,
+    ) -> None:
         self._connection = connection
         self._prices = prices
+        self._budgets = budgets or FileBudgets(connection)
         self._statements = Statements(connection)
         self._traces = TRACES
         self._failed: Counter[str] = Counter()
@@ -70,6 +78,7 @@ class Assembler:
         began = time.perf_counter()
         if not self._value("select count(*) from dirty"):
             return TickReport(0, 0, _ms_since(began))
+        self._budgets.refresh()
         try:
             traces, requests, unfinished = self._attempt(now)
         except OF_A_TRACE as error:
@@ -116,6 +125,8 @@ class Assembler:
         for name in BUILD:
             if needed.get(name, 1):
                 self._statements.run(name)
+            if name == "request":
+                self._budgets.apply()
         self._store(now, needed)
         done = self._value("select count(*) from ripe"), self._value("select count(*) from request"), unfinished
         self._statements.run("release")

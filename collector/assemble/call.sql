@@ -1,6 +1,7 @@
 -- One row a model call: who made it, what it was told to have used and how it ended; us, ue and len in nanoseconds.
 --   alone          an engine's span that no call was found for
 --   engine_s       when the engine's span began, q, p and d what it told of queue, prefill and decode
+--   gpu_s          its part of the engine's time: prefill and decode over the largest batch that it was in
 --   tried_s, _ns   when the first HTTP request under it began and how long they took together
 create or replace temp table call as
 with joined as (
@@ -32,7 +33,8 @@ placed as materialized (
 told as materialized (
     select
         placed.i, engine.s + engine.shift as engine_s, member.ttft_ns, member.queue_ns, member.prefill_ns, member.decode_ns,
-        member.model, member.provider, member.response_id, member.input_tokens, member.output_tokens, member.cached_tokens
+        member.model, member.provider, member.response_id, member.input_tokens, member.output_tokens, member.cached_tokens,
+        member.batch_size, member.energy_j
     from placed
     join walk as engine on engine.i = placed.engine
     join member on member.rowid = engine.m
@@ -46,6 +48,7 @@ select
     least(coalesce(told.queue_ns, 0), 1000000000000000000) as q, least(coalesce(told.prefill_ns, 0), 1000000000000000000) as p,
     least(coalesce(told.decode_ns, 0), 1000000000000000000) as d,
     told.queue_ns is not null as queue_told,
+    case when told.batch_size >= 1 then (p + d) / 1e9 / told.batch_size end as gpu_s, told.energy_j,
     coalesce(mine.model, told.model) as model,
     coalesce(mine.provider, told.provider) as provider,
     coalesce(mine.response_id, told.response_id) as response_id,

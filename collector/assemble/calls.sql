@@ -25,7 +25,7 @@ select
     member.attempts, call.backoff_ns / 1e6 as backoff_ms, member.chunks, member.max_gap_ns / 1e6 as max_gap_ms,
     member.stalls, member.stall_ns / 1e6 as stall_ms, member.consumer_ns / 1e6 as consumer_ms,
     member.finish_reason, call.response_id, member.server_address, resources.region, cut.split, call.spans,
-    call.call_role as role, member.hedged, call_cost.usd as cost_usd
+    call.call_role as role, member.hedged, call_cost.usd as cost_usd, call.gpu_s, call.energy_j
 from call
 join cut on cut.i = call.i
 join member on member.rowid = call.m

@@ -5,6 +5,7 @@ from typing import Final
 
 import duckdb
 
+from .file_budgets import FileBudgets
 from .statements import Statements
 
 HEARD_NOW: Final = "update live set heard = $now where outcome is null"
@@ -13,8 +14,9 @@ HEARD_NOW: Final = "update live set heard = $now where outcome is null"
 class Live:
     """Looks after table `live` on one connection, which no other thread may use meanwhile."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, budgets: FileBudgets | None = None) -> None:
         self._connection = connection
+        self._budgets = budgets or FileBudgets(connection)
         self._statements = Statements(connection)
         self._began = False
 
@@ -29,9 +31,11 @@ class Live:
             self._began = True
         if not self._connection.execute("select count(*) from live").fetchall()[0][0]:
             return
+        self._budgets.refresh()
         self._connection.begin()
         try:
             self._statements.run("silent", now=now)
+            self._budgets.apply_to_running()
         except BaseException:
             self._connection.rollback()
             raise

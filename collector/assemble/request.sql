@@ -13,18 +13,26 @@ with working as (
     where req is not null
     group by req
 ),
+sent as (  -- a service that reads no baggage does not repeat what the root of the trace says of who sent the request
+    select trace_id, bool_or(synthetic) as synthetic, any_value(run_id) as run_id
+    from member
+    where parent_span_id is null and (synthetic or run_id is not null)
+    group by trace_id
+),
 root as materialized (
     select
         walk.i as req, walk.trace_id, walk.span_id, walk.cs, walk.ce, walk.root_kind, walk.role = 'call' as is_call, working.skew_ns,
         coalesce(nullif(member.request, 'true'), member.route, member.name) as said_route,
         member.service, member.request, member.request_ref, member.tenant, member.conversation_id, member.outcome,
-        member.synthetic, member.budgets, member.status, member.status_code, member.status_message, member.error,
-        member.ttft_ns, member.usable_ns, member.usable_source, member.final_ns, member.fallback, member.feedback,
+        coalesce(member.synthetic, sent.synthetic, false) as synthetic, coalesce(member.run_id, sent.run_id) as run_id,
+        member.budgets, member.status, member.status_code, member.status_message, member.error,
+        member.ttft_ns, member.usable_ns, member.usable_source, member.final_ns, member.fallback, member.feedback, member.weight,
         resources.version, resources.region
     from walk
     join working on working.req = walk.i
     left join member on member.rowid = walk.m
     left join resources on resources.resource_id = member.resource_id
+    left join sent on sent.trace_id = walk.trace_id
     where works
        or not behind and walk.role <> 'network' and (member.service, coalesce(nullif(member.request, 'true'), member.route, member.name))
            in (select (service, route) from served)
@@ -131,8 +139,8 @@ select
     other / 1e6 as other_ms,
     calls, tool_rounds, attempts, input_tokens, output_tokens, cached_tokens,
     case when input_tokens > 0 then try_cast(pow(2, ceil(log2(input_tokens))) as bigint) end as prompt_bucket,
-    budgets['total'] as budget_ms, skew_ns / 1e6 as skew_ms, root_kind,
-    cost.usd as cost_usd, coalesce(fallback, call_fallback) as fallback, coalesce(told.said, feedback) as feedback, coalesce(synthetic, false) as synthetic,
+    budgets['total'] as budget_ms, budgets['ttft'] as ttft_budget_ms, skew_ns / 1e6 as skew_ms, root_kind,
+    cost.usd as cost_usd, coalesce(fallback, call_fallback) as fallback, coalesce(told.said, feedback) as feedback, synthetic, run_id, weight,
     budgets, cs
 from ended
 left join cost using (req)

@@ -55,16 +55,18 @@ def refused() -> Mapping[tuple[str, str], str]:
 
 def expanded(tree: Any, engine: str) -> Any:
     """Return the question over tables alone; raises QueryError, by name, for what the engine does not answer."""
+    if any(str(join.args.get("method") or "").upper() == "ASOF" for join in tree.find_all(exp.Join)):
+        refuse("asof", engine)
     own = {cte.alias for cte in tree.find_all(exp.CTE)}
     for table in tree.find_all(exp.Table):
         if _called(table) or table.name not in own:
-            _refuse(_called(table) or table.name, engine)
+            refuse(_called(table) or table.name, engine)
     for _ in range(MOST):
         node = next((node for node in tree.walk() if _macro(node, own)), None)
         if node is None:
             return tree
         name = _macro(node, own)
-        _refuse(name, engine)
+        refuse(name, engine)
         body = _bound(macros()[name], node.this if isinstance(node, exp.Table) else node)
         own |= {cte.alias for cte in body.find_all(exp.CTE)}
         if isinstance(node, exp.Table):
@@ -75,7 +77,8 @@ def expanded(tree: Any, engine: str) -> Any:
     raise QueryError("the question's macros call each other without an end")
 
 
-def _refuse(relation: str, engine: str) -> None:
+def refuse(relation: str, engine: str) -> None:
+    """Raise NotAnsweredError for a relation, macro or question that the engine does not answer."""
     if reason := refused().get((engine, relation)):
         raise NotAnsweredError(f"{engine} does not answer {relation}: {reason}", "ask the collector that it came from")
 

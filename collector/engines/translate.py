@@ -9,10 +9,11 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.optimizer.simplify import simplify
 
+from tailbudget.analytics import questions
 from tailbudget.analytics.reader import QueryError
 from tailbudget.analytics.written import written
 
-from .macros import expanded
+from .macros import expanded, refuse
 from .words import CLICKHOUSE, SPARK, UNIT_S, filled, parse, said, seconds, words
 
 #: What an instant can be in every engine: ClickHouse's DateTime64 begins in 1900, and with nanoseconds ends in 2262.
@@ -29,6 +30,7 @@ _LENGTH: Final = re.compile(r"(\d+(?:\.\d+)?) (second|minute|hour|day|week)s?")
 
 def translate(sql: str, params: Mapping[str, object], engine: str) -> str:
     """Return the statement for `engine`, parameters written out; raises QueryError for what it cannot answer."""
+    refuse(question_of(sql), engine)
     tree = expanded(parse(written(sql, params).strip().rstrip(";")), engine)
     for cte in tree.find_all(exp.CTE):
         cte.set("materialized", None)
@@ -37,6 +39,11 @@ def translate(sql: str, params: Mapping[str, object], engine: str) -> str:
     for own in (_named, _ordered, _bits) if engine == CLICKHOUSE else ():
         tree = own(tree)
     return str(tree.sql(dialect=engine, comments=False))
+
+
+def question_of(sql: str) -> str:
+    """Return the name of the question that this text is, empty for a text of one's own."""
+    return next((name for name in questions.names() if questions.sql(name) == sql), "")
 
 
 def asks_catalog(sql: str) -> bool:
@@ -81,6 +88,8 @@ def _cast(tree: Any, engine: str) -> Any:
             found = _UUID.fullmatch(literal or "")
             value = exp.Literal.string("-".join(found.groups()).lower()) if found else cast.this
             cast.replace(filled(TRACE_ID[engine], engine, value))
+        elif kind == exp.DataType.Type.UBIGINT and engine == SPARK:
+            cast.set("to", exp.DataType.build("bigint"))
         elif kind == exp.DataType.Type.INTERVAL and (found := _LENGTH.fullmatch(literal or "")):
             length = exp.Literal.number(float(found[1]) * UNIT_S[found[2].upper()])
             cast.replace(exp.Anonymous(this="to_seconds", expressions=[length]))

@@ -16,6 +16,8 @@ import duckdb
 from tailbudget.instrument.errors import UserError
 
 from ..seal.forget import forget_sealed
+from .schema import table_statements
+from .transaction import transaction
 
 SQL: Final = Path(__file__).parent / "sql"
 #: Tables with a key, or about no one: their rows hold ids and times alone, and go with the trace.
@@ -25,6 +27,22 @@ TOLD_LATER: Final = {
     "feedback": "feedback.request_id",
     "logs_open": "if(event_name = 'slo.feedback', json_extract_string(logs_open.attrs, '$.\"slo.request.id\"'), null)",
 }
+TENANT: Final = "(select tenant from forgotten_tenant)"
+#: Table -> when a row speaks of the tenant in a column of another name. In JSON it is quoted: no other name holds it.
+SPEAKING: Final = {
+    "alerts": f"json_extract_string(alerts.labels, '$.tenant') = {TENANT} "
+    f"or contains(alerts.evidence::varchar, to_json({TENANT})::varchar)",
+    "deliveries": f"contains(deliveries.alert_id, '|tenant=' || {TENANT} || '|') "
+    f"or contains(deliveries.content::varchar, to_json({TENANT})::varchar) "
+    "or exists (from forgotten_request as gone "
+    "where contains(deliveries.content::varchar, 'request=' || url_encode(gone.request_id) || '\"'))",
+    "metrics_open": f"json_extract_string(metrics_open.attrs, '$.tenant') = {TENANT}",
+    "silences": f"json_extract_string(silences.labels, '$.tenant') = {TENANT}",
+    "slo_minute": f"slo_minute.part = {TENANT}",
+    "slo_status": f"slo_status.part = {TENANT}",
+}
+#: Small tables with a key, whose bytes stand in its index too: they are made anew.
+INDEXED: Final = frozenset({"alerts", "deliveries", "silences"})
 #: 64-bit hashes, which no compression makes smaller, in one block of the file.
 HASHES_PER_BLOCK: Final = 32_768
 SPARE_BLOCKS: Final = 2
@@ -79,13 +97,14 @@ def _conditions(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, st
         "where database_name = current_database() and not internal "
         "and table_name in (select table_name from duckdb_tables() where not temporary) group by all"
     ).fetchall()
-    tenant = "(select tenant from forgotten_tenant)"
     for table, columns in sorted(rows):
         tests = [f"{column} in (from forgotten)" for column in ("trace_id", "linked_trace_id") if column in columns]
         if "tenant" in columns:
-            tests.append(f"{table}.tenant = {tenant}")
+            tests.append(f"{table}.tenant = {TENANT}")
         if "attrs" in columns and table != "resources":  # a resource is the process that sent for everybody
-            tests.append(f"json_extract_string({table}.attrs, '$.\"slo.tenant\"') = {tenant}")
+            tests.append(f"json_extract_string({table}.attrs, '$.\"slo.tenant\"') = {TENANT}")
+        if table in SPEAKING:
+            tests.append(SPEAKING[table])
         if table in TOLD_LATER:
             tests.append(f"{TOLD_LATER[table]} in (from forgotten_request)")
         if tests:
@@ -96,6 +115,9 @@ def _forget_rows(connection: duckdb.DuckDBPyConnection, table: str, condition: s
     n = _left(connection, table, condition)
     if n and table in KEYED:
         connection.execute(f"delete from {table} where {condition}")  # noqa: S608
+    if n and table in INDEXED:
+        _make_anew(connection, table, condition)
+        return n
     left = n
     while left and table not in KEYED:
         connection.execute("checkpoint")  # so that row ids are those of the row groups on disk
@@ -111,6 +133,17 @@ def _forget_rows(connection: duckdb.DuckDBPyConnection, table: str, condition: s
         if left >= before:
             raise duckdb.Error(f"{left} rows of {table} are in no row group: they cannot be forgotten")
     return n
+
+
+def _make_anew(connection: duckdb.DuckDBPyConnection, table: str, condition: str) -> None:
+    kept = f"from {table} where not coalesce({condition}, false)"
+    connection.execute(f"create or replace temp table kept as {kept}")
+    with transaction(connection):
+        connection.execute(f"drop table {table}")
+        for statement in table_statements(table):
+            connection.execute(statement)
+        connection.execute(f"insert into {table} by name from kept")
+    connection.execute("drop table kept")
 
 
 def _left(connection: duckdb.DuckDBPyConnection, table: str, condition: str) -> int:

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -50,12 +50,14 @@ def create_or_check(connection: duckdb.DuckDBPyConnection, *, name: str) -> None
         for statement in statements(SCHEMA):
             connection.execute(statement)
         connection.execute("insert into meta values ($1, 0, 0, $2)", [VERSION, secrets.token_hex(4)])
-    elif version < VERSION:
-        rename_bulk(connection)
+    else:
+        if version < VERSION:
+            rename_bulk(connection)
         for statement in _missing(connection):
             connection.execute(statement)
-        connection.execute(UPGRADED, [VERSION, secrets.token_hex(4)])
-        connection.execute(LINKS_STARTED)
+        if version < VERSION:
+            connection.execute(UPGRADED, [VERSION, secrets.token_hex(4)])
+            connection.execute(LINKS_STARTED)
     create_views(connection)
     for file in VIEWS:
         for statement in statements(file):
@@ -74,23 +76,40 @@ def _version(connection: duckdb.DuckDBPyConnection, *, name: str) -> int:
 
 
 def _missing(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
-    """Yield what turns an older file into this version: its missing tables and columns, and all comments."""
+    """Yield what gives an older file the tables and columns that it lacks, then macros and all comments."""
     rows = connection.execute("select table_name, column_name from duckdb_columns() where not internal").fetchall()
     existing = {(str(table), str(column)) for table, column in rows}
     tables = {table for table, _ in existing}
-    for _, statement, kind, name in _STATEMENT.findall(SCHEMA.read_text(encoding="utf-8")):
-        if kind == "table" and name in tables:
-            for column, declared in _DECLARED.findall(statement):
-                if (name, column) not in existing:
-                    yield f"alter table {name} add column {column} {declared.removesuffix('not null')}"
-        else:
+    declared = _STATEMENT.findall(SCHEMA.read_text(encoding="utf-8"))
+    lacking = [statement for _, statement, kind, name in declared if kind == "table" and name not in tables] + [
+        f"alter table {name} add column {column} {type_.removesuffix('not null')}"
+        for _, statement, kind, name in declared
+        if kind == "table" and name in tables
+        for column, type_ in _DECLARED.findall(statement)
+        if (name, column) not in existing
+    ]
+    if not lacking:
+        return
+    yield from lacking
+    for _, statement, kind, _ in declared:
+        if kind != "table":
             yield statement.replace("create macro", "create or replace macro", 1)
     yield from (statement for statement in statements(SCHEMA) if statement.startswith("comment on"))
 
 
+def table_statements(name: str) -> Iterator[str]:
+    """Yield the statement that creates a table of the schema, and the comments on it."""
+    text = SCHEMA.read_text(encoding="utf-8")
+    yield from _commented(found for found in _STATEMENT.findall(text) if found[2:] == ("table", name))
+
+
 def statements(file: Path) -> Iterator[str]:
     """Yield the statements of the file, each followed by the comments on what it creates."""
-    for comment, statement, kind, name in _STATEMENT.findall(file.read_text(encoding="utf-8")):
+    yield from _commented(_STATEMENT.findall(file.read_text(encoding="utf-8")))
+
+
+def _commented(found: Iterable[tuple[str, str, str, str]]) -> Iterator[str]:
+    for comment, statement, kind, name in found:
         yield statement
         if kind in _COLUMN:
             text = " ".join(line.removeprefix("--").strip() for line in comment.splitlines())

@@ -29,6 +29,7 @@ create table spans_open (
     conversation_id VARCHAR,           -- gen_ai.conversation.id
     outcome VARCHAR,                   -- slo.outcome
     synthetic BOOLEAN,                 -- slo.synthetic
+    run_id VARCHAR,                    -- slo.run.id: the load run that sent it
     budgets MAP(VARCHAR, DOUBLE),      -- milliseconds by name, from slo.budget.*
     provider VARCHAR,                  -- model provider
     model VARCHAR,                     -- response model, else requested model
@@ -189,7 +190,10 @@ create table requests (
     cost_usd DOUBLE,                   -- null without a price
     fallback BOOLEAN,                  -- a fallback model answered
     feedback VARCHAR,                  -- converted, completed, not completed, not converted or the score; else slo.feedback of its span
-    synthetic BOOLEAN not null         -- load tests and probes: kept, but in no objective
+    synthetic BOOLEAN not null,        -- load tests and probes: kept, but in no objective
+    weight DOUBLE,                     -- requests that it stands for, by the sampling threshold in its tracestate; null without one
+    ttft_budget_ms DOUBLE,             -- budget of the first token, null when none
+    run_id VARCHAR                     -- the load run that sent it, null for a user's
 );
 
 -- One row a model call, duplicates joined.
@@ -236,7 +240,9 @@ create table calls (
     hedged BOOLEAN,                    -- one of several racing calls
     split VARCHAR not null,            -- server, first_token, failed or none: the rule that cut the call into stages
     spans UBIGINT[] not null,          -- ids of the spans joined into it
-    cost_usd DOUBLE                    -- null without a price
+    cost_usd DOUBLE,                   -- null without a price
+    gpu_s DOUBLE,                      -- its part of the engine's time: prefill and decode over the largest batch that it was in; null where not told
+    energy_j DOUBLE                    -- its part of the GPU's energy, as the engine tells it, else null
 );
 
 -- One row a streamed call and side that told the gaps between its chunks.
@@ -321,7 +327,15 @@ create table live (
     heard TIMESTAMPTZ not null,        -- when that was, on the collector's clock
     outcome VARCHAR,                   -- null while it runs; lost after 15 s of silence: then it is a row of requests too
     changed BOOLEAN not null,          -- it was lost or heard of again since its trace was assembled
-    resource_id UBIGINT not null       -- row of resources
+    resource_id UBIGINT not null,      -- row of resources
+    model VARCHAR,                     -- of the stream that it reads, null while it reads none
+    budget_ms DOUBLE,                  -- budget of the total, null when none
+    ttft_ms DOUBLE,                    -- first token of the latest stream since started, null before it
+    chunks BIGINT,                     -- with a token so far, of the stream that it reads, null while it reads none
+    silence_ms DOUBLE,                 -- since the last of them, while it waits for the next
+    usual_gap_ms DOUBLE,               -- median of the gaps so far
+    stalls BIGINT,                     -- gaps over a second and 8 times the median so far, the silence included
+    stall_ms DOUBLE                    -- how long a reader has waited for text so far
 );
 
 -- One row a record of what a user made of an answer, told later by its service; of several the newest word counts.
@@ -368,7 +382,8 @@ create table alerts (
     acknowledged TIMESTAMPTZ,          -- when a person took it, null until then
     acknowledged_by VARCHAR,           -- who took it
     degrade_first VARCHAR,             -- what to do without first, from the objective
-    fires TIMESTAMPTZ                  -- it is pending until then, and nobody is told; null where its rule has no `for`
+    fires TIMESTAMPTZ,                 -- it is pending until then, and nobody is told; null where its rule has no `for`
+    evidence JSON                      -- of a diagnosis: the figures that it rests on
 );
 
 -- One row an alert, channel and transition that somebody is told of; rows of one message go and arrive together.
@@ -415,7 +430,11 @@ create table slo_minute (
     part VARCHAR not null,             -- the tenant, model, ... that has a budget of its own; empty when all share one
     minute TIMESTAMPTZ not null,       -- start of the minute, or of the slice
     n BIGINT not null,                 -- events that count, or 1 for a slice
-    bad BIGINT not null                -- of them bad
+    bad BIGINT not null,               -- of them bad
+    weight DOUBLE,                     -- requests that these events stand for, more than n where traces are sampled; null as n
+    bad_weight DOUBLE,                 -- of them bad; null as bad
+    spread DOUBLE,                     -- variance of weight as an estimate, 0 where nothing is sampled; null as 0
+    bad_spread DOUBLE                  -- the same of bad_weight
 );
 
 -- One row an objective and part: how its error budget stands.
@@ -424,6 +443,9 @@ create table slo_status (
     part VARCHAR not null,             -- the tenant, model, ... that has a budget of its own; empty when all share one
     judged TIMESTAMPTZ not null,       -- when
     goal VARCHAR not null,             -- what is promised, in words
+    slice VARCHAR,                     -- requests that it is about, as an SQL condition
+    measure VARCHAR,                   -- milliseconds that its first limit is on, as an SQL expression over requests; total_ms without one
+    limit_ms DOUBLE,                   -- that limit, null without one
     target DOUBLE not null,            -- share that must be good, 0 to 1
     period VARCHAR not null,           -- over what time: 30d, or month
     n BIGINT not null,                 -- events of the period
@@ -438,7 +460,11 @@ create table slo_status (
     firing VARCHAR[] not null,         -- burn rules that fire
     blind_since TIMESTAMPTZ,           -- when the last event was, where more were expected since; else null
     owner VARCHAR,                     -- who answers for it
-    runbook VARCHAR                    -- what to do
+    runbook VARCHAR,                   -- what to do
+    requests DOUBLE,                   -- requests that the events stand for, more than n where traces are sampled
+    margin DOUBLE,                     -- the good share is so much more or less (95 %), for sampling; 0 where nothing is sampled
+    running BIGINT,                    -- of bad: requests that still run, over their limit already
+    coverage DOUBLE                    -- of the requests that its services counted in the last hour, the share that came; null where none count
 );
 
 -- One row a sample of one GPU.
@@ -472,14 +498,15 @@ create table engine (
     waiting DOUBLE,                    -- requests in the queue
     kv_used DOUBLE,                    -- share of the KV cache in use, 0 to 1
     batch_tokens DOUBLE,               -- mean tokens computed a step since the last sample
-    step_ms DOUBLE,                    -- length of a step
+    step_ms DOUBLE,                    -- length of a step, mean since the last sample
     prefix_queries DOUBLE,             -- prompt tokens looked up in the prefix cache since the last sample
     prefix_hits DOUBLE,                -- and found there
     prompt_tokens DOUBLE,              -- computed since the last sample
     generation_tokens DOUBLE,          -- generated since the last sample
     drafts DOUBLE,                     -- tokens drafted by speculation since the last sample
     accepted DOUBLE,                   -- and accepted
-    preemptions DOUBLE                 -- since the last sample
+    preemptions DOUBLE,                -- since the last sample
+    steps DOUBLE                       -- computed since the last sample
 );
 
 -- One row a minute, sender and reason: what was received, and what of it was not stored.

@@ -14,7 +14,7 @@ from . import resolving
 from .outgoing import Outgoing, outgoing
 from .patching import replace
 
-#: event of httpcore, without its prefix -> phase.
+#: What httpcore does -> phase.
 PHASES = {
     "connect_tcp": "connect",
     "connect_unix_socket": "connect",
@@ -23,6 +23,13 @@ PHASES = {
     "send_request_body": "send",
     "receive_response_headers": "wait_headers",
 }
+#: Parts of httpcore that tell of it.
+TELLERS = ("connection", "http11", "http2", "proxy", "socks")
+#: Events in which a phase begins, and in which it ends; a dozen more of a request's say nothing.
+BEGINS, ENDS = (
+    {f"{teller}.{name}.{moment}": phase for teller in TELLERS for name, phase in PHASES.items() for moment in moments}
+    for moments in (("started",), ("complete", "failed"))
+)
 
 guard = Guard("httpx")
 
@@ -95,7 +102,7 @@ def _begin(request: Any, *, asynchronous: bool) -> Outgoing | None:
 
 def _trace(attempt: Attempt, users: Callable[[str, Any], Any] | None) -> Callable[[str, Any], Any]:
     def trace(event: str, info: Any) -> None:
-        with guard:
+        if event in BEGINS or event in ENDS:
             _note(attempt, event, info)
         if users:
             users(event, info)
@@ -105,7 +112,7 @@ def _trace(attempt: Attempt, users: Callable[[str, Any], Any] | None) -> Callabl
 
 def _trace_async(attempt: Attempt, users: Callable[[str, Any], Any] | None) -> Callable[[str, Any], Any]:
     async def trace(event: str, info: Any) -> None:
-        with guard:
+        if event in BEGINS or event in ENDS:
             _note(attempt, event, info)
         if users:
             await users(event, info)
@@ -113,16 +120,13 @@ def _trace_async(attempt: Attempt, users: Callable[[str, Any], Any] | None) -> C
     return trace
 
 
+@guard
 def _note(attempt: Attempt, event: str, info: Any) -> None:
-    _, _, rest = event.partition(".")
-    name, _, moment = rest.partition(".")
-    phase = PHASES.get(name)
-    if phase is None:
-        return
-    if moment == "started":
+    if phase := BEGINS.get(event):
         attempt.begin(phase)
         attempt.connected = bool(attempt.connected or phase == "connect")
         return
+    phase = ENDS[event]
     attempt.end(phase)
     result = info.get("return_value")
     if phase == "tls" and result is not None:

@@ -1,17 +1,13 @@
 -- One row: when the last event was, and whether none since then means that nobody sees any more.
 -- Silence counts from 20 times the median gap of the same hour a week before (a day before, where no week is stored),
--- and only where that hour had events.
-with events as (
-    {events}
-),
-last as (
-    select max(t) as t from events
+-- and only where that hour had events. The words in braces stand for events.sql with bounds of its own each.
+with last as (
+    select max(t) as t from ({lately})
 ),
 before as (
-    select t, lag(t) over (order by t) as previous, t < $to_ts::timestamptz - interval 6 day as week_ago
-    from events
-    where t between $to_ts::timestamptz - interval 7 day - interval 30 minute and $to_ts::timestamptz - interval 7 day + interval 30 minute
-        or t between $to_ts::timestamptz - interval 1 day - interval 30 minute and $to_ts::timestamptz - interval 1 day + interval 30 minute
+    select t, lag(t) over (order by t) as previous, true as week_ago from ({week})
+    union all
+    select t, lag(t) over (order by t), false from ({day})
 ),
 usual as (
     select week_ago, median(epoch(t) - epoch(previous)) as gap_s

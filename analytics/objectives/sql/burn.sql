@@ -1,4 +1,5 @@
--- One row a part, minute and burn rule: how fast its two windows spend the budget, and whether the rule fires.
+-- One row a part, minute and burn rule: how fast its two windows spend the budget, and whether the rule fires. Shares are of
+-- the requests that events stand for; how many bad ones it takes is counted in events.
 -- A rule is a share of the period's budget spent within the long window: 2 % in 1 h is 14.4 x over 30 days (Google's SRE
 -- workbook, chapter 5). Windows end with the minute. A rule that no share of bad events can reach fires at $cap.
 grid as (
@@ -13,8 +14,9 @@ grid as (
 summed as (
     select
         grid.part, grid.minute,
-        (sum(coalesce(minutes.n, 0)) over so_far)::bigint as n,
-        (sum(coalesce(minutes.bad, 0)) over so_far)::bigint as bad
+        round(sum(coalesce(minutes.weight, 0)) over so_far, 6) as n,  -- so that no events are 0 of them, not 1e-12
+        round(sum(coalesce(minutes.bad_weight, 0)) over so_far, 6) as bad,
+        (sum(coalesce(minutes.bad, 0)) over so_far)::bigint as seen_bad
     from grid
     left join minutes on minutes.minute = grid.minute and minutes.part = grid.part
     window so_far as (partition by grid.part order by grid.minute)
@@ -26,10 +28,14 @@ windows as (
         n - lag(n, 5, 0) over before as n_5m, bad - lag(bad, 5, 0) over before as bad_5m,
         n - lag(n, 30, 0) over before as n_30m, bad - lag(bad, 30, 0) over before as bad_30m,
         n - lag(n, 60, 0) over before as n_1h, bad - lag(bad, 60, 0) over before as bad_1h,
+        seen_bad - lag(seen_bad, 60, 0) over before as seen_bad_1h,
         n - lag(n, 120, 0) over before as n_2h, bad - lag(bad, 120, 0) over before as bad_2h,
         n - lag(n, 360, 0) over before as n_6h, bad - lag(bad, 360, 0) over before as bad_6h,
+        seen_bad - lag(seen_bad, 360, 0) over before as seen_bad_6h,
         n - lag(n, 1440, 0) over before as n_1d, bad - lag(bad, 1440, 0) over before as bad_1d,
-        n - lag(n, 4320, 0) over before as n_3d, bad - lag(bad, 4320, 0) over before as bad_3d
+        seen_bad - lag(seen_bad, 1440, 0) over before as seen_bad_1d,
+        n - lag(n, 4320, 0) over before as n_3d, bad - lag(bad, 4320, 0) over before as bad_3d,
+        seen_bad - lag(seen_bad, 4320, 0) over before as seen_bad_3d
     from summed
     window before as (partition by part order by minute)
 ),
@@ -41,15 +47,29 @@ ruled as (
         unnest([0.02 * $period_s / 3600, 0.05 * $period_s / 21600, 0.10 * $period_s / 86400, 0.10 * $period_s / 259200]) as factor,
         unnest([n_1h, n_6h, n_1d, n_3d]) as n,
         unnest([bad_1h, bad_6h, bad_1d, bad_3d]) as bad,
+        unnest([seen_bad_1h, seen_bad_6h, seen_bad_1d, seen_bad_3d]) as seen_bad,
         unnest([n_5m, n_30m, n_2h, n_6h]) as short_n,
         unnest([bad_5m, bad_30m, bad_2h, bad_6h]) as short_bad
     from windows
     where minute >= time_bucket(interval 1 minute, $from_ts::timestamptz)
 ),
 -- Where events are so few that five minutes hold none of them, the last 20 speak: half of them bad is an incident.
+-- Asked at the end of each minute: of a minute's own events only its last 20 can be among them.
+recent as (
+    select part, t, bad, weight
+    from (
+        select
+            part, t, bad, weight,
+            row_number() over (partition by part, time_bucket(interval 1 minute, t) order by t desc) as place
+        from events
+    ) as numbered
+    where place <= 20
+),
 last_events as (
-    select part, t, (count_if(bad) over last_20)::bigint as bad, count(*) over last_20 as n, min(t) over last_20 as since
-    from events
+    select
+        part, t, 20 * sum(if(bad, weight, 0)) over last_20 / sum(weight) over last_20 as bad,
+        count(*) over last_20 as n, min(t) over last_20 as since
+    from recent
     window last_20 as (partition by part order by t rows 19 preceding)
 ),
 few as (
@@ -72,15 +92,15 @@ latest_few as (
 ),
 burn as (
     select
-        part, minute, rule, severity, factor, n, bad,
+        part, minute, rule, severity, factor, round(n)::bigint as n, round(bad)::bigint as bad,
         bad / nullif(n, 0) / (1 - $target) as long_burn,
         short_bad / nullif(short_n, 0) / (1 - $target) as short_burn,
-        bad >= $least_bad and short_n > 0
+        seen_bad >= $least_bad and short_n > 0
         and bad >= least(factor * (1 - $target), $cap) * n and short_bad >= least(factor * (1 - $target), $cap) * short_n as firing
     from ruled
     union all
     select
-        part, minute, 'half of the last 20', 'page', 0.5 / (1 - $target), 20, bad, bad / 20 / (1 - $target), null,
+        part, minute, 'half of the last 20', 'page', 0.5 / (1 - $target), 20, round(bad)::bigint, bad / 20 / (1 - $target), null,
         bad >= 10 and since >= minute - interval 1 day
     from latest_few
     where bad is not null and minute >= time_bucket(interval 1 minute, $from_ts::timestamptz)

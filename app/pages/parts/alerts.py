@@ -1,29 +1,65 @@
-"""Alerts that are open, in words."""
+"""Alerts that are open, one line each, with what shows them."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from html import escape
+from typing import Any, Final
 
 import pyarrow as pa
 import streamlit as st
 
-from .words import clock, plain
+from . import controls
+from .charts import is_light
+from .words import clock, html_clock
 
-KINDS = ("burn", "sag", "blind", "diagnosis")
+#: What an alert is about -> the page that shows it, and its name.
+KINDS: Final = {
+    "burn": ("violations", "Violations"),
+    "sag": ("token-rate", "Token rate"),
+    "blind": ("coverage", "Coverage"),
+    "diagnosis": ("diagnoses", "Diagnoses"),
+    "objectives": ("coverage", "Coverage"),
+}
+STYLE = """<style>
+.alert { border: 1px solid #2c3140; border-left: 4px solid #f2a83b; border-radius: 6px; padding: 8px 14px;
+  margin-bottom: 6px; overflow-wrap: anywhere }
+.alert.page { border-left-color: #f2765d; background: rgba(242, 118, 93, 0.1) }
+.alert b { font-weight: 600 } .alert .quiet { color: #aab2c5; font-size: 13px } .alert a { color: #f2b84b }
+</style>"""
+#: The same in the light theme.
+LIGHT = """<style>
+.alert { border-color: #d5d9e2; border-left-color: #96660a } .alert.page { border-left-color: #c8452b }
+.alert .quiet { color: #4b5468 } .alert a { color: #96660a }
+</style>"""
 
 
-def show(alerts: pa.Table, *, kinds: Collection[str] = KINDS) -> None:
+def show(alerts: pa.Table, *, kinds: Collection[str] = tuple(KINDS)) -> None:
     """Draw one line an open alert of these kinds, and one about those that closed in the window; none when none was."""
     rows = [row for row in alerts.to_pylist() if row["kind"] in kinds]
-    for row in (row for row in rows if row["closed"] is None):
-        st.error(f"**{row['severity']} · {row['kind']}** since {clock(row['opened'])}: {_words(row)}")
+    firing = [row for row in rows if row["closed"] is None]
+    if firing:
+        is_elsewhere = set(kinds) == set(KINDS)  # a page of some kinds alone is what shows them
+        lines = (_line(row, linked=is_elsewhere) for row in firing)
+        st.html(STYLE + (LIGHT if is_light() else "") + "".join(lines))
     closed = [row for row in rows if row["closed"] is not None]
     if closed:
-        kinds = ", ".join(f"{row['kind']} {clock(row['opened'])} to {clock(row['closed'])}" for row in closed[:3])
-        st.caption(f"Alerts that ended in this window: {len(closed)} · {kinds}")
+        ended = ", ".join(f"{row['kind']} {clock(row['opened'])} to {clock(row['closed'])}" for row in closed[:3])
+        st.caption(f"Alerts that ended in this window: {len(closed)} · {ended}")
 
 
-def _words(row: Mapping[str, Any]) -> str:
-    more = [f"{name} {plain(str(row[name]))}" for name in ("scope", "owner", "runbook") if row[name]]
+def _line(row: Mapping[str, Any], *, linked: bool) -> str:
+    path, title = KINDS.get(row["kind"], KINDS["burn"])
+    more = [f"{name} {row[name]}" for name in ("scope", "owner") if row[name]]
     if row["acknowledged"] is not None:
-        more.append(f"taken by {plain(str(row['acknowledged_by'] or 'somebody'))} at {clock(row['acknowledged'])}")
-    return " · ".join([plain(row["summary"]), *more])
+        more.append(f"taken by {row['acknowledged_by'] or 'somebody'} at {clock(row['acknowledged'])}")
+    severity = escape(row["severity"])
+    runbook = str(row["runbook"] or "")
+    is_address = runbook.startswith(("http://", "https://"))
+    if runbook and not is_address:
+        more.append(f"runbook {runbook}")
+    links = ({title: controls.link(path)} if linked else {}) | ({"runbook": runbook} if is_address else {})
+    led = " · ".join(f'<a target="_self" href="{escape(href)}">{name}</a>' for name, href in links.items())
+    return (
+        f'<div class="alert {severity}" role="status"><b>{"▲ " if severity == "page" else ""}{severity} · '
+        f"{escape(row['kind'])}</b> since {html_clock(row['opened'])}: {escape(row['summary'])} "
+        f'<span class="quiet">{escape(" · ".join(more))}{" · " if more and led else ""}{led}</span></div>'
+    )

@@ -16,6 +16,8 @@ from ...elsewhere import READERS, Elsewhere
 T = TypeVar("T")
 #: The refresh rhythm of the pages; a window's end is rounded to it, so that viewers share answers.
 REFRESH_S = 5
+#: Answers that change slowly, or cost much, may be so old.
+KEPT_S = 60
 #: Rows that the SQL page asks for at most.
 MOST_ROWS = 10_000
 
@@ -36,6 +38,12 @@ def answer(question: Callable[..., T], *args: object, **named: object) -> T:
     A table carries the SQL that gave it, which `asked` returns.
     """
     found: T = _told(question, args, named)[0]
+    return found
+
+
+def kept(question: Callable[..., T], *args: object, **named: object) -> T:
+    """Return the same, at most KEPT_S old."""
+    found: T = _kept(question, args, named, key=_key(question, args, named))[0]
     return found
 
 
@@ -68,8 +76,7 @@ def _engine(engine: str) -> Reader:
     return Elsewhere(engine, os.environ.get("TAILBUDGET_URL", ""), os.environ.get("TAILBUDGET_LAKE", "")).open()
 
 
-@st.cache_data(ttl=REFRESH_S, max_entries=256, show_spinner=False)
-def _answer(
+def _ask(
     _question: Callable[..., Any], _args: tuple[object, ...], _named: dict[str, object], *, key: str
 ) -> tuple[Any, str]:
     del key  # what the cache tells answers apart by
@@ -79,7 +86,20 @@ def _answer(
     return (found.replace_schema_metadata({"sql": sql}) if isinstance(found, pa.Table) else found), sql
 
 
+_answer = st.cache_data(ttl=REFRESH_S, max_entries=256, show_spinner=False)(_ask)
+
+
+@st.cache_data(ttl=KEPT_S, max_entries=64, show_spinner=False)
+def _kept(
+    _question: Callable[..., Any], _args: tuple[object, ...], _named: dict[str, object], *, key: str
+) -> tuple[Any, str]:
+    return _ask(_question, _args, _named, key=key)
+
+
 def _told(question: Callable[..., Any], args: tuple[object, ...], named: dict[str, object]) -> tuple[Any, str]:
-    key = f"{api()} {question.__module__}.{question.__name__} {args} {named}"
-    told: tuple[Any, str] = _answer(question, args, named, key=key)
+    told: tuple[Any, str] = _answer(question, args, named, key=_key(question, args, named))
     return told
+
+
+def _key(question: Callable[..., Any], args: tuple[object, ...], named: dict[str, object]) -> str:
+    return f"{api()} {question.__module__}.{question.__name__} {args} {named}"

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import streamlit as st
 
+from . import controls
 from .charts import is_light
 from .words import NOTHING, clock, count, duration, share
 
@@ -22,20 +23,28 @@ a.card:hover, a.card:focus { border-color: #f2b84b }
 .card .bar { height: 6px; border-radius: 3px; background: #2c3140; margin: 5px 0 6px }
 .card .bar div { height: 100%; border-radius: 3px; background: #5ad1b2 }
 .card .bar.bad div { background: #f58d78 }
+.card .figures { display: flex; flex-wrap: wrap; gap: 2px 14px; margin-top: 6px; font-size: 13px; color: #aab2c5 }
+.card .figures b { font-weight: 600; color: #e6e8ee } .card .figures b.bad { color: #f58d78 }
+.card.few .figures b { opacity: 0.5 }
+.cards.wide { grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)) }
 </style>"""
 #: The same in the light theme.
 LIGHT = """<style>
 .card { border-color: #d5d9e2 } .card .label, .card .note { color: #4b5468 } .card .bar { background: #d5d9e2 }
-.card .bad { color: #b53a21 } .card .good { color: #16876b }
+.card .figures { color: #4b5468 } .card .figures b { color: #1d212b } .card .figures b.bad { color: #b53a21 }
+.card .bad { color: #b53a21 } .card .good { color: #0f7a5f }
 </style>"""
 #: Events below which a share is greyed: one more bad one would change it by over two percent.
 SMALL_N = 50
+#: Of the requests that a service counted itself, the share below which an objective is not sure.
+COVERED = 0.99
 
 
 class Card(NamedTuple):
     """One figure: what it is, its value, a note below, and whether that is bad, good, neither or from too small an n.
 
-    `bar` is a share that is drawn below the value, `href` what the card opens.
+    `bar` is a share that is drawn below the value, `href` what the card opens. `figures` are values by name below the
+    note, greyed where `few`; one that begins with ▲ is over its limit.
     """
 
     label: str
@@ -44,51 +53,83 @@ class Card(NamedTuple):
     verdict: Literal["bad", "good", "none", "small"] = "none"
     bar: float | None = None
     href: str = ""
+    figures: Mapping[str, str] = {}
+    few: bool = False
 
 
 def show(row: Sequence[Card]) -> None:
-    """Draw cards side by side, of one height; on a narrow screen two in a row."""
+    """Draw cards side by side, of one height; on a narrow screen two in a row, one where they have figures."""
     style = STYLE + LIGHT if is_light() else STYLE
-    st.html(f'{style}<div class="cards">{"".join(map(_html, row))}</div>')
+    kind = "cards wide" if any(card.figures for card in row) else "cards"
+    st.html(f'{style}<div class="{kind}">{"".join(map(_html, row))}</div>')
 
 
 def _html(card: Card) -> str:
     label, value, note = escape(card.label), escape(card.value), escape(card.note)
-    kind = "card small" if card.verdict == "small" else "card"
+    kind = f"card{' small' if card.verdict == 'small' else ''}{' few' if card.few else ''}"
     tag = f'a class="{kind}" target="_self" href="{escape(card.href)}"' if card.href else f'div class="{kind}"'
     bar = ""
     if card.bar is not None:
         bar = f'<div class="bar {card.verdict}"><div style="width: {100 * min(max(card.bar, 0), 1):.0f}%"></div></div>'
+    figures = "".join(
+        f"<span>{escape(name)} <b{' class=bad' if said.startswith('▲') else ''}>{escape(said)}</b></span> "
+        for name, said in card.figures.items()
+    )
     return (
         f'<{tag}><div class="label">{label}</div><div class="value">{value}</div>{bar}'
-        f'<div class="note {card.verdict}">{note}</div></{tag.split()[0]}>'
+        f'<div class="note {card.verdict}">{note}</div>'
+        f"{f'<div class=figures>{figures}</div>' if figures else ''}</{tag.split()[0]}>"
     )
 
 
-def latency(summary: Mapping[str, Any], *, href: str = "") -> None:
-    """Draw p50, p95, p99 and the share of good requests from a row of `latency_summary`."""
-    row = [_held(f"p{q} total · n {summary['n']:,}", summary[f"p{q}_ms"], summary["budget_ms"]) for q in (50, 95, 99)]
+def latency(summary: Mapping[str, Any], told: Mapping[str, Any], *, href: str = "") -> None:
+    """Draw p50, p95, p99 of a row of `percentiles` and the share of good requests of a row of `latency_summary`."""
+    n = f"n {told['n']:,}" + (", within 1 %" if told["source"] == "roll-up" else "")
+    row = [_held(f"p{q} total · {n}", told[f"p{q}_ms"], summary["budget_ms"]) for q in (50, 95, 99)]
+    if told["n"] < SMALL_N:
+        row = [card._replace(verdict="small", note=f"{card.note}: too few to judge by") for card in row]
     show([card._replace(href=href) for card in (*row, _good(summary))])
 
 
-def budgets(rows: Sequence[Mapping[str, Any]], *, href: str) -> None:
-    """Draw a card an objective from rows of `budgets`: good share, what is left of its budget, how fast it burns."""
-    show([_budget(row)._replace(href=href) for row in rows])
+def budgets(rows: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]], *, span: str) -> None:
+    """Draw a card an objective: good share, what is left of its budget, how fast it burns, and its clock in `span`.
+
+    `rows` are those of `budgets`, `told` those of `burn.percentiles`. A card opens the latency of its requests.
+    """
+    show([_budget(*both, span)._replace(href=_slice(both[1])) for both in zip(rows, told, strict=True)])
 
 
-def _budget(row: Mapping[str, Any]) -> Card:
+def _slice(told: Mapping[str, Any]) -> str:
+    return controls.link("latency", **{name: told[name] for name in controls.FILTERS})
+
+
+def _budget(row: Mapping[str, Any], told: Mapping[str, Any], span: str) -> Card:
     name = f"{row['objective']} · {row['part']}" if row["part"] else str(row["objective"])
     label = f"{name} · {row['goal']} · n {row['n']:,} in {row['period']}"
+    margin = f" ± {100 * row['margin']:.1f}" if row.get("margin") else ""  # of sampled traces
+    good = Card(label, f"{share(row['good_share'], 1)}{margin} good", "", "small", row["budget_left"])
+    good = good._replace(figures=_clock(row, told, span), few=told["n"] < SMALL_N)
     if row["blind_since"] is not None:
-        return Card(label, "blind", f"▲ no event since {clock(row['blind_since'])}: see Coverage", "bad")
-    good = share(row["n"] - row["bad"], row["n"])
+        blind = f"▲ no event since {clock(row['blind_since'])}: see Coverage"
+        return good._replace(value="blind", note=blind, verdict="bad", bar=None)
     if row["n"] < SMALL_N:
-        return Card(label, f"{good} good", f"n {row['n']}: too few to judge by", "small", row["budget_left"])
+        return good._replace(note=f"n {row['n']}: too few to judge by")
     left = row["budget_left"]
     words = f"{100 * left:.0f} % of the budget left" if left > 0 else f"▲ overspent by {-100 * left:.0f} %"
     burn = "" if row["burn_1h"] is None else f", burns {row['burn_1h']:.1f}x"
     fires = f" · ▲ {', '.join(row['firing'])}" if row["firing"] else ""
-    return Card(label, f"{good} good", words + burn + fires, "bad" if fires or left <= 0 else "good", left)
+    return good._replace(note=words + burn + fires, verdict="bad" if fires or left <= 0 else "good")
+
+
+def _clock(row: Mapping[str, Any], told: Mapping[str, Any], span: str) -> dict[str, str]:
+    """Return an objective's percentiles, n, coverage, and how many over their limit still run, by name."""
+    limit_ms = row["limit_ms"] or float("inf")
+    figures = {f"p{q}": told[f"p{q}_ms"] for q in (50, 95, 99)}
+    said = {name: f"{'▲ ' if (ms or 0) > limit_ms else ''}{duration(ms)}" for name, ms in figures.items()}
+    covered = row.get("coverage")
+    known = {} if covered is None else {"coverage": f"{'▲ ' if covered < COVERED else ''}{share(covered, 1)}"}
+    hanging = {"still running": f"▲ {row['running']:,}"} if row.get("running") else {}
+    return {**said, **known, **hanging, f"n {told['n']:,} in {span}": ""}
 
 
 def request(row: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> None:
@@ -119,7 +160,7 @@ def _good(summary: Mapping[str, Any]) -> Card:
     if not counted:
         return Card("good · n 0", NOTHING, "no request has a budget")
     lost = "".join(f", {summary[name]:,} {name}" for name in ("dropped", "failed") if summary[name])
-    return Card(f"good · n {counted:,}", share(good, counted), f"{good:,} ended well in budget{lost}")
+    return Card(f"good · n {counted:,}", share(good, counted), f"{good:,} in budget{lost}")
 
 
 def _blamed(row: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> Card:

@@ -14,15 +14,26 @@ from pyarrow import csv
 from .answers import asked
 
 FOLDER = Path(__file__).resolve().parents[2] / "charts"
-#: What may be dragged over the layer named `brushed`: a stretch of time, or a box of time and value.
-BRUSHES: Final = {"time": ["x"], "box": ["x", "y"]}
+#: What may be picked in the layer named `brushed`: a stretch of time, a box of time and value, or one mark by its `id`.
+BRUSHES: Final[dict[str, dict[str, Any]]] = {
+    "time": {"type": "interval", "encodings": ["x"]},
+    "box": {"type": "interval", "encodings": ["x", "y"]},
+    "point": {"type": "point", "fields": ["id"]},
+}
 #: Colours of the dark theme that a light page cannot show -> those that it can.
 LIGHT: Final = {
     "#ffffff": "#14171f", "#e6e8ee": "#1d212b", "#aab2c5": "#4b5468", "#c3c9d6": "#39404f", "#2c3140": "#d5d9e2",
     "#0f1117": "#ffffff", "#f2765d": "#c8452b", "#f58d78": "#b53a21", "#5ad1b2": "#16876b", "#8a93a6": "#667085",
     "#1c2c47": "#d6e4f7", "#1f4468": "#a8cbe6", "#247a8a": "#6fb1bd", "#4fae84": "#4b9f76", "#b9bf5b": "#9a9a1f",
     "#8bb8f8": "#2f6fc4",
+    # the stages
+    "#5b9cf5": "#2f6fc4", "#c9b458": "#8a7420", "#4fc3a1": "#1b8f73", "#b794f6": "#8257c9", "#f2a83b": "#b06f0c",
+    "#e377c2": "#b83d8a", "#8bd3f7": "#2482ad", "#a3d977": "#5a8a2e",
 }  # fmt: skip
+
+
+#: What axes and legends are written in: Streamlit's own grey has a contrast of 3.7 to 1 on a light page.
+INK: Final = "#c3c9d6"
 
 
 @cache
@@ -36,6 +47,9 @@ def spec(name: str, *, light: bool = False) -> dict[str, Any]:
     for dark, bright in LIGHT.items() if light else ():
         text = text.replace(dark, f"{bright[0]}!{bright[1:]}")  # marked, so that none is replaced twice
     loaded: dict[str, Any] = json.loads(text.replace("#!", "#"))
+    ink = LIGHT[INK] if light else INK
+    for part in ("axis", "legend"):
+        loaded.setdefault("config", {}).setdefault(part, {}).update(labelColor=ink, titleColor=ink)
     return loaded
 
 
@@ -50,13 +64,13 @@ def draw(
     title: str,
     *,
     key: str = "",
-    brush: Literal["time", "box"] | None = None,
+    brush: Literal["time", "box", "point"] | None = None,
     on_brush: Callable[[], None] | Literal["rerun"] = "rerun",
 ) -> dict[str, Any]:
     """Draw the chart `name` from `frame` below `title` in Markdown and what takes its rows away.
 
     The chart's description, which says what one row is, is what screen readers say.
-    `key` tells pictures of one chart apart. With `brush` return what is dragged over: `{}`, or bounds by field.
+    `key` tells pictures of one chart apart. With `brush` return what is picked: `{}`, or bounds by field, or `id`.
     """
     tools(frame, title, name=f"{name}{key}")
     drawn = spec(name, light=is_light())
@@ -67,19 +81,20 @@ def draw(
         st.vega_lite_chart(frame, drawn)
     else:
         layer = next(one for one in drawn["layer"] if one.get("name") == "brushed")
-        layer["params"] = [{"name": "brush", "select": {"type": "interval", "encodings": BRUSHES[brush]}}]
+        layer["params"] = [{"name": "brush", "select": BRUSHES[brush]}]
         picked = st.vega_lite_chart(frame, drawn, key=place, on_select=on_brush)
     return brushed(picked)
 
 
 def brushed(picked: Any) -> dict[str, Any]:
-    """Return the bounds by field of a chart's state; `{}` without a selection."""
-    return dict((picked or {}).get("selection", {}).get("brush", {}))
+    """Return the bounds by field of a chart's state, of a picked mark its `id`; `{}` without a selection."""
+    found = (picked or {}).get("selection", {}).get("brush", {})
+    return dict(found[-1] if found else {}) if isinstance(found, list) else dict(found)
 
 
 def tools(frame: pa.Table, title: str, *, name: str) -> None:
     """Draw a picture's title, and beside it what takes it away: its SQL, and its rows as CSV."""
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"head-{name}"):
         st.caption(title, width="stretch")
         with st.popover("SQL · CSV", type="tertiary", key=f"tools-{name}", on_change="rerun") as menu:
             if menu.open:

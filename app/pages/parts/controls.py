@@ -1,9 +1,9 @@
-"""The controls that all pages share, each bound to the address so that every view is a link: range, route, live."""
+"""The controls that all pages share, each bound to the address so that every view is a link: range, filter, live."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import pyarrow as pa
@@ -13,11 +13,14 @@ from tailbudget.analytics import overview
 from tailbudget.analytics.reader import QueryError
 from tailbudget.analytics.window import Box, Window
 
-from .answers import REFRESH_S, answer
+from .answers import REFRESH_S, kept
 from .charts import brushed
-from .words import clock, duration
+from .words import clock, duration, plain
 
-ALL_ROUTES = "all routes"
+#: What requests are filtered by, and what stands for any.
+FILTERS: Final = {"route": "all routes", "tenant": "all tenants", "model": "all models"}
+#: Three of them fit side by side on a phone.
+FILTER_PX: Final = 114
 #: Pictures in which a selection keeps the page from moving on.
 HOLDING = "held-"
 
@@ -44,8 +47,8 @@ DEFAULT_RANGE = "15m"
 BUCKETS_S = (10, 20, 30, 60, 120, 360, 900, 1800, 3600, 14_400, 86_400)
 
 
-def show(title: str) -> None:
-    """Draw the page's title with the controls beside it."""
+def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
+    """Draw the page's title with the controls beside it; what is not in `filters` narrows nothing on this page."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.header(title, width="stretch")
         st.text_input(
@@ -57,14 +60,17 @@ def show(title: str) -> None:
             width=325 if st.session_state.get("between") or st.query_params.get("between") else 130,
             help="A stretch of time in UTC, as 2026-03-01T12:00/2026-03-01T12:05; emptied, the range beside it holds.",
         )
-        st.selectbox(
-            "Route",
-            [ALL_ROUTES, *_routes()],
-            key="route",
-            bind="query-params",
-            label_visibility="collapsed",
-            width=150,
-        )
+        values = _values()
+        for name, every in FILTERS.items():
+            st.selectbox(
+                name.capitalize(),
+                [every, *values[name]],
+                key=name,
+                bind="query-params",
+                label_visibility="collapsed",
+                width=FILTER_PX,
+                disabled=name not in filters,
+            )
         st.segmented_control(
             "Range",
             list(RANGES),
@@ -76,6 +82,9 @@ def show(title: str) -> None:
             on_change=_forget_between,
         )
         st.toggle("Live", value=True, key="live", bind="query-params", help=f"Ask again every {REFRESH_S} s.")
+    unheeded = [f"{name} {plain(value)}" for name, value in chosen().items() if name not in filters]
+    if unheeded:
+        st.caption(f"Not narrowed to {', '.join(unheeded)}: what {title} shows is of all of them.")
 
 
 def _forget_between() -> None:
@@ -93,13 +102,17 @@ def between() -> tuple[datetime, datetime] | None:
     return (from_ts, to_ts) if from_ts < to_ts else None
 
 
+def stretch(from_ts: datetime, to_ts: datetime) -> str:
+    """Return the stretch of time as `between` reads it."""
+    return "/".join(f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" for instant in (from_ts, to_ts))
+
+
 def drag(key: str) -> Callable[[], None]:
     """Return what makes the stretch dragged over the picture `key` the range of all pages."""
 
     def callback() -> None:
         if found := time_of(brushed(st.session_state.get(f"{key}{st.session_state.get('between') or ''}"))):
-            texts = (f"{instant:%Y-%m-%dT%H:%M:%S}" for instant in found)
-            st.session_state["between"] = "/".join(texts)
+            st.session_state["between"] = stretch(*found)
 
     return callback
 
@@ -113,13 +126,22 @@ def time_of(bounds: dict[str, Any]) -> tuple[datetime, datetime] | None:
 
 
 def box(bounds: dict[str, Any], heatmap: pa.Table) -> Box:
-    """Return the box that was dragged over the heatmap; without one, what is over budget, else the slowest tenth."""
+    """Draw the box's lower end, and return the box that was dragged over the heatmap.
+
+    Without one it is what is slower than what was typed, which stands in the address, else over budget, else the
+    slowest tenth.
+    """
+    typed_ms = st.number_input(
+        "Slower than, ms", min_value=0, value=None, step=100, key="over_ms", bind="query-params", width=290,
+        placeholder="slower than … ms, or drag a box", label_visibility="collapsed",
+    )  # fmt: skip
     times = time_of(bounds)
     if times and "lo_ms" in bounds:
         lo_ms, hi_ms = sorted(bounds["lo_ms"])
         return Box(*times, float(lo_ms), float(hi_ms))
     first = heatmap.slice(0, 1).to_pylist()[0]
-    return Box(first["window_from"], first["window_to"], first["budget_ms"] or _slow_ms(heatmap), float("inf"))
+    lo_ms = typed_ms or first["budget_ms"] or _slow_ms(heatmap)
+    return Box(first["window_from"], first["window_to"], float(lo_ms), float("inf"))
 
 
 def _slow_ms(heatmap: pa.Table) -> float:
@@ -141,28 +163,33 @@ def chosen_range() -> Range:
     return RANGES[st.session_state.get("range") or DEFAULT_RANGE]
 
 
-def now() -> datetime:
+def now(*, rhythm_s: int = REFRESH_S) -> datetime:
     """Return the time, rounded up to the refresh rhythm, so that viewers share answers."""
-    return datetime.fromtimestamp((datetime.now(UTC).timestamp() // REFRESH_S + 1) * REFRESH_S, UTC)
+    return datetime.fromtimestamp((datetime.now(UTC).timestamp() // rhythm_s + 1) * rhythm_s, UTC)
 
 
-def window() -> Window:
-    """Return the chosen range up to now, rounded up to the refresh rhythm, for the chosen route.
+def window(*, rhythm_s: int = REFRESH_S) -> Window:
+    """Return the chosen range up to now, rounded up to the refresh rhythm, of what is chosen in the filter.
 
     While something is selected the window stays where it was.
     """
-    route = st.session_state.get("route", ALL_ROUTES)
-    only = None if route in (None, ALL_ROUTES) else str(route)
+    only = chosen()
     if found := between():
-        return Window(*found, only)
-    to_ts = st.session_state["held"] if is_held() and "held" in st.session_state else now()
+        return Window(found[0], found[1], **only)
+    to_ts = st.session_state["held"] if is_held() and "held" in st.session_state else now(rhythm_s=rhythm_s)
     st.session_state["held"] = to_ts
-    return Window(to_ts - timedelta(seconds=chosen_range().length_s), to_ts, only)
+    return Window(to_ts - timedelta(seconds=chosen_range().length_s), to_ts, **only)
+
+
+def bucket(row: Mapping[str, Any]) -> Window:
+    """Return the stretch of time of a bucket, a row with t and t2."""
+    return Window(row["t"], row["t2"])
 
 
 def is_held() -> bool:
     """Return whether something is selected in a picture whose key holds HOLDING."""
-    return any(brushed(value) for key, value in st.session_state.items() if HOLDING in str(key) and value)
+    held = (value for key, value in st.session_state.items() if HOLDING in str(key))
+    return any(brushed(value) for value in held if isinstance(value, Mapping))  # the picture's menu has its key too
 
 
 def is_live() -> bool:
@@ -170,41 +197,70 @@ def is_live() -> bool:
     return bool(st.session_state.get("live", True)) and not between() and not is_held()
 
 
+def chosen() -> dict[str, str]:
+    """Return what the filter narrows to, by its names: route, tenant, model."""
+    picked = {name: st.session_state.get(name) for name in FILTERS}
+    return {name: str(value) for name, value in picked.items() if value not in (None, FILTERS[name])}
+
+
 def link(path: str, **params: object) -> str:
-    """Return the address of another page with the same controls, and `params`."""
-    kept = {name: st.session_state.get(name) for name in ("range", "route", "between")}
-    given = {**kept, **params}
-    return f"/{path}?" + urlencode({name: value for name, value in given.items() if value and value != ALL_ROUTES})
+    """Return the address of another page with the same controls, and those of `params` that are not None."""
+    kept_names = {name: st.session_state.get(name) for name in ("range", "between")}
+    known = {name: value for name, value in params.items() if value}
+    return f"/{path}?" + urlencode(
+        {name: value for name, value in {**kept_names, **chosen(), **known}.items() if value}
+    )
 
 
-def _routes() -> list[str]:
-    """Return the routes to choose from; none while the API does not answer, which the page itself says."""
+def known() -> pa.Table:
+    """Return the routes, tenants and models that requests have had lately."""
+    return kept(overview.filter_values, now=datetime.now(UTC).replace(minute=0, second=0, microsecond=0))
+
+
+def _values() -> dict[str, list[str]]:
+    """Return the values to choose from; none while the API does not answer, which the page itself says.
+
+    What the address names is among them, however rare it is.
+    """
     try:
-        known = answer(overview.routes, now=datetime.now(UTC).replace(minute=0, second=0, microsecond=0))
+        rows = known().to_pylist()
     except QueryError:
-        return []
-    return [str(route) for route in known["route"].to_pylist()]
+        rows = []
+    values = {name: [str(row["value"]) for row in rows if row["name"] == name] for name in FILTERS}
+    for name, listed in values.items():
+        named = st.query_params.get(name)
+        if named and named not in (*listed, FILTERS[name]):
+            listed.append(named)
+    return values
 
 
 def request(slowest: list[dict[str, Any]]) -> str | None:
     """Draw the picker of a request and return its id: that in the address, else the slowest; None without any."""
     words_of = {str(row["request_id"]): _request_words(row) for row in slowest}
-    named = st.session_state.get("request") or st.query_params.get("request")
-    options = list(words_of) if named is None or named in words_of else [str(named), *words_of]
+    named = st.query_params.get("request")
+    options = list(words_of) if named is None or named in words_of else [named, *words_of]
     if not options:
         return None
-    # Without a default of its own: a value that is the default would be left out of the address.
-    picked = st.selectbox(
+    st.selectbox(
         "Request",
         options,
-        index=None,
+        index=None if named is None else options.index(named),
         placeholder=f"the slowest of the range: {words_of[options[0]]}" if named is None else "",
-        key="request",
-        bind="query-params",
+        key=f"request {named}",
+        on_change=_name_request,
+        args=(f"request {named}",),
         format_func=lambda request_id: words_of.get(request_id, request_id),
         label_visibility="collapsed",
     )
-    return options[0] if picked is None else str(picked)
+    return named or options[0]
+
+
+def _name_request(key: str) -> None:
+    """Write the id of what was picked into the address; a bound picker would write its words."""
+    if picked := st.session_state[key]:
+        st.query_params["request"] = str(picked)
+    else:
+        st.query_params.pop("request", None)
 
 
 def _request_words(row: dict[str, Any]) -> str:

@@ -14,8 +14,8 @@ from .answers import REFRESH_S, answer
 LAG_S = 10
 
 
-def live(body: Callable[[], None]) -> None:
-    """Run `body` now and, while the page is live, every REFRESH_S seconds; a QueryError becomes a message."""
+def live(body: Callable[[], None], *, every_s: int = REFRESH_S) -> None:
+    """Run `body` now and, while the page is live, every `every_s` seconds; a QueryError becomes a message."""
     began = (controls.is_live(), controls.between())
 
     def run() -> None:
@@ -23,16 +23,26 @@ def live(body: Callable[[], None]) -> None:
             st.rerun()  # a selection or a dragged range: the rhythm and the controls above are drawn anew
         once(body)
 
-    st.fragment(run, run_every=REFRESH_S if began[0] else None)()
+    st.fragment(run, run_every=every_s if began[0] else None)()
 
 
 def once(body: Callable[[], None]) -> None:
-    """Run `body` after a line about the collector's lag, if there is one; a QueryError becomes a message."""
+    """Run `body` after a line about the collector's lag, if there is one; a QueryError becomes a message.
+
+    The first time in a session it says that it asks; later the page stays as it was until the answers are there.
+    """
+    name = f"seen {body.__module__}"
+    place = st.empty()  # always there, so that what follows keeps its place and is not drawn anew
+    if name not in st.session_state:
+        place.caption("Asking the collector ...")
+    st.session_state[name] = True
     try:
         _lag()
         body()
     except QueryError as error:
         st.error(f"{error}" + (f" ({error.hint})" if error.hint else ""))
+    finally:
+        place.empty()
 
 
 def _lag() -> None:

@@ -1,25 +1,41 @@
-"""The series of the token rate, one at a time, with a heading that names it and its n."""
+"""The series of token rates, engines and GPUs, one at a time, with a heading that names each and its n."""
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tailbudget.analytics.sag import SagSettings
 
-from .words import plain
+from .words import plain, share
 
 #: Series shown on one page, the busiest first; more would be drawn too slowly to read live.
 MOST = 6
+#: Measures of engines and GPUs in the order of their page, and what they are called.
+MEASURES: Final = {
+    "running": "requests in the batch, mean",
+    "waiting": "requests waiting, mean",
+    "kv_used": "KV pages in use, most (1 = full)",
+    "prefix_hits": "prompt tokens found in the prefix cache, share",
+    "preemptions": "preemptions in each bucket",
+    "joules_a_token": "joules a generated token",
+    "tokens_per_s": "tokens generated a second",
+    "util": "GPU utilisation (1 = always busy)",
+    "sm_mhz": "GPU clock, mean MHz",
+    "power_w": "GPU power, W",
+}
+#: GPUs beside them, the most throttled first.
+MOST_GPUS = 3
 
 
 class Series(NamedTuple):
-    """A heading in Markdown, and the rows of one series."""
+    """A heading in Markdown, and the rows of one series; `key` names it."""
 
     heading: str
     rows: pa.Table
+    key: str
 
 
 def split_by(rows: pa.Table, column: str) -> Iterator[pa.Table]:
@@ -31,7 +47,52 @@ def split_by(rows: pa.Table, column: str) -> Iterator[pa.Table]:
 def split(rates: pa.Table) -> list[Series]:
     """Return the busiest series of an answer of `token_rate`: those in tokens first, then by stream-seconds."""
     parts = sorted(split_by(rates, "series"), key=_place)
-    return [Series(_heading(part), part) for part in parts[:MOST]]
+    return [Series(_heading(part), part, str(part["series"][0])) for part in parts[:MOST]]
+
+
+def gpus(clocks: pa.Table) -> list[Series]:
+    """Return the GPUs of an answer of `gpu_clock` that were throttled most; the last heading says how many are left."""
+    parts = list(split_by(clocks, "gpu"))
+    left = f" · {len(parts) - MOST_GPUS} more GPUs were throttled no longer" if len(parts) > MOST_GPUS else ""
+    found = [Series(_gpu_heading(part), part, str(part["gpu"][0])) for part in parts[:MOST_GPUS]]
+    return [one._replace(heading=one.heading + left) if one is found[-1] else one for one in found]
+
+
+def _gpu_heading(rows: pa.Table) -> str:
+    throttled = [row for row in rows.to_pylist() if row["throttled"]]
+    reasons = ", ".join(dict.fromkeys(reason for row in throttled for reason in str(row["reasons"]).split(", ")))
+    state = (
+        f"▼ throttled in {share(len(throttled), rows.num_rows)} of the time: {reasons}"
+        if throttled
+        else "never throttled"
+    )
+    return f"**GPU clock** · {plain(str(rows['gpu'][0]))} · {state} · n {sum(rows['n'].to_pylist()):,} samples"
+
+
+def measures(found: pa.Table) -> list[Series]:
+    """Return one series a measure and source of an answer of `engine_series`, in the order of MEASURES."""
+    drawn = sorted(split_by(found, "measure"), key=lambda rows: list(MEASURES).index(rows["measure"][0].as_py()))
+    return [_measure(one) for rows in drawn for one in split_by(rows, "source")]
+
+
+def _measure(rows: pa.Table) -> Series:
+    measure, source = str(rows["measure"][0]), str(rows["source"][0])
+    n = sum(rows["n"].to_pylist())
+    return Series(f"**{MEASURES[measure]}** · {plain(source)} · n {n:,} samples", rows, f"{measure}{source}")
+
+
+def point(quadrant: pa.Table, picked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of `queue_quadrant` that was picked, else that with the longest wait."""
+    rows: list[dict[str, Any]] = quadrant.to_pylist()
+    return next((row for row in rows if row["id"] == picked.get("id")), max(rows, key=lambda row: row["wait_ms"]))
+
+
+def trouble(rows: pa.Table) -> str:
+    """Return the share of each kind of trouble in words, from an answer of `stream_trouble`."""
+    parts = {str(part["kind"][0]): part for part in split_by(rows, "kind")}
+    counts = {kind: (sum(part["troubled"].to_pylist()), sum(part["n"].to_pylist())) for kind, part in parts.items()}
+    told = ", ".join(f"{share(*count)} {kind}" for kind, count in counts.items())
+    return f"**Streams** · {told} · n {next(iter(counts.values()))[1]:,}"
 
 
 def _place(rows: pa.Table) -> tuple[bool, float]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -10,40 +11,72 @@ import streamlit as st
 
 from tailbudget.analytics.drill import Finding
 
-from .words import NOTHING
+from .charts import tools
+from .controls import link
+from .words import NOTHING, duration, zone
 
-CLOCK = st.column_config.DatetimeColumn("started (UTC)", format="HH:mm:ss", timezone="UTC", width="small")
-LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width="small")
+LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width=130)
 TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
+
+MORE = {"more_ms": "more ms, median", "more_p90_ms": "more ms, p90"}
+
+
+def clock(label: str) -> Any:
+    """Return the column of an instant, in the viewer's zone."""
+    return st.column_config.DatetimeColumn(
+        label, format="D MMM HH:mm:ss", timezone=str(zone()), width=125, help=f"{zone()}; the CSV has UTC"
+    )
 
 
 def violations(rows: pa.Table) -> None:
-    """Draw violations: when, trace link, why in a sentence, route, tenant, outcome, total."""
+    """Draw violations: when, trace link, why in a sentence, suspect, total, route, tenant, outcome."""
     st.dataframe(
-        rows.select(["started", "trace", "why", "total_ms", "route", "tenant", "outcome"]),
+        rows.select(["started", "trace", "why", "suspect", "total_ms", "route", "tenant", "outcome"]),
         hide_index=True,
-        height=400,
+        height="content" if rows.num_rows < 11 else 400,
         placeholder=NOTHING,
         column_config={
-            "started": CLOCK,
+            "started": clock("started"),
             "trace": LINK,
-            "why": st.column_config.TextColumn(width="large"),
+            "why": st.column_config.TextColumn(width=350),
+            "suspect": st.column_config.TextColumn(width=220, help="Who adds most time in that stage."),
             "total_ms": TOTAL,
         },
     )
 
 
-def running(rows: pa.Table) -> None:
-    """Draw requests that still run, oldest first."""
+def suspects(rows: pa.Table) -> None:
+    """Draw who adds time to requests, worst first."""
+    more = {name: st.column_config.NumberColumn(label, format="%.0f") for name, label in MORE.items()}
     st.dataframe(
-        rows.select(["age_s", "stage", "route", "tenant", "service", "started", "request_id"]),
+        rows.select(["stage", "operation", "service", *MORE]),
+        hide_index=True,
+        height="content",
+        placeholder=NOTHING,
+        column_config=more,
+    )
+
+
+def running(rows: pa.Table) -> None:
+    """Draw requests that still run, oldest first, and what they will come to; nothing when none does."""
+    if not rows.num_rows:
+        return
+    title = f"**Running now**, late or stalled, oldest first · n {rows.num_rows:,}"
+    tools(rows, title, name="running")
+    st.dataframe(
+        rows.select(
+            ["age_s", "stage", "stalled", "projected_ms", "budget_ms", "route", "tenant", "started", "request_id"]
+        ),
         hide_index=True,
         height="content" if rows.num_rows < 8 else 290,
         placeholder=NOTHING,
         column_config={
             "age_s": st.column_config.NumberColumn("runs for s", format="%.0f", width="small"),
-            "stage": st.column_config.TextColumn("now in"),
-            "started": CLOCK,
+            "stage": st.column_config.TextColumn("now in", width="small"),
+            "stalled": st.column_config.CheckboxColumn("stalled", width="small", help="Its stream has gone silent."),
+            "projected_ms": st.column_config.NumberColumn("comes to ms", format="%.0f", help="Its total at this pace."),
+            "budget_ms": st.column_config.NumberColumn("budget ms", format="%.0f"),
+            "started": clock("started"),
         },
     )
 
@@ -59,9 +92,90 @@ def requests(rows: pa.Table) -> None:
             "trace": LINK,
             "total_ms": TOTAL,
             "longest": st.column_config.TextColumn("longest stage"),
-            "started": CLOCK,
+            "started": clock("started"),
         },
     )
+
+
+def streams(rows: pa.Table) -> None:
+    """Draw streamed calls with what they lost to stalls and slow readers, each with the link to its trace."""
+    names = {"stalls": "stalls", "max_gap_ms": "gap ms", "consumer_ms": "reader ms", "chunks": "chunks"}
+    numbers = {
+        name: st.column_config.NumberColumn(label, format="%.0f", width="small") for name, label in names.items()
+    }
+    st.dataframe(
+        rows.select(["trace", *names, "started", "model", "instance", "outcome"]),
+        hide_index=True,
+        height=212,
+        placeholder=NOTHING,
+        column_config={"trace": LINK, "started": clock("started"), **numbers},
+    )
+
+
+def step(rows: pa.Table) -> None:
+    """Draw the calls that were inside an engine at one moment, each with the link to its trace; nothing without any."""
+    if not rows.num_rows:
+        return
+    names = {"since_ms": "for ms", "input_tokens": "prompt", "cached_tokens": "cached", "output_tokens": "output"}
+    numbers = {
+        name: st.column_config.NumberColumn(label, format="%.0f", width="small") for name, label in names.items()
+    }
+    st.dataframe(
+        rows.select(["trace", "phase", *names, "total_ms", "tenant", "route", "model"]),
+        hide_index=True,
+        height="content" if rows.num_rows < 11 else 400,
+        placeholder=NOTHING,
+        column_config={"trace": LINK, "phase": st.column_config.TextColumn("is in"), "total_ms": TOTAL, **numbers},
+    )
+
+
+def hops(rows: pa.Table) -> None:
+    """Draw hops with what changed against the week before, each with the way to the Latency of its caller's route."""
+    units = {
+        "calls_per_request": ("a request", "%.2f"),
+        "p95_ms": ("p95 ms", "%.0f"),
+        "p95_ms_before": ("week before", "%.0f"),
+        "connect_ms": ("round trip ms", "%.1f"),
+        "new_share": ("new connections", "percent"),
+        "failed_share": ("failed", "percent"),
+    }
+    numbers = {name: st.column_config.NumberColumn(label, format=shape) for name, (label, shape) in units.items()}
+    ways = [link("latency", route=route) for route in rows["route"].to_pylist()]
+    shown = rows.append_column("latency", pa.array(ways, pa.string()))
+    st.dataframe(
+        shown.select(["caller", "callee", "n", *units, "change", "from_region", "to_region", "latency"]),
+        hide_index=True,
+        height="content" if rows.num_rows < 10 else 380,
+        placeholder=NOTHING,
+        column_config={
+            **numbers,
+            "from_region": "from region",
+            "to_region": "to region",
+            "latency": st.column_config.LinkColumn("Latency", display_text="of its route"),
+        },
+    )
+
+
+def nodes(rows: pa.Table) -> None:
+    """Draw services, engines, providers, stores, tools and other peers."""
+    st.dataframe(
+        rows.select(["kind", "name", "region", "requests", "p95_ms", "spans", "change"]),
+        hide_index=True,
+        height="content" if rows.num_rows < 10 else 380,
+        placeholder=NOTHING,
+        column_config={"p95_ms": st.column_config.NumberColumn("p95 ms of its requests", format="%.0f")},
+    )
+
+
+def calls(rows: pa.Table) -> None:
+    """Draw the model calls of a request, each with who told of it."""
+    spans = sum(rows["spans"].to_pylist())
+    twins = f"joined from {spans} spans that told the same" if spans > rows.num_rows else "no duplicate was joined"
+    tools(rows, f"**Model calls** · n {rows.num_rows} · {twins}", name="calls")
+    names = ("total_ms", "ttft_ms", "tpot_ms", "max_gap_ms", "consumer_ms")
+    numbers = {name: st.column_config.NumberColumn(name.replace("_", " "), format="%.1f") for name in names}
+    told = {"spans": "joined from", "told_by": "told by"}
+    st.dataframe(rows, hide_index=True, height="content", placeholder=NOTHING, column_config={**numbers, **told})
 
 
 def linked(rows: pa.Table) -> pa.Table:
@@ -81,6 +195,8 @@ def findings(found: Sequence[Finding]) -> pa.Table:
 
 def stages(rows: pa.Table) -> None:
     """Draw the nine stages of a request: critical time, busy time, budget and excess in ms."""
+    total_ms = sum(ms or 0 for ms in rows["critical_ms"].to_pylist())
+    tools(rows, f"Stages on the critical path, which add up to {duration(total_ms)}", name="stages")
     names = {"critical_ms": "critical ms", "busy_ms": "busy ms", "budget_ms": "budget ms", "over_ms": "over by ms"}
     numbers = {name: st.column_config.NumberColumn(label, format="%.1f") for name, label in names.items()}
     st.dataframe(
@@ -100,18 +216,26 @@ def missing(seen: pa.Table) -> pa.Table:
 
 
 def plain(rows: pa.Table) -> None:
-    """Draw rows as they are."""
-    st.dataframe(rows, hide_index=True, height="content" if rows.num_rows < 10 else 380, placeholder=NOTHING)
+    """Draw rows as they are, instants in the viewer's zone."""
+    instants = [field.name for field in rows.schema if pa.types.is_timestamp(field.type) and field.type.tz]
+    st.dataframe(
+        rows,
+        hide_index=True,
+        height="content" if rows.num_rows < 10 else 380,
+        placeholder=NOTHING,
+        column_config={name: clock(name) for name in instants},
+    )
 
 
 def columns(rows: pa.Table, *, table: str | None) -> None:
     """Draw the columns of one table, with what each means."""
     shown = rows.filter(pc.equal(rows["table_name"], table)).select(["column_name", "data_type", "comment"])
     shown = shown.rename_columns(["column", "type", "is"])
-    wide = {"is": st.column_config.TextColumn(width="large")}
-    st.dataframe(shown, hide_index=True, height=420, placeholder=NOTHING, column_config=wide)
+    widths = {name: st.column_config.TextColumn(width=px) for name, px in (("column", 130), ("type", 105), ("is", 400))}
+    st.dataframe(shown, hide_index=True, height=560, placeholder=NOTHING, column_config=widths)
 
 
 def attributes(rows: pa.Table) -> None:
-    """Draw the attributes of the spans of a trace."""
+    """Draw the attributes of the spans of a trace, below their count."""
+    tools(rows, f"Attributes of its spans · n {rows.num_rows:,}", name="attributes")
     st.dataframe(rows, hide_index=True, height=352, placeholder=NOTHING)

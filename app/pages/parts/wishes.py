@@ -1,15 +1,17 @@
-"""The what-if of the Stages page: which stage, at how many milliseconds, and what the total would have been."""
+"""The what-if of the Stages page: which stages, at how many milliseconds, and what the total would have been."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
+import pyarrow as pa
 import streamlit as st
 
 from tailbudget.analytics import overview, whatif
 from tailbudget.analytics.window import Window
 
-from . import cards
-from .answers import answer
+from . import cards, charts, controls
+from .answers import KEPT_S, answer, table
 from .words import duration
 
 #: Requests that are gone through one by one while a person waits: 20,000 take about 2 s.
@@ -17,31 +19,54 @@ MOST: Final = 20_000
 
 
 def show(window: Window, stages: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draw the choice of a stage of `stages` (rows of `stage_waterfall`) and its time, and the percentiles with it."""
+    """Draw a slider for each stage chosen of `stages` (rows of `stage_waterfall`), and the percentiles with them."""
     longest = max(stages, key=lambda stage: stages[stage]["over_ms"] or stages[stage]["ms"] / 1e6)
-    left, right = st.columns([1, 2])
-    with left:
-        stage = st.selectbox(
-            "What if", list(stages), index=list(stages).index(longest), key="what_if", bind="query-params"
-        )
-    most_ms = max(10, round(stages[stage]["ms"]))
-    budget_ms = min(round(stages[stage]["budget_ms"] or most_ms / 2), most_ms)
-    with right:
-        chosen_ms = st.slider(
-            f"took at most, ms (it takes {duration(stages[stage]['ms'])} around p95)", 0, most_ms, budget_ms,
-            key=f"at_most_{stage}", bind="query-params",
-        )  # fmt: skip
+    chosen = st.multiselect(
+        "What if these stages took at most ...", list(stages), default=[longest], key="what_if", bind="query-params",
+        max_selections=whatif.MOST_STAGES,
+    )  # fmt: skip
+    budgets_ms = {stage: _slider(stage, stages[stage]) for stage in chosen}
     n = answer(overview.latency_summary, window)["n"][0].as_py()
     if n > MOST:
         st.info(f"{n:,} requests are too many to go through one by one ({MOST:,} at most): choose a shorter range.")
         return
-    found = answer(whatif.what_if, window, stage=stage, budget_ms=float(chosen_ms))
-    if found is None:
+    found = answer(whatif.within, window, budgets_ms=budgets_ms) if budgets_ms else None
+    if found is not None:
+        cards.show([_card(name, *getattr(found, f"{name}_ms")) for name in ("p50", "p95", "p99")])
+        wished = " and ".join(f"{stage} at {duration(ms)}" for stage, ms in budgets_ms.items())
+        st.caption(
+            f"With {wished} or less, {found.changed:,} of n {found.n:,} requests would have been faster; what ran "
+            "beside it under the same parent is not outrun."
+        )
+    _all(stages)
+
+
+def _slider(stage: str, row: Mapping[str, Any]) -> float:
+    most_ms = max(10, round(row["ms"]))
+    budget_ms = min(round(row["budget_ms"] or most_ms / 2), most_ms)
+    label = f"{stage}, ms (it takes {duration(row['ms'])} around p95)"
+    return float(st.slider(label, 0, most_ms, budget_ms, key=f"at_most_{stage}", bind="query-params"))
+
+
+def _all(stages: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw what each stage with a budget would save of p95, all of them in theirs, the most over first."""
+    held = sorted((row for row in stages.values() if row["budget_ms"]), key=lambda row: -row["over_ms"])
+    budgets_ms = {row["stage"]: float(row["budget_ms"]) for row in held[: whatif.MOST_STAGES]}
+    if not budgets_ms:
         return
-    cards.show([_card(name, *getattr(found, f"{name}_ms")) for name in ("p50", "p95", "p99")])
-    st.caption(
-        f"With {stage} at {duration(chosen_ms)} or less, {found.changed:,} of n {found.n:,} requests would have been "
-        "faster; what ran beside it under the same parent is not outrun."
+    found = table(
+        partial(_savings, budgets_ms=budgets_ms),
+        whatif.shares,
+        controls.window(rhythm_s=KEPT_S),
+        budgets_ms=budgets_ms,
+    )
+    total_ms = sum(found["ms"].to_pylist())
+    charts.draw("savings", found, f"In their budgets, these stages would save **{duration(total_ms)}** of p95 together")
+
+
+def _savings(found: Mapping[str, float], *, budgets_ms: Mapping[str, float]) -> pa.Table:
+    return pa.table(
+        {"stage": list(found), "ms": list(found.values()), "budget_ms": [budgets_ms[stage] for stage in found]}
     )
 
 

@@ -2,8 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import pyarrow as pa
+import streamlit as st
 
 from tailbudget.analytics.window import Box
 
@@ -32,8 +36,17 @@ def between(lo_ms: float, hi_ms: float) -> str:
 
 
 def box(of: Box) -> str:
-    """Return `over 4 s, 12:03:05 UTC to 12:08:00 UTC`."""
+    """Return `over 4 s, 12:03:05 CET to 12:08:00 CET`."""
     return f"{between(of.lo_ms, of.hi_ms)}, {clock(of.from_ts)} to {clock(of.to_ts)}"
+
+
+def step(point: Mapping[str, Any], requests: pa.Table) -> str:
+    """Return what a table of `step_requests` shows, for a row of `queue_quadrant`, in Markdown."""
+    if not requests.num_rows:
+        return f"**In the step of {clock(point['t'])}** · no call is known"
+    first = requests.slice(0, 1).to_pylist()[0]
+    load = f"{first['running'] or 0:.0f} run, {first['waiting'] or 0:.0f} wait"
+    return f"**In the step of {clock(first['moment'])}** · {load} · n {requests.num_rows}"
 
 
 def share(part: float, whole: float) -> str:
@@ -49,9 +62,25 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
-def clock(instant: datetime) -> str:
-    """Return `12:03:05 UTC`."""
-    return f"{instant.astimezone(UTC):%H:%M:%S} UTC"
+def zone() -> tzinfo:
+    """Return the viewer's zone as the browser told it; UTC where it is not known."""
+    try:
+        return ZoneInfo(st.context.timezone or "UTC")
+    except ZoneInfoNotFoundError:  # a machine without its data
+        return UTC
+
+
+def clock(instant: datetime, *, now: datetime | None = None) -> str:
+    """Return `12:03:05 CET` in the viewer's zone, `1 Mar 12:03:05 CET` of another day than today's."""
+    seen = instant.astimezone(zone())
+    today = (now or datetime.now(UTC)).astimezone(seen.tzinfo).date()
+    return f"{seen:%H:%M:%S %Z}" if seen.date() == today else f"{seen.day} {seen:%b %H:%M:%S %Z}"
+
+
+def html_clock(instant: datetime) -> str:
+    """Return the same for HTML, with UTC on hover."""
+    utc = instant.astimezone(UTC)
+    return f'<time datetime="{utc:%Y-%m-%dT%H:%M:%SZ}" title="{utc:%Y-%m-%d %H:%M:%S} UTC">{clock(instant)}</time>'
 
 
 def plain(text: str) -> str:

@@ -16,7 +16,8 @@ select make_timestamptz(point.t_ns // 1000) as t,
        max(value) filter (where metric.engine_column = 'generation_tokens') as generation_tokens,
        max(value) filter (where metric.engine_column = 'drafts') as drafts,
        max(value) filter (where metric.engine_column = 'accepted') as accepted,
-       max(value) filter (where metric.engine_column = 'preemptions') as preemptions
+       max(value) filter (where metric.engine_column = 'preemptions') as preemptions,
+       max(value) filter (where metric.engine_column = 'steps') as steps
 from (
     select * replace (if(isfinite(value), value, null) as value)
     from batch_metrics

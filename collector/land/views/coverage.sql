@@ -45,6 +45,73 @@ create or replace macro dialect_of(scope, rule) as (
     where lower(if(listed.field = 'scope', scope, rule)) like listed.pattern
 );
 
+-- One row a service and route whose requests the service counts itself (slo.requests.ended): how many ended in [from_t, to_t), by its
+-- count, and how many were assembled of those that it speaks of; of sampled ones as many as they stand for, with the variance of
+-- that estimate in `spread`.
+create or replace macro counted_requests(from_t, to_t) as table
+with edge as (
+    select from_t::timestamptz as since, to_t::timestamptz as until
+),
+point as (  -- also some from before, which tell where the first count begins
+    select
+        resources.service, metrics.attrs ->> '$.route' as route, metrics.resource_id, metrics.attrs,
+        coalesce(metrics.temporality, '') = 'delta' as delta,
+        coalesce(metrics.started, metrics.t) as started, metrics.t, metrics.value, edge.since,
+        metrics.t >= edge.since and metrics.t <= edge.until as inside
+    from metrics
+    join resources using (resource_id)
+    cross join edge
+    where metrics.name = 'slo.requests.ended' and metrics.t >= from_t::timestamptz - interval 10 minute
+),
+counter as (
+    select
+        service, route,
+        case
+            when delta then sum(value) filter (where inside and started >= since)
+            else max(value) filter (where inside)
+                - coalesce(max(value) filter (where t < since), if(min(started) >= since, 0, min(value) filter (where inside)))
+        end as n
+    from point
+    group by service, route, resource_id, attrs, delta, since, if(delta, null, started)
+),
+spell as (  -- an SDK's first point begins when it was read, not when the process began: only a second one tells its beginning
+    select
+        service,
+        case
+            when not bool_or(t < since) then since
+            when delta then min(started) filter (where inside and started >= since)
+            else max(t) filter (where t < since)
+        end as begun,
+        max(t) filter (where inside) as last_t
+    from point
+    group by service, resource_id, delta, since
+),
+spoken as (
+    select service, min(begun) as begun, max(last_t) as last_t from spell group by service
+),
+ended as (
+    select spoken.service, counters.route, coalesce(counters.n, 0)::bigint as ended, spoken.begun, spoken.last_t
+    from spoken
+    left join (select service, route, sum(n) as n from counter group by service, route) as counters
+        on counters.service is not distinct from spoken.service
+),
+came as (
+    select
+        requests.service, requests.route, round(sum(coalesce(requests.weight, 1)))::bigint as assembled,
+        sum(coalesce(requests.weight * (requests.weight - 1), 0)) as spread
+    from spoken
+    join requests
+        on requests.service is not distinct from spoken.service and requests.root_kind = 'slo'
+        and requests.started + to_microseconds((requests.total_ms * 1e3)::bigint) > spoken.begun
+        and requests.started + to_microseconds((requests.total_ms * 1e3)::bigint) <= spoken.last_t
+    group by requests.service, requests.route
+)
+select
+    coalesce(ended.service, came.service) as service, coalesce(ended.route, came.route) as route,
+    coalesce(ended.ended, 0) as ended, coalesce(came.assembled, 0) as assembled, coalesce(came.spread, 0) as spread
+from ended
+full join came on came.service is not distinct from ended.service and came.route is not distinct from ended.route;
+
 -- The table of the view `coverage` over so much time before the newest span: from coverage_over('1 hour').
 create or replace macro coverage_over(span) as table
 with edge as (
@@ -102,53 +169,10 @@ asked as (
     where requests.started >= (select since from edge)
     group by requests.service
 ),
-point as (  -- also some from before the window, which tell where the first count in it begins
-    select
-        resources.service, metrics.resource_id, metrics.attrs, coalesce(metrics.temporality, '') = 'delta' as delta,
-        coalesce(metrics.started, metrics.t) as started, metrics.t, metrics.value, edge.since,
-        metrics.t >= edge.since and metrics.t <= now() - interval 15 second as inside  -- spans of the last seconds are on their way
-    from metrics
-    join resources using (resource_id)
-    cross join edge
-    where metrics.name = 'slo.requests.ended' and metrics.t >= edge.since - interval 10 minute
-),
-counter as (
-    select
-        service,
-        case
-            when delta then sum(value) filter (where inside and started >= since)
-            else max(value) filter (where inside)
-                - coalesce(max(value) filter (where t < since), if(min(started) >= since, 0, min(value) filter (where inside)))
-        end as n
-    from point
-    group by service, resource_id, attrs, delta, since, if(delta, null, started)
-),
-spell as (  -- an SDK's first point begins when it was read, not when the process began: only a second one tells its beginning
-    select
-        service,
-        case
-            when not bool_or(t < since) then since
-            when delta then min(started) filter (where inside and started >= since)
-            else max(t) filter (where t < since)
-        end as begun,
-        max(t) filter (where inside) as last_t
-    from point
-    group by service, resource_id, delta, since
-),
-ended as (
-    select spells.service, coalesce(counters.n, 0)::bigint as n, spells.begun, spells.last_t
-    from (select service, min(begun) as begun, max(last_t) as last_t from spell group by service) as spells
-    left join (select service, sum(n) as n from counter group by service) as counters
-        on counters.service is not distinct from spells.service
-),
-assembled as (  -- of the time that the counts speak of
-    select ended.service, any_value(ended.n) as ended, count(requests.request_id) as assembled
-    from ended
-    left join requests
-        on requests.service is not distinct from ended.service and requests.root_kind = 'slo'
-        and requests.started + to_microseconds((requests.total_ms * 1e3)::bigint) > ended.begun
-        and requests.started + to_microseconds((requests.total_ms * 1e3)::bigint) <= ended.last_t
-    group by ended.service
+assembled as (
+    select service, sum(ended)::bigint as ended, sum(assembled)::bigint as assembled, sum(spread) as spread
+    from counted_requests((select since from edge), now() - interval 15 second)  -- spans of the last seconds are on their way
+    group by service
 ),
 service as (
     select service from sender
@@ -157,7 +181,7 @@ service as (
     union
     select service from asked
     union
-    select service from ended
+    select service from assembled
 ),
 measured as (
     select
@@ -174,6 +198,7 @@ measured as (
         assembled.ended,
         assembled.assembled,
         assembled.assembled / nullif(assembled.ended, 0) as assembled_share,
+        (assembled.assembled + 1.96 * sqrt(assembled.spread)) / nullif(assembled.ended, 0) as most_share,
         coalesce(called.own, 0) > 0 as own_engine,
         called.provider = 'openai' and not list_contains(sender.dialects, 'tailbudget') as openai_untimed,
         not list_has_all(['vLLM', 'SGLang'], coalesce(sender.dialects, [])) as serves_users,
@@ -189,7 +214,7 @@ measured as (
     left join assembled on assembled.service is not distinct from service.service
 )
 select
-    * exclude (own_engine, openai_untimed, serves_users, quoted, marked),
+    * exclude (own_engine, openai_untimed, serves_users, quoted, marked, most_share),
     list_filter(
         [
             case when service is null and spans > 0 then {'what': 'name of the service', 'add': 'OTEL_SERVICE_NAME=...'} end,
@@ -217,7 +242,7 @@ select
                 then {'what': 'count of requests', 'add': if(list_contains(dialects, 'tailbudget'), printf('tailbudget.init(%s)', quoted), marked)}
             end,
             case
-                when assembled_share < 0.99
+                when most_share < 0.99
                 then {'what': 'requests', 'add': 'OTEL_BSP_MAX_QUEUE_SIZE=65536  # in the environment of the service'}
             end
         ],

@@ -7,12 +7,9 @@ with timed as (
         quantile_cont(requests.ttft_ms, 0.95) as ttft_p95_ms,
         quantile_cont(requests.final_ms, 0.95) as final_p95_ms,
         quantile_cont(requests.final_ms - requests.ttft_ms, 0.95) as tail_p95_ms,
-        min(spans.budgets['ttft']) as ttft_budget_ms, min(requests.budget_ms) as total_budget_ms,
+        min(requests.ttft_budget_ms) as ttft_budget_ms, min(requests.budget_ms) as total_budget_ms,
         median(calls.output_tokens) as tokens
     from requests
-    left join spans
-        on spans.trace_id = requests.trace_id and spans.span_id = requests.span_id
-        and spans.started >= from_t::timestamptz and spans.started < to_t::timestamptz
     left join (
         select trace_id, request_id, max(output_tokens) as output_tokens
         from calls

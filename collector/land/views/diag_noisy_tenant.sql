@@ -39,7 +39,7 @@ select
     least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'tenant': tenant}) as scope,
     'page' as severity,
-    to_json({'token_share': share, 'harmed': others}) as evidence,
+    to_json({'token_share': share, 'harmed': others, 'saved_ms': saved_ms}) as evidence,
     format(
         'give tenant {} a quota (AdaptiveLimit or BoundedQueue of its own): others would wait up to {:.0f} ms less', tenant, saved_ms
     ) as advice

@@ -1,0 +1,251 @@
+"""Ten viewers of live pages beside ingest at half of its capacity, for `dashboard.py`: what they cost each other.
+
+A viewer speaks Streamlit's protocol as a browser does, and asks again as often as the page says; it draws nothing,
+since that is done on the viewers' machines.
+"""
+
+import asyncio
+import gzip
+import http.client
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.request import urlopen
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from ingest import HEADERS, Collector
+from soak import ATTRIBUTES, SPANS, TRACE_SPANS, capacity
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from tests.collector_support import trace_request
+from tests.support import free_port
+from websockets.asyncio.client import ClientConnection, connect
+
+PAGES: Final = (
+    "", "", "latency", "latency", "stages", "violations", "token-rate", "gpu", "diagnoses", "map",
+)  # fmt: skip
+ROUNDS: Final = 2
+#: How often the time until a span can be asked for is taken.
+MARK_EVERY_S: Final = 0.5
+
+
+@dataclass
+class Seen:
+    """What one way of running showed, in seconds."""
+
+    acks_s: list[float] = field(default_factory=list)
+    queryable_s: list[float] = field(default_factory=list)
+    pages_s: list[float] = field(default_factory=list)
+    pictures: int = 0
+    collector_cpu_s: float = 0.0
+    dashboard_cpu_s: float = 0.0
+
+
+class Bodies:
+    """Request bodies that differ in their trace ids alone, so that making one costs next to nothing."""
+
+    def __init__(self, *, seed: int) -> None:
+        request = trace_request(SPANS, seed=seed, start_ns=time.time_ns() - 10**9, attributes=ATTRIBUTES)
+        spans = request.resource_spans[0].scope_spans[0].spans
+        for at, span in enumerate(spans):
+            if at % TRACE_SPANS:
+                root = spans[at - at % TRACE_SPANS]
+                span.trace_id, span.parent_span_id = root.trace_id, root.span_id
+                del span.attributes[0]  # one request a trace
+        self._ids = sorted({span.trace_id for span in spans})
+        self._body = request.SerializeToString()
+
+    def fresh(self) -> tuple[bytes, bytes]:
+        """Return a packed body nobody sent before, and one of its trace ids."""
+        body = self._body
+        for trace_id in self._ids:
+            body = body.replace(trace_id, mark := os.urandom(16))
+        return gzip.compress(body, 1), mark
+
+
+def run(collector: Collector, *, per_s: float, seconds: float, found: Seen) -> None:
+    """Send at a rate, and add what was seen."""
+    bodies, marks = Bodies(seed=time.time_ns()), threading.Semaphore(1)
+    connection = http.client.HTTPConnection("127.0.0.1", collector.http_port, timeout=60)
+    began_s = due_s = time.perf_counter()
+    next_mark_s, waiting = began_s, []
+    while due_s < began_s + seconds:
+        data, mark = bodies.fresh()
+        time.sleep(max(due_s - time.perf_counter(), 0))
+        sent_s = due_s  # a late sender counts the wait
+        connection.request("POST", "/v1/traces", data, HEADERS)
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"refused: {answer.status}")
+        found.acks_s.append(time.perf_counter() - sent_s)
+        if sent_s >= next_mark_s and marks.acquire(blocking=False):
+            next_mark_s = sent_s + MARK_EVERY_S
+            waiting.append(threading.Thread(target=_until_queryable, args=(collector, mark, sent_s, found, marks)))
+            waiting[-1].start()
+        due_s += 1 / per_s
+    connection.close()
+    for one in waiting:
+        one.join()
+
+
+def _until_queryable(collector: Collector, mark: bytes, sent_s: float, found: Seen, marks: threading.Semaphore) -> None:
+    try:
+        while not collector.value(f"select count(*) from spans_open where trace_id = '{mark.hex()}'::uuid"):
+            time.sleep(0.02)
+        found.queryable_s.append(time.perf_counter() - sent_s)
+    finally:
+        marks.release()
+
+
+@contextmanager
+def dashboard(api: str) -> Iterator[tuple[str, int]]:
+    """Give the address of a running dashboard, and its process."""
+    port = free_port()
+    with served([sys.executable, "-m", "tailbudget.app.main", "app", "--api", api, "--port", str(port)], port) as found:
+        yield found
+
+
+@contextmanager
+def served(command: list[str], port: int) -> Iterator[tuple[str, int]]:
+    """Run a Streamlit server until the end, and give its address and process once it answers."""
+    process = subprocess.Popen(command)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urlopen(f"{address}/_stcore/health", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield address, process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+@contextmanager
+def spent(found: Seen, collector: Collector, dashboard: int) -> Iterator[None]:
+    """Add the CPU time that both processes take meanwhile: figures that other programs hardly change."""
+    before = collector.cpu_s(), _cpu_s(dashboard)
+    yield
+    found.collector_cpu_s += collector.cpu_s() - before[0]
+    found.dashboard_cpu_s += _cpu_s(dashboard) - before[1]
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def ten(address: str, *, seconds: float, found: Seen) -> Iterator[None]:
+    """Look at the pages meanwhile, in a process of its own."""
+    command = [sys.executable, __file__, "--view", address, str(seconds)]
+    viewers = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield
+    finally:
+        told, _ = viewers.communicate()
+    saw = json.loads(told)
+    found.pages_s += saw["pages_s"]
+    found.pictures += saw["pictures"]
+
+
+async def view(address: str, page: str, *, until_s: float) -> tuple[list[float], int]:
+    """Return the seconds that each run of a live page took, from asking to its end, and how many pictures it drew."""
+    took_s: list[float] = []
+    pictures = 0
+    url = f"{address.replace('http', 'ws', 1)}/_stcore/stream"
+    async with connect(url, subprotocols=["streamlit"], max_size=None) as socket:  # type: ignore[list-item]
+        asked_s, script, again = await _ask(socket, page_name=page), "", None
+        while time.perf_counter() < until_s:
+            try:
+                message = ForwardMsg.FromString(bytes(await asyncio.wait_for(socket.recv(), 0.2)))  # type: ignore[arg-type]
+            except TimeoutError:
+                message = ForwardMsg()
+            if message.HasField("new_session"):
+                script = message.new_session.page_script_hash
+            elif message.HasField("delta"):
+                kind = message.delta.new_element.WhichOneof("type")
+                pictures += kind == "vega_lite_chart"
+                if kind == "exception":
+                    raise SystemExit(f"{page or 'overview'}: {message.delta.new_element.exception.message}")
+            elif message.HasField("auto_rerun"):
+                again = message.auto_rerun
+            elif message.HasField("script_finished"):
+                took_s.append(time.perf_counter() - asked_s)
+                asked_s = float("inf")
+                due_s = time.perf_counter() + (again.interval if again else 5)
+            if asked_s == float("inf") and time.perf_counter() >= due_s:
+                asked_s = await _ask(socket, script=script, fragment=again.fragment_id if again else "")
+    return took_s, pictures
+
+
+async def _ask(socket: ClientConnection, *, page_name: str = "", script: str = "", fragment: str = "") -> float:
+    message = BackMsg()
+    state = message.rerun_script
+    state.page_name, state.page_script_hash, state.fragment_id = page_name, script, fragment
+    state.query_string, state.is_auto_rerun = "range=15m", bool(fragment)
+    await socket.send(message.SerializeToString())
+    return time.perf_counter()
+
+
+async def viewers(address: str, seconds: float) -> dict[str, object]:
+    """Return what all of them saw: pages_s, pictures."""
+    until_s = time.perf_counter() + seconds
+    found = await asyncio.gather(*(view(address, page, until_s=until_s) for page in PAGES))
+    return {"pages_s": [one for took_s, _ in found for one in took_s], "pictures": sum(one for _, one in found)}
+
+
+def rank(values: list[float], percent: int) -> float:
+    """Return a percentile in ms."""
+    return statistics.quantiles(values, n=100)[percent - 1] * 1e3
+
+
+def beside(collector: Collector, api: str, *, seconds: float) -> None:
+    """Print what viewers cost ingest on a running collector, and what they waited."""
+    per_s = capacity(collector) / 2
+    print(f"capacity {2 * per_s * SPANS:,.0f} spans/s; sending {per_s * SPANS:,.0f}, load {os.getloadavg()[0]:.1f}")
+    alone, watched = Seen(), Seen()
+    with dashboard(api) as (address, pid):
+        subprocess.run([sys.executable, __file__, "--view", address, "6"], check=True, stdout=subprocess.DEVNULL)
+        for _ in range(ROUNDS):
+            with spent(alone, collector, pid):
+                run(collector, per_s=per_s, seconds=seconds, found=alone)
+            with spent(watched, collector, pid), ten(address, seconds=seconds, found=watched):
+                run(collector, per_s=per_s, seconds=seconds, found=watched)
+    for name, before, after in (
+        ("ack p50", rank(alone.acks_s, 50), rank(watched.acks_s, 50)),
+        ("ack p99", rank(alone.acks_s, 99), rank(watched.acks_s, 99)),
+        ("queryable p50", rank(alone.queryable_s, 50), rank(watched.queryable_s, 50)),
+        ("queryable p95", rank(alone.queryable_s, 95), rank(watched.queryable_s, 95)),
+    ):
+        print(
+            f"{name:14} {before:8.1f} ms alone, {after:8.1f} ms with {len(PAGES)} viewers ({after / before - 1:+.0%})"
+        )
+    for name, before, after in (
+        ("collector", alone.collector_cpu_s, watched.collector_cpu_s),
+        ("dashboard", alone.dashboard_cpu_s, watched.dashboard_cpu_s),
+    ):
+        print(f"{name:14} {before / ROUNDS / seconds:8.2f} cores alone, {after / ROUNDS / seconds:8.2f} with viewers")
+    pages_s = watched.pages_s
+    print(f"pages          {len(pages_s)} runs with {watched.pictures} pictures, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"               {rank(pages_s, 50):.0f} ms p50, {rank(pages_s, 95):.0f} ms p95, "
+        f"{max(pages_s) * 1e3:.0f} ms at most (goal 3,000)"
+    )
+
+
+if __name__ == "__main__" and sys.argv[1:2] == ["--view"]:
+    print(json.dumps(asyncio.run(viewers(sys.argv[2], float(sys.argv[3])))))

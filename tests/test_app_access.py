@@ -1,0 +1,119 @@
+"""The pages can be read by everybody: contrast from the theme's own colours, and no signal that colour alone gives."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tailbudget.app import dashboard
+from tailbudget.app.pages.parts import cards, charts, leads
+
+from .test_app_charts import NAMES, _contrast, _values
+
+SETTINGS = dashboard.settings()
+THEMES = ("dark", "light")
+#: Streamlit writes captions and axes in the text's colour at 60 %.
+CAPTION = 0.6
+#: WCAG 1.4.3 for text, 1.4.11 for what is no text.
+TEXT, MARK = 4.5, 3.0
+#: Fills whose edge or end is drawn apart: rooms of budgets, cells of heatmaps.
+SURFACES = {"#1c2c47", "#1f4468", "#247a8a", "#4fae84", "#b9bf5b", "#2c3140", "#0f1117", "#f2a83b"}
+
+
+def _theme(theme: str, name: str) -> str:
+    return str(SETTINGS[f"theme.{theme}.{name}"])
+
+
+def _blend(over: str, under: str, share: float) -> str:
+    parts = [
+        round(share * int(over[place : place + 2], 16) + (1 - share) * int(under[place : place + 2], 16))
+        for place in (1, 3, 5)
+    ]
+    return "#" + "".join(f"{part:02x}" for part in parts)
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("surface", ["backgroundColor", "secondaryBackgroundColor"])
+def test_text_captions_and_links_stand_out_in_each_theme(theme: str, surface: str) -> None:
+    background = _theme(theme, surface)
+    text = _theme(theme, "textColor")
+    shown = {"text": text, "caption": _blend(text, background, CAPTION), "link": _theme(theme, "primaryColor")}
+    assert {name: colour for name, colour in shown.items() if _contrast(colour, background) < TEXT} == {}
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("part", [cards, leads], ids=["cards", "leads"])
+def test_words_of_cards_and_links_stand_out_in_each_theme(theme: str, part: object) -> None:
+    """A rule of the light theme replaces that of the dark one with the same selector."""
+    rules = dict(_rules(part.STYLE))  # type: ignore[attr-defined]
+    if theme == "light":
+        rules |= dict(_rules(part.LIGHT))  # type: ignore[attr-defined]
+    assert rules
+    background = _theme(theme, "backgroundColor")
+    assert {selector: colour for selector, colour in rules.items() if _contrast(colour, background) < TEXT} == {}
+
+
+def _rules(style: str) -> Iterator[tuple[str, str]]:
+    for selectors, body in re.findall(r"([^{}]+){([^}]*)}", style):
+        if colour := re.search(r"(?:^|[ ;])color: (#[0-9a-f]{6})", body):
+            for selector in selectors.replace("<style>", "").split(","):
+                yield selector.strip(), colour[1]
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_axes_and_legends_stand_out_in_each_theme(theme: str) -> None:
+    config = charts.spec("heatmap", light=theme == "light")["config"]
+    inks = {config[part][name] for part in ("axis", "legend") for name in ("labelColor", "titleColor")}
+    assert [ink for ink in inks if _contrast(ink, _theme(theme, "backgroundColor")) < TEXT] == []
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", NAMES)
+def test_marks_stand_out_from_the_background_of_each_theme(name: str, theme: str) -> None:
+    light = theme == "light"
+    surfaces = SURFACES | {charts.LIGHT.get(colour, colour) for colour in SURFACES} if light else SURFACES
+    colours = set(re.findall(r"#[0-9a-f]{6}", json.dumps(charts.spec(name, light=light)))) - surfaces
+    background = _theme(theme, "backgroundColor")
+    assert [colour for colour in sorted(colours) if _contrast(colour, background) < MARK] == []
+
+
+#: What a column of words holds besides, since Python writes them: chart -> names.
+WORDED = {"comparison": {"state"}}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_colour_says_is_said_by_a_shape_a_place_or_a_word_too(name: str) -> None:
+    spec = charts.spec(name)
+    said = WORDED.get(name, set()) | _said(spec)
+    for colour in _values(spec, "color"):
+        told = json.dumps(colour)
+        fields = {str(field) for field in _values(colour, "field")} | set(re.findall(r"datum\.(\w+)", told))
+        assert fields <= said, f"only the colour says {fields - said}"
+
+
+def _said(spec: dict[str, object]) -> set[str]:
+    """Return the fields that a place, a shape or a word shows, and those that are made of them alone."""
+    said: set[str] = set()
+    for channel in ("x", "y", "shape", "strokeDash", "text", "tooltip", "opacity"):
+        said |= {str(field) for one in _values(spec, channel) for field in _values(one, "field")}
+    made = {str(one["as"]): _names(one["calculate"]) for one in _transforms(spec) if "calculate" in one}
+    made |= {str(sum_of["as"]): {str(sum_of["field"])} for sum_of in _sums(spec) if "field" in sum_of}
+    for _ in made:
+        said |= {name for alias in said & made.keys() for name in made[alias]}  # what a shown word is made of
+        said |= {alias for alias, names in made.items() if names <= said}  # what follows from what is shown
+    return said
+
+
+def _names(expression: object) -> set[str]:
+    return set(re.findall(r"datum\.(\w+)", str(expression)))
+
+
+def _sums(spec: object) -> Iterator[dict[str, object]]:
+    for one in _transforms(spec):
+        yield from one.get("aggregate", [])  # type: ignore[misc]
+
+
+def _transforms(spec: object) -> Iterator[dict[str, object]]:
+    for steps in _values(spec, "transform"):
+        yield from steps  # type: ignore[misc]
