@@ -120,7 +120,7 @@ for index in range(6):
     answer(f"r-{index}", 40)
 answer("hung", 40, hang=10)
 """
-HUNG = "from live_streams where request_id = 'hung' and stalled and projected_ms is not null"
+HUNG = "from live_streams where request_id = 'hung' and stalled and like_it = 6"
 
 
 def test_a_stall_of_a_real_service_is_live_with_what_it_will_come_to(tmp_path: Path) -> None:
