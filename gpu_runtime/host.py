@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from .vitals import LiveFigures, Vitals
 from .watch import GpuWatch, gpu_of
 from .weights import open_model
 
+DRAIN_POLL_S = 0.05
 #: When to come back where no rate is known yet.
 RETRY_S = 2
 
@@ -47,6 +48,9 @@ class Runtime:
         self.registry = CollectorRegistry()
         self._watch = watch or GpuWatch()
         self.engine: Engine | None = None
+        self.draining = False
+        #: From the start of loading until every shape was warm; 0 before.
+        self.cold_start_s = 0.0
         self._tokenizer: TextTokenizer | None = None
         self._grammars: Grammars | None = None
         self._vitals: Vitals | None = None
@@ -55,7 +59,7 @@ class Runtime:
 
     async def load(self) -> None:
         """Load the model, warm it up and start the engine; requests are taken from then on."""
-        loop = asyncio.get_running_loop()
+        loop, start_s = asyncio.get_running_loop(), time.monotonic()
 
         def emit(deltas: Sequence[Delta]) -> None:
             loop.call_soon_threadsafe(self._deliver, deltas)
@@ -76,13 +80,26 @@ class Runtime:
             return engine, tokenizer, Grammars(tokenizer)
 
         engine, self._tokenizer, self._grammars = await asyncio.to_thread(build)
-        self.registry.register(LiveFigures(engine, model=self.name))
+        self.cold_start_s = time.monotonic() - start_s
+        self.registry.register(LiveFigures(engine, model=self.name, cold_start_s=self.cold_start_s))
         self._vitals = Vitals(engine, model=self.name, address=self.address)
         self.engine = engine
 
     def points(self) -> Iterable[Point]:
         """Return the engine's state now, as metric points."""
         return self._vitals.points() if self._vitals else ()
+
+    async def drain(self, hurried: Callable[[], bool]) -> None:
+        """Take no more requests, and give those that are here `drain_s` to end; until `hurried`."""
+        self.draining = True
+
+        def wait(engine: Engine) -> None:
+            until_s = time.monotonic() + self.settings.drain_s
+            while engine.running + engine.waiting and time.monotonic() < until_s and not hurried():
+                time.sleep(DRAIN_POLL_S)
+
+        if self.engine:
+            await asyncio.to_thread(wait, self.engine)
 
     async def close(self) -> None:
         """End every request and the engine."""
@@ -91,14 +108,16 @@ class Runtime:
 
     def ready(self) -> Engine:
         """Return the engine; RequestError 503 while it loads."""
+        if self.draining:
+            raise RequestError("the server is shutting down", status=503, code="draining", retry_s=RETRY_S)
         if self.engine is None:
             raise RequestError(f"{self.name} is being loaded", status=503, code="loading", retry_s=RETRY_S)
         return self.engine
 
     def tokenizer(self) -> TextTokenizer:
         """Return the tokenizer; RequestError 503 while the model loads."""
-        self.ready()
         if self._tokenizer is None:
+            self.ready()
             raise RuntimeError("the engine is ready and its tokenizer is not")
         return self._tokenizer
 

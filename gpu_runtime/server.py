@@ -100,9 +100,11 @@ class Endpoints:
         return JSONResponse({"object": "list", "data": [model]})
 
     async def health(self, _: Request) -> Response:
-        """GET /health: 503 until the model is loaded and warm."""
-        ready = self._runtime.engine is not None
-        return JSONResponse({"status": "ok" if ready else "loading"}, 200 if ready else 503)
+        """GET /health: 503 until the model is loaded and warm, and again from a signal on."""
+        runtime = self._runtime
+        status = "draining" if runtime.draining else "ok" if runtime.engine else "loading"
+        cold = {"cold_start_s": round(runtime.cold_start_s, 3)} if runtime.engine else {}
+        return JSONResponse({"status": status, **cold}, 200 if status == "ok" else 503)
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics in Prometheus' text format; `?as=vllm` names everything as vLLM does, for its dashboards."""
@@ -195,12 +197,12 @@ class _Stop:
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked = 0
         self._wake: Callable[[], object] | None = None
         self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def _ask(self, *_: object) -> None:
-        self._asked = True
+        self._asked += 1
         if self._wake:
             self._wake()
 
@@ -211,6 +213,10 @@ class _Stop:
         if not self._asked:
             await event.wait()
         self._wake = None
+
+    def again(self) -> bool:
+        """Return whether a further signal has come."""
+        return self._asked > 1
 
     def restore(self) -> None:
         """Put the former handlers back; after a signal ignore further ones, since the process is ending.
@@ -264,8 +270,9 @@ async def _serve(runtime: Runtime, listener: socket.socket, points: PointSender,
     try:
         await runtime.load()
         points.sources.append(runtime.points)
-        logger.info("serving %s on http://%s", runtime.name, runtime.address)
+        logger.info("serving %s on http://%s after %.1f s", runtime.name, runtime.address, runtime.cold_start_s)
         await stop.wait()
+        await runtime.drain(stop.again)
     finally:
         await runtime.close()
         server.should_exit = True

@@ -17,6 +17,7 @@ LIMITS: dict[str, tuple[float, float, str]] = {
     "max_waiting": (1, 100_000, "requests"),
     "prefill_chunk": (1, 100_000, "tokens"),
     "batch_delay_ms": (0, 10_000, "milliseconds"),
+    "drain_s": (0, 3600, "seconds"),
     "speculate": (0, 15, "tokens"),
     "kv_pages": (0, 10_000_000, "pages of 16 tokens"),
 }
@@ -33,8 +34,8 @@ class RuntimeSettings:
     keeps what ended requests computed for those that begin alike. `prefill_chunk`: prompt tokens a step, so that no
     prompt holds up the running streams for longer than one chunk. `max_waiting`: beyond it a request is refused with
     503. `speculate`: how many tokens to guess a step from where the last ones stood before. `batch_delay_ms`: how long
-    an idle engine waits for more requests after the first. `api_keys`: a file of `tenants.load`; without one,
-    everybody may ask.
+    an idle engine waits for more requests after the first. `drain_s`: what running requests get to end after a signal.
+    `api_keys`: a file of `tenants.load`; without one, everybody may ask.
     """
 
     model: str = "smollm2"
@@ -53,6 +54,7 @@ class RuntimeSettings:
     kv_pages: int = 0
     prefix_cache: bool = True
     batch_delay_ms: float = 0.0
+    drain_s: float = 5.0
     speculate: int = 0
     api_keys: str = ""
 

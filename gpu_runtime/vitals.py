@@ -37,9 +37,10 @@ COUNTERS = {
 class LiveFigures(Collector):
     """Gauges and counters that are read from the engine whenever Prometheus asks."""
 
-    def __init__(self, engine: Engine, *, model: str) -> None:
+    def __init__(self, engine: Engine, *, model: str, cold_start_s: float) -> None:
         self._engine = engine
         self._model = model
+        self._cold_start_s = cold_start_s
 
     def collect(self) -> Iterator[Metric]:
         """Return one sample of each."""
@@ -47,6 +48,11 @@ class LiveFigures(Collector):
             gauge = GaugeMetricFamily(f"tailbudget:{name}", text, labels=["model_name"])
             gauge.add_metric([self._model], getattr(self._engine, attribute))
             yield gauge
+        cold = GaugeMetricFamily(
+            "tailbudget:cold_start_seconds", "Loading and warm-up at start.", labels=["model_name"]
+        )
+        cold.add_metric([self._model], self._cold_start_s)
+        yield cold
         for name, (text, field, _) in COUNTERS.items():
             counter = CounterMetricFamily(f"tailbudget:{name}", text, labels=["model_name"])
             counter.add_metric([self._model], getattr(self._engine.counts, field))

@@ -462,6 +462,18 @@ def test_a_stretch_of_time_in_the_address_is_the_range(
     assert f"p95 total · n {n:,}" in _text(_run(monkeypatch, seeded[0], "overview", between=text))
 
 
+def test_a_page_says_that_it_asks_until_its_answers_are_there(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(st.delta_generator.DeltaGenerator, "caption", lambda _, text, **__: said.append(text))
+    app = _run(monkeypatch, seeded[0], "coverage")
+    assert said[0] == "Asking the collector ..."
+    said.clear()
+    app.run()
+    assert "Asking the collector ..." not in said
+
+
 def test_each_picture_shows_its_sql_ready_to_run(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
     monkeypatch.setenv("TAILBUDGET_API", seeded[0])
     window = Window(seeded[1].started, seeded[1].ended, "/chat")

@@ -1,10 +1,13 @@
 """The engine batches anew at every step, keeps requests apart, and survives whatever one of them does."""
 
 import threading
+from collections.abc import Sequence
 
 import pytest
+import torch
 
 from tailbudget.gpu_runtime.engine import EngineFullError, EngineStoppedError
+from tailbudget.gpu_runtime.model import Segment
 from tests.runtime_support import DEVICES, Notes, engine
 from tests.support import wait_until
 
@@ -79,6 +82,26 @@ def test_an_error_ends_its_own_request_and_no_other() -> None:
         for generation in (good, also_good, bench.submit("noon", max_tokens=3)):
             bench.finish(generation)
             assert generation.end == "complete"
+
+
+def test_memory_that_runs_out_in_a_batch_is_answered_and_not_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+    with engine(step_delay_ms=5) as bench:
+        whole, runner = bench.finish(bench.submit("June", max_tokens=20)), bench.engine._runner
+        forward = runner.forward
+
+        def short(segments: Sequence[Segment]) -> torch.Tensor:
+            if len(segments) > 1 or len(segments[0].tokens) > 100:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(segments)
+
+        monkeypatch.setattr(runner, "forward", short)
+        sent = [bench.submit("June", max_tokens=20) for _ in range(3)]
+        huge = bench.submit([7] * 110, max_tokens=5)
+        assert [bench.finish(generation) for generation in sent] == [whole] * 3
+        bench.finish(huge)
+        assert (huge.end, huge.error) == ("error", "OutOfMemoryError in the engine")
+        assert bench.finish(bench.submit("June", max_tokens=20)) == whole
+        assert bench.engine.kv_used == 0
 
 
 def test_the_step_delay_slows_decoding_and_may_change_at_any_time() -> None:

@@ -374,7 +374,7 @@ def test_control_refuses_what_it_does_not_know(url: str, body: dict[str, Any]) -
 
 
 def test_without_control_there_is_no_control_and_sigterm_ends_all_streams(otlp: Receiver) -> None:
-    with server(otlp.endpoint, step_delay_ms=50) as (base, process):
+    with server(otlp.endpoint, step_delay_ms=50, drain_s=0.2) as (base, process):
         assert httpx.post(f"{base}/control", json={"step_delay_ms": 1}).status_code == 404
         client = openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0)
         stream = client.chat.completions.create(**ASK, max_tokens=1000, stream=True)
@@ -387,6 +387,24 @@ def test_without_control_there_is_no_control_and_sigterm_ends_all_streams(otlp: 
     assert process.returncode == 0
     assert "Traceback" not in log
     assert log.count("no GPU is sampled") == 1
+
+
+def test_a_signal_lets_running_requests_end_and_takes_no_more(otlp: Receiver) -> None:
+    with server(otlp.endpoint, step_delay_ms=40, drain_s=60) as (base, process):
+        client = openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0)
+        chunks = client.chat.completions.create(**ASK, max_tokens=40, stream=True)
+        next(chunk for chunk in chunks if chunk.choices[0].delta.content)
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: httpx.get(f"{base}/health").json()["status"] == "draining", what="a draining server")
+        assert httpx.get(f"{base}/health").status_code == 503
+        with pytest.raises(openai.InternalServerError, match="shutting down") as refused:
+            client.chat.completions.create(**ASK)
+        assert refused.value.code == "draining"
+        assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "length"
+        client.close()
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in log
 
 
 def test_a_second_ctrl_c_leaves_no_traceback(otlp: Receiver) -> None:
@@ -404,6 +422,15 @@ def _unloaded(client: tuple[str, int] = ("127.0.0.1", 5000)) -> httpx.AsyncClien
     """Return a client of a runtime whose model is not loaded yet, calling from the address `client`."""
     runtime = Runtime(RuntimeSettings(control=True), tiny_path(), address="127.0.0.1:8000")
     return httpx.AsyncClient(transport=httpx.ASGITransport(application(runtime), client=client), base_url="http://test")
+
+
+def test_how_long_loading_and_warm_up_took_is_told(url: str) -> None:
+    cold_s = httpx.get(f"{url}/health").json()["cold_start_s"]
+    assert cold_s > 0
+    (line,) = (
+        line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith("tailbudget:cold_start")
+    )
+    assert round(float(line.split()[-1]), 3) == cold_s
 
 
 async def test_a_server_that_still_loads_says_so() -> None:

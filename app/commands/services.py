@@ -89,10 +89,11 @@ def app(*, api: str, port: int, host: str, token_file: Path | None, no_auth: boo
 @option("--prefix-cache/--no-prefix-cache", default=True, help="Share what prompts that begin alike computed.")
 @option("--speculate", type=int, default=0, metavar="N", help="Guess up to N tokens a step from the text so far.")
 @option("--batch-delay", type=float, default=0.0, metavar="MS", help="What an idle engine waits.")
+@option("--drain", type=float, default=5.0, metavar="S", help="What running requests get to end after a signal.")
 @option("--api-keys", default="", metavar="FILE", help="Keys, quotas and weights of tenants, in TOML.")
 @option("--step-delay", type=float, default=0.0, metavar="MS", help="Slow every step by so many ms.")
 @option("--control", is_flag=True, help="Let loopback clients change the step delay while it runs.")
-def runtime(*, batch_delay: float, step_delay: float, **settings: Any) -> None:
+def runtime(*, batch_delay: float, step_delay: float, drain: float, **settings: Any) -> None:
     """Serve a small model on an OpenAI-compatible port, with queue, prefill and decode timed.
 
     Example: tailbudget runtime --model smollm2
@@ -101,7 +102,7 @@ def runtime(*, batch_delay: float, step_delay: float, **settings: Any) -> None:
     from tailbudget.gpu_runtime.settings import RuntimeSettings
 
     log_to_stderr()
-    serve(RuntimeSettings(batch_delay_ms=batch_delay, step_delay_ms=step_delay, **settings))
+    serve(RuntimeSettings(batch_delay_ms=batch_delay, step_delay_ms=step_delay, drain_s=drain, **settings))
 
 
 @click.command()
