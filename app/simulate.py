@@ -29,6 +29,7 @@ SETTINGS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "max-waiting": ("max_waiting", int),
     "prefill-chunk": ("prefill_chunk", int),
     "kv-pages": ("kv_pages", int),
+    "device": ("device", str),
     "prefix-cache": ("prefix_cache", _switch),
     "batch-delay": ("batch_delay_ms", float),
     "step-delay": ("step_delay_ms", float),

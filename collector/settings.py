@@ -46,7 +46,7 @@ class CollectorSettings:
     sag: SagSettings = field(default_factory=SagSettings)
     slo: tuple[Path, ...] = ()  # files of objectives, read again when they change
     content: str = "drop"  # or hash, truncate:N, keep
-    memory_limit: str = "256MB"  # of DuckDB: the process then holds 340 MiB at full speed, with 128 MB 290
+    memory_limit: str = "256MB"  # of DuckDB: the process then holds 294 MB at full speed
     temp_limit: str = TEMP_LIMIT  # of what queries spill to the data folder; one that needs more fails alone
     max_body_bytes: int = 64 * MIB  # of one request, unpacked
     max_bodies: int = 512  # being taken at once; further senders are told to come back

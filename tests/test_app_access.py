@@ -62,6 +62,13 @@ def _rules(style: str) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("theme", THEMES)
+def test_axes_and_legends_stand_out_in_each_theme(theme: str) -> None:
+    config = charts.spec("heatmap", light=theme == "light")["config"]
+    inks = {config[part][name] for part in ("axis", "legend") for name in ("labelColor", "titleColor")}
+    assert [ink for ink in inks if _contrast(ink, _theme(theme, "backgroundColor")) < TEXT] == []
+
+
+@pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("name", NAMES)
 def test_marks_stand_out_from_the_background_of_each_theme(name: str, theme: str) -> None:
     light = theme == "light"

@@ -462,6 +462,18 @@ def test_a_stretch_of_time_in_the_address_is_the_range(
     assert f"p95 total · n {n:,}" in _text(_run(monkeypatch, seeded[0], "overview", between=text))
 
 
+def test_a_page_says_that_it_asks_until_its_answers_are_there(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(st.delta_generator.DeltaGenerator, "caption", lambda _, text, **__: said.append(text))
+    app = _run(monkeypatch, seeded[0], "coverage")
+    assert said[0] == "Asking the collector ..."
+    said.clear()
+    app.run()
+    assert "Asking the collector ..." not in said
+
+
 def test_each_picture_shows_its_sql_ready_to_run(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
     monkeypatch.setenv("TAILBUDGET_API", seeded[0])
     window = Window(seeded[1].started, seeded[1].ended, "/chat")
@@ -533,16 +545,16 @@ def test_a_point_of_the_quadrant_lists_who_was_in_that_step_and_holds_the_page(
     monkeypatch.setenv("TAILBUDGET_API", seeded[0])
     window = Window(seeded[1].started, seeded[1].ended)
     points = gpu.queue_quadrant(ApiReader(seeded[0]), window, bucket_s=60).to_pylist()
-    calmest = min((row for row in points if row["running"]), key=lambda row: row["wait_ms"])
-    app = _run(monkeypatch, seeded[0], "gpu", range="1h", select={"queue_quadrantheld-step": [{"id": calmest["id"]}]})
-    step = gpu.step_requests(ApiReader(seeded[0]), controls.bucket(calmest), instance=INSTANCE)
+    deepest = max(points, key=lambda row: row["wait_ms"])
+    steps = [gpu.step_requests(ApiReader(seeded[0]), controls.bucket(row), instance=INSTANCE) for row in points]
+    chosen, step = next((row, one) for row, one in zip(points, steps, strict=True) if one.num_rows and row != deepest)
+    app = _run(monkeypatch, seeded[0], "gpu", range="1h", select={"queue_quadrantheld-step": [{"id": chosen["id"]}]})
     listed = app.dataframe[0].value
     assert listed["phase"].tolist() == step["phase"].to_pylist()
     assert listed["trace"].tolist() == [f"/trace?request={one}" for one in step["request_id"].to_pylist()]
-    assert words.step(calmest, step) in _text(app)
+    assert words.step(chosen, step) in _text(app)
     assert app.session_state["held"] is not None
-    deepest = max(points, key=lambda row: row["wait_ms"])
-    step = gpu.step_requests(ApiReader(seeded[0]), controls.bucket(deepest), instance=INSTANCE)
+    step = steps[points.index(deepest)]
     assert words.step(deepest, step) in _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
 
 

@@ -33,6 +33,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ([SERVICE, "--rate", "1", "--baseline", "absent.json"], "name an earlier run's JSON report"),
         ([SERVICE, "--rate", "1", "--client", "speed=2"], "expected NAME=VALUE of share"),
         ([SERVICE, "--rate", "1", "--preset", "restart"], "--break 'what stops the part' and --mend"),
+        ([SERVICE, "--rate", "1", "--out", "absent/run"], "its folder does not exist"),
         ([SERVICE, "--rate", "1", "--break", "true"], "needs two commands"),
         (["http://127.0.0.1:9/v1", "--rate", "1"], "name it with --model"),
         (

@@ -145,6 +145,17 @@ def test_an_interrupted_run_reports_what_it_sent(tmp_path: Path) -> None:
     assert "| 20 requests/s |" in said
 
 
+def test_objectives_that_count_nothing_of_the_load_are_no_verdict(tmp_path: Path) -> None:
+    (tmp_path / "slo.yaml").write_text(SLO.replace("/ask", "/other"))
+    with service(None) as url:
+        line = [sys.executable, "-m", "tailbudget.app.main", "load", f"{url}/ask", "--rate", "20", "--requests", "5"]
+        done = subprocess.run(
+            [*line, "--api", "http://127.0.0.1:9"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert "no objective counts a request of /ask (5 ok)" in done.stderr
+
+
 def test_without_a_collector_the_run_is_in_its_report_alone(tmp_path: Path) -> None:
     environment = {**os.environ, "TAILBUDGET_API": "http://127.0.0.1:9"}
     with service(None) as url:

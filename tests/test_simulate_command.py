@@ -68,6 +68,15 @@ def test_prompts_of_mooncake_that_begin_alike_find_each_other_in_the_prefix_cach
     assert with_cache["ttft_p50_ms"] < without["ttft_p50_ms"] / 3
 
 
+def test_pages_of_a_gpu_are_longer_and_share_less(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "trace.jsonl"
+    # One prompt twice: 24 pages of 16 tokens end before its last token, one of 256.
+    rows = [{"timestamp": at, "input_length": 400, "output_length": 9, "hash_ids": [1]} for at in (0, 5000)]
+    trace.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cpu, gpu = _asked(capsys, str(trace), *STEP, "--against", "device=cuda")["policies"]
+    assert (cpu["prefix_hits"], gpu["prefix_hits"]) == (24 * 16 / 800, 256 / 800)
+
+
 def test_two_policies_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changed = ["--against", "max-running=64", "--against", "prefill_chunk=512"]
     assert run(["simulate", _few(tmp_path), *STEP, "--max-running", "2", *changed]) == 0

@@ -20,6 +20,7 @@ FILE: Final = click.Path(path_type=Path, dir_okay=False, exists=True)
 @option("--max-waiting", type=int, default=64, metavar="N", help="Requests that queue; more are shed.")
 @option("--prefill-chunk", type=int, default=128, metavar="TOKENS", help="Prompt tokens a step.")
 @option("--kv-pages", type=int, default=0, metavar="N", help="KV cache in pages of 16 tokens; 0 holds everything.")
+@option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="A page has 16 tokens, on a GPU 256.")
 @option("--prefix-cache/--no-prefix-cache", default=True, help="Share what prompts that begin alike computed.")
 @option("--batch-delay", type=float, default=0.0, metavar="MS", help="What an idle engine waits.")
 @option(

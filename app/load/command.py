@@ -28,7 +28,7 @@ from .plan import Traffic
 from .prompts import Prompts
 from .results import Result
 from .runner import Step, Unit
-from .session import WARM_UP, Session, StoppedError
+from .session import WARM_UP, Session, Stepped, StoppedError
 from .shapes import Lengths, lengths
 from .sweep import Knee, sweep
 from .target import DEFAULT_BODY, Target, address_of, headers_of
@@ -96,6 +96,8 @@ def run(wanted: Wanted) -> int:
     """Run the load, print the report, and return the exit status: FAILED where an objective or the baseline fails."""
     objectives = _objectives(wanted)
     before = baseline.read(wanted.baseline) if wanted.baseline else None
+    if wanted.out and not Path(wanted.out).absolute().parent.is_dir():
+        raise UserError(f"--out {wanted.out!r} cannot be written: its folder does not exist")
     session = Session(make_target(wanted), make_traffic(wanted), objectives, timeout_s=wanted.timeout)
     session.disruption = make_disruption(wanted)
     session.soaks, session.memory = wanted.soak, soak.memory_reader(wanted.memory)
@@ -125,8 +127,11 @@ async def _steps(wanted: Wanted, session: Session) -> Knee | None:
     unit: Unit = "clients" if wanted.clients else "requests/s"
     lasts_s = wanted.duration.total_seconds()
 
-    async def at(load: float | None) -> Any:
-        return await session.run(Step(len(session.done) + 1, unit, load, lasts_s, wanted.requests))
+    async def at(load: float | None) -> Stepped:
+        stepped = await session.run(Step(len(session.done) + 1, unit, load, lasts_s, wanted.requests))
+        if session.objectives and stepped.holds is None and not session.stopped:
+            raise _uncounted(session, stepped)
+        return stepped
 
     if not wanted.sweep:
         await at(wanted.clients or wanted.rate)
@@ -135,6 +140,14 @@ async def _steps(wanted: Wanted, session: Session) -> Knee | None:
     times = sorted(set(wanted.loads)) or [lowest * factor for factor in STEPS_TIMES]
     loads = sorted({float(round(load)) for load in times}) if unit == "clients" else times
     return await sweep(loads, at, every=wanted.every)
+
+
+def _uncounted(session: Session, stepped: Stepped) -> UserError:
+    outcomes = ", ".join(f"{n} {outcome}" for outcome, n in stepped.figures["outcomes"].items())
+    route = session.target.route
+    return UserError(
+        f"no objective counts a request of {route} ({outcomes or 'nothing was sent'}): expected one whose `where` does"
+    )
 
 
 def make_disruption(wanted: Wanted) -> Disruption | None:

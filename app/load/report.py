@@ -18,11 +18,9 @@ Told = Mapping[str, Any]
 LATE_MS: Final = 5.0
 
 
-def told(
-    session: Session, *, knee: Knee | None = None, changes: Sequence[Regression] = (), samples: bool = True
-) -> Told:
-    """Return the run as a plain object; with `samples` each step has its requests too, for a later comparison."""
-    steps = [one.figures_told() | ({"samples": _samples(one)} if samples else {}) for one in session.done]
+def told(session: Session, *, knee: Knee | None = None, changes: Sequence[Regression] = ()) -> Told:
+    """Return the run as a plain object; each step has its requests too, for a later comparison."""
+    steps = [{**one.figures_told(), "samples": _samples(one)} for one in session.done]
     return {
         "run_id": session.run_id,
         "started": session.started.isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -60,9 +58,9 @@ def to_markdown(found: Told) -> str:
     lines += [*(f"- {line}" for step in found["steps"] for line in _broken(step)), *map("- {}".format, _warned(found))]
     if found["knee"]:
         lines += ["", f"**Knee:** {_knee(found)}"]
-    for title, key in (("Objectives", "objectives"),):
-        rows = [(_load(step), *_kept(one)) for step in found["steps"] for one in step[key]]
-        lines += ["", f"## {title}", "", *_table(("load", "objective", "good", "n", "holds"), rows)] if rows else []
+    rows = [(_load(step), *_kept(one)) for step in found["steps"] for one in step["objectives"]]
+    if rows:
+        lines += ["", "## Objectives", "", *_table(("load", "objective", "good", "n", "holds"), rows)]
     stages = [(_load(step), stage, *_ranks(step["stages"][stage])) for step in found["steps"] for stage in STAGES
               if stage in step["stages"]]  # fmt: skip
     if stages:

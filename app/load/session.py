@@ -30,7 +30,7 @@ from .telemetry import Sender
 from .traces import Shape
 
 #: Results that a step keeps; a soak, whose percentiles are its slices', keeps fewer.
-MOST_KEPT: Final = 200_000
+MOST_KEPT: Final = 50_000
 MOST_IN_SOAK: Final = 5_000
 #: The run id of requests that are not counted.
 WARM_UP: Final = "warm-up"
@@ -184,7 +184,9 @@ class Session:
     async def _judged(self, step: Step, sample: Sample, began: datetime, *, lasted_s: float) -> Stepped:
         known: dict[str, Any] = {}
         results = sample.results
-        if self.reader and results and not self.soaks:  # the rows of hours would not fit
+        if (
+            self.reader and results and len(results) == sample.n
+        ):  # what does not fit here does not fit from there either
             expected = sum(one.outcome != "unsent" for one in results)
             known = await asyncio.to_thread(served, self.reader, self.run_id, since=began, expected=expected)
         requests = rows(results, known, run_id=self.run_id, target=self.target)

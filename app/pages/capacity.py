@@ -1,5 +1,6 @@
 """How many GPUs does the peak need, and at which load does one replica break its limits?"""
 
+import pyarrow as pa
 import streamlit as st
 
 from tailbudget.analytics import step_time, worksheet
@@ -33,7 +34,7 @@ def _body() -> None:
         _region(sheet, curves)
 
 
-def _region(sheet: worksheet.Sheet, curves: plans.Table) -> None:
+def _region(sheet: worksheet.Sheet, curves: pa.Table) -> None:
     name = sheet.demand.region
     if name:
         st.subheader(words.plain(name))

@@ -27,4 +27,4 @@ def _body() -> None:
     else:
         st.info("No hop was seen: `tailbudget.init()` hooks httpx, aiohttp, requests and model SDKs.")
     charts.tools(nodes, f"**Services and what they call** · n {nodes.num_rows}", name="nodes")
-    tables.plain(nodes)
+    tables.nodes(nodes)

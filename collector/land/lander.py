@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -55,16 +55,16 @@ class Entry:
     digest: bytes
     arrived_s: float
     batches: Batches | None = None
+    #: Memory that its batches hold; to count 60 columns takes 50 us.
+    decoded_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decoded_bytes", 0 if self.batches is None else self.batches.nbytes)
 
     @property
     def nbytes(self) -> int:
         """Bytes in the journal."""
         return self.end.offset - self.start.offset
-
-    @property
-    def decoded_bytes(self) -> int:
-        """Memory that its batches hold."""
-        return 0 if self.batches is None else self.batches.nbytes
 
     @property
     def decoded_rows(self) -> int:

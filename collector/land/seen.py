@@ -1,7 +1,7 @@
 """Which 64-bit keys were seen lately, at 8 bytes a key."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,7 +38,12 @@ class RecentKeys:
         return sum(len(run.keys) for run in self._runs)
 
     def __contains__(self, key: int) -> bool:
-        return bool(self.known(np.array([key], np.uint64))[0])
+        wanted = np.uint64(key)
+        return any(at < len(keys) and keys[at] == wanted for keys, at in self._places(wanted))
+
+    def _places(self, key: np.uint64) -> Iterator[tuple[Keys, int]]:
+        for run in self._runs:
+            yield run.keys, int(run.keys.searchsorted(key))
 
     def known(self, keys: Keys) -> npt.NDArray[np.bool_]:
         """Return for each key whether it is in the set."""

@@ -4,10 +4,12 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 #: Of a look-up by trace: one in a hundred row groups without it is read.
 FALSE_POSITIVES: Final = 0.01
@@ -24,6 +26,8 @@ class ParquetFile:
 
     def write(self, slice_: pa.Table) -> None:
         """Append the rows as one row group; UUID columns are 16 bytes, JSON columns text. Raises OSError."""
+        import pyarrow.parquet as pq  # 9 MB that a collector holds from its first sealing on
+
         table = _typed(slice_, self._types)
         if self._writer is None:
             bloom = {"trace_id": {"ndv": max(table.num_rows, 100), "fpp": FALSE_POSITIVES}}

@@ -132,8 +132,8 @@ def box(bounds: dict[str, Any], heatmap: pa.Table) -> Box:
     slowest tenth.
     """
     typed_ms = st.number_input(
-        "Slower than, ms", min_value=0, value=None, step=100, key="over_ms", bind="query-params", width=240,
-        placeholder="or drag a box over cells", help="Without a box: requests of the range that took longer.",
+        "Slower than, ms", min_value=0, value=None, step=100, key="over_ms", bind="query-params", width=290,
+        placeholder="slower than … ms, or drag a box", label_visibility="collapsed",
     )  # fmt: skip
     times = time_of(bounds)
     if times and "lo_ms" in bounds:

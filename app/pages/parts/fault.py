@@ -20,6 +20,8 @@ from .answers import KEPT_S, api, kept
 
 #: Budgets drawn, the least left first.
 MOST_BUDGETS: Final = 6
+#: Requests of a report that is made in this process; the command makes larger ones.
+MOST_REPORTED: Final = 100_000
 #: Requests whose spans are compared while a person waits: 20,000 of 10 spans take about a second.
 MOST: Final = 20_000
 
@@ -71,8 +73,8 @@ def named(shown: pa.Table, suspect: Mapping[str, str]) -> pa.Table:
     return linked.append_column("suspect", pa.array([suspect.get(row["over_stage"]) for row in rows], pa.string()))
 
 
-def report(window: Window) -> None:
-    """Draw what makes the incident report of the window: a button, and the command that writes the same."""
+def report(window: Window, *, n: int) -> None:
+    """Draw what makes the incident report of the window, of `n` requests: a button, and the command for the same."""
     times = " ".join(
         f"--{name} {at:%Y-%m-%dT%H:%M:%SZ}" for name, at in (("from", window.from_ts), ("to", window.to_ts))
     )
@@ -83,7 +85,7 @@ def report(window: Window) -> None:
             f"incident-{window.from_ts:%Y-%m-%d-%H%M}.zip",
             "application/zip",
             on_click="ignore",
-            icon=None,
+            disabled=n > MOST_REPORTED,
             help="A report, the rows that it rests on, and the SQL to ask them again.",
         )
         st.code(f"tailbudget incident {times} --out ./incident", language="bash", width="stretch")

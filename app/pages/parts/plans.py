@@ -15,7 +15,6 @@ from tailbudget.analytics.worksheet import OUTAGE_S, Sheet, Terms
 from . import cards
 from .words import NOTHING, duration
 
-Table = pa.Table
 #: Of a load, what has a limit -> what it is called.
 MEASURES: Final = {"ttft_ms": "first token", "itl_ms": "between tokens", "final_ms": "last token"}
 #: A time of more limits than this is off the picture: what matters is where it crosses one.

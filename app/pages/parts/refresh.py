@@ -1,7 +1,6 @@
 """Runs the body of a page again every few seconds, and says in words what keeps it from answering."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import streamlit as st
 
@@ -33,13 +32,17 @@ def once(body: Callable[[], None]) -> None:
     The first time in a session it says that it asks; later the page stays as it was until the answers are there.
     """
     name = f"seen {body.__module__}"
-    first, st.session_state[name] = name not in st.session_state, True
+    place = st.empty()  # always there, so that what follows keeps its place and is not drawn anew
+    if name not in st.session_state:
+        place.caption("Asking the collector ...")
+    st.session_state[name] = True
     try:
-        with st.spinner("Asking the collector ...", show_time=True) if first else nullcontext():
-            _lag()
-            body()
+        _lag()
+        body()
     except QueryError as error:
         st.error(f"{error}" + (f" ({error.hint})" if error.hint else ""))
+    finally:
+        place.empty()
 
 
 def _lag() -> None:

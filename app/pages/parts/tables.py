@@ -113,7 +113,9 @@ def streams(rows: pa.Table) -> None:
 
 
 def step(rows: pa.Table) -> None:
-    """Draw the calls that were inside an engine at one moment, each with the link to its trace."""
+    """Draw the calls that were inside an engine at one moment, each with the link to its trace; nothing without any."""
+    if not rows.num_rows:
+        return
     names = {"since_ms": "for ms", "input_tokens": "prompt", "cached_tokens": "cached", "output_tokens": "output"}
     numbers = {
         name: st.column_config.NumberColumn(label, format="%.0f", width="small") for name, label in names.items()
@@ -145,7 +147,23 @@ def hops(rows: pa.Table) -> None:
         hide_index=True,
         height="content" if rows.num_rows < 10 else 380,
         placeholder=NOTHING,
-        column_config={**numbers, "latency": st.column_config.LinkColumn("Latency", display_text="of its route")},
+        column_config={
+            **numbers,
+            "from_region": "from region",
+            "to_region": "to region",
+            "latency": st.column_config.LinkColumn("Latency", display_text="of its route"),
+        },
+    )
+
+
+def nodes(rows: pa.Table) -> None:
+    """Draw services, engines, providers, stores, tools and other peers."""
+    st.dataframe(
+        rows.select(["kind", "name", "region", "requests", "p95_ms", "spans", "change"]),
+        hide_index=True,
+        height="content" if rows.num_rows < 10 else 380,
+        placeholder=NOTHING,
+        column_config={"p95_ms": st.column_config.NumberColumn("p95 ms of its requests", format="%.0f")},
     )
 
 
