@@ -7,7 +7,7 @@ import pyarrow as pa
 
 
 def become_lean() -> None:
-    """Let pyarrow allocate from the system, which gets back what landing frees: 290 MiB at full speed, not 330.
+    """Let pyarrow allocate from the system, which gets back what landing frees.
 
     pyarrow imports pandas, where that is installed, at its first conversion of a list, and never uses it here: 46 MB
     and 0.16 CPU-seconds. It looks for pandas once.

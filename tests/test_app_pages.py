@@ -545,16 +545,16 @@ def test_a_point_of_the_quadrant_lists_who_was_in_that_step_and_holds_the_page(
     monkeypatch.setenv("TAILBUDGET_API", seeded[0])
     window = Window(seeded[1].started, seeded[1].ended)
     points = gpu.queue_quadrant(ApiReader(seeded[0]), window, bucket_s=60).to_pylist()
-    calmest = min((row for row in points if row["running"]), key=lambda row: row["wait_ms"])
-    app = _run(monkeypatch, seeded[0], "gpu", range="1h", select={"queue_quadrantheld-step": [{"id": calmest["id"]}]})
-    step = gpu.step_requests(ApiReader(seeded[0]), controls.bucket(calmest), instance=INSTANCE)
+    deepest = max(points, key=lambda row: row["wait_ms"])
+    steps = [gpu.step_requests(ApiReader(seeded[0]), controls.bucket(row), instance=INSTANCE) for row in points]
+    chosen, step = next((row, one) for row, one in zip(points, steps, strict=True) if one.num_rows and row != deepest)
+    app = _run(monkeypatch, seeded[0], "gpu", range="1h", select={"queue_quadrantheld-step": [{"id": chosen["id"]}]})
     listed = app.dataframe[0].value
     assert listed["phase"].tolist() == step["phase"].to_pylist()
     assert listed["trace"].tolist() == [f"/trace?request={one}" for one in step["request_id"].to_pylist()]
-    assert words.step(calmest, step) in _text(app)
+    assert words.step(chosen, step) in _text(app)
     assert app.session_state["held"] is not None
-    deepest = max(points, key=lambda row: row["wait_ms"])
-    step = gpu.step_requests(ApiReader(seeded[0]), controls.bucket(deepest), instance=INSTANCE)
+    step = steps[points.index(deepest)]
     assert words.step(deepest, step) in _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
 
 

@@ -142,6 +142,15 @@ def test_an_error_from_the_stream_ends_it(
     assert "secret" not in f"{span.attributes} {span.status.description} {span.events}"
 
 
+def test_a_loop_that_is_left_may_be_taken_up_again(recorded: Recorded) -> None:
+    wrapped: Any = stream(iter(["a", "b", "c"]), model="m")
+    for _ in wrapped:
+        break
+    assert not recorded.spans
+    assert (next(wrapped), list(wrapped)) == ("b", ["c"])
+    assert end(recorded) == "complete"
+
+
 def test_an_abandoned_stream_is_recorded_when_it_is_collected(recorded: Recorded) -> None:
     wrapped: Any = stream(Words("a", "b"), model="m")
     next(wrapped)

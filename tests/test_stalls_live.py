@@ -120,7 +120,7 @@ for index in range(6):
     answer(f"r-{index}", 40)
 answer("hung", 40, hang=10)
 """
-HUNG = "from live_streams where request_id = 'hung' and stalled and projected_ms is not null"
+HUNG = "from live_streams where request_id = 'hung' and stalled and like_it = 6"
 
 
 def test_a_stall_of_a_real_service_is_live_with_what_it_will_come_to(tmp_path: Path) -> None:
@@ -137,10 +137,11 @@ def test_a_stall_of_a_real_service_is_live_with_what_it_will_come_to(tmp_path: P
         (ended,) = wait_until(
             lambda: running.rows("from requests where request_id = 'hung'"), timeout_s=60, what="the answer's end"
         )
-        assert running.rows("from live_streams") == []
+        wait_until(lambda: not running.rows("from live_streams"), timeout_s=30, what="nothing that runs")
     assert (hung["route"], hung["model"], hung["stage"], hung["chunks"]) == ("chat", "m", "decode", 10)
     assert (hung["like_it"], hung["chunks_left"], hung["stalls"], hung["budget_ms"]) == (6, 30, 1, 900.0)
     assert hung["silence_ms"] > 1000
-    assert hung["projected_ms"] == pytest.approx(hung["age_ms"] + 30 * hung["pace_ms"], abs=hung["pace_ms"] * 5)
+    at_its_pace_ms = hung["age_ms"] + 30 * hung["pace_ms"]
+    assert at_its_pace_ms - 1 < hung["projected_ms"] < at_its_pace_ms + 2000  # with what comes after the last token
     assert hung["over_ms"] == pytest.approx(hung["projected_ms"] - 900)
     assert ended["outcome"] == "ok"
