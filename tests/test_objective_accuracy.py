@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tailbudget.analytics.objectives import Limit, Objective, burn
+from tailbudget.analytics.objectives.words import COLUMNS
 from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.recognise import PROMOTED
 from tailbudget.app.slo import status_report
@@ -188,6 +189,17 @@ def test_a_request_that_still_runs_is_bad_once_it_is_over_a_limit(
     hang(connection, **said)
     one = status(connection, Objective(name="x", target=0.9, limits=(limit,), where="route = '/chat'"))
     assert (one["n"], one["bad"], one["running"]) == (1 + bad, 1 + bad, bad)
+
+
+def test_a_condition_may_name_any_of_its_columns_of_a_request_that_still_runs(
+    shared: duckdb.DuckDBPyConnection,
+) -> None:
+    connection = shared
+    connection.execute("delete from requests; delete from live")
+    hang(connection)
+    unknown = " or ".join(f"{name} is null" for name in COLUMNS)
+    late = Objective(name="x", target=0.9, limits=(Limit("total", 1000.0),), where=f"route = '/chat' and ({unknown})")
+    assert status(connection, late)["running"] == 1
 
 
 def test_a_hang_counts_until_its_span_replaces_it(tmp_path: Path) -> None:
