@@ -25,8 +25,10 @@ class KVCache:
         #: How many tokens each layer sees, 0 for all.
         self.windows = shape.windows or (0,) * shape.layers
         shape_of_all = (shape.layers, pages * size, shape.kv_heads, shape.head_dim)
-        self.keys = torch.empty(shape_of_all, dtype=dtype, device=device)
-        self.values = torch.empty(shape_of_all, dtype=dtype, device=device)
+        # On a GPU memory is taken at once, and kernels that read whole pages want numbers in all of them.
+        made = torch.zeros if torch.device(device).type == "cuda" else torch.empty
+        self.keys = made(shape_of_all, dtype=dtype, device=device)
+        self.values = made(shape_of_all, dtype=dtype, device=device)
 
     def rows(self, table: Sequence[int], start: int, count: int) -> list[int]:
         """Return the rows that hold `count` positions of a sequence from `start` on."""
@@ -125,8 +127,8 @@ def padded(cache: KVCache, tables: Tables) -> Attend:
             seen &= at >= tables.lengths[:, None] - window
         every = (pool[layer].view(-1, cache.size, *pool.shape[2:]) for pool in (cache.keys, cache.values))
         keys, values = (pool[tables.pages].flatten(1, 2).transpose(1, 2) for pool in every)
-        # What was never written may be anything, infinities too.
-        values = values.masked_fill(~seen[:, None, :, None], 0)
+        # What was never written may be anything, no numbers too, and 0 times that is none.
+        keys, values = (each.masked_fill(~seen[:, None, :, None], 0) for each in (keys, values))
         found = functional.scaled_dot_product_attention(
             query[:, :, None], keys, values, attn_mask=seen[:, None, None], enable_gqa=True
         )

@@ -133,8 +133,8 @@ def test_sampling_settings_reach_the_sampler(client: openai.OpenAI) -> None:
     assert forced.choices[0].logprobs is not None
     assert len(set(forced.choices[0].logprobs.tokens or [])) == 1
     varied = client.completions.create(
-        model="tiny", prompt="The", max_tokens=3, logit_bias={"40": 100}, frequency_penalty=2, presence_penalty=2,
-        logprobs=0, extra_body={"repetition_penalty": 10},
+        model="tiny", prompt="The", max_tokens=3, temperature=0, logit_bias={"40": 60}, frequency_penalty=2,
+        presence_penalty=2, logprobs=0, extra_body={"repetition_penalty": 10},
     )  # fmt: skip
     assert varied.choices[0].logprobs is not None
     assert len(set(varied.choices[0].logprobs.tokens or [])) > 1
