@@ -32,7 +32,7 @@ VARIANTS = {
     "with speculation": "speculate=2",
 }
 #: Poisson arrivals: most ask something behind a common beginning, some bring a long text, a few want it quoted.
-RATE_A_S, REQUESTS, LONG_EVERY, QUOTE_EVERY = 0.25, 24, 6, 5
+RATE_A_S, REQUESTS, LONG_EVERY, QUOTE_EVERY = 0.6, 24, 6, 5
 COMMON_TOKENS, OWN_TOKENS, LONG_TOKENS, ANSWER_TOKENS = 256, 24, 1200, 32
 
 
