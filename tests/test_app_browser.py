@@ -356,11 +356,15 @@ def test_clock_and_power_stand_below_the_rate_on_its_time_axis_with_the_sag_shad
     visit.open(f"{address}/token-rate?live=false&range=15m")
     pictures = visit.pictures(5)
     below = [pictures.nth(place) for place in range(4)]  # two series, then the GPU's clock and its power
+
+    def shaded() -> bool:
+        return all(one.locator("g.layer_1_marks path").count() for one in below)
+
+    wait_until(shaded, what="the sag's shade on each")
     ticks = [[_left(tick) for tick in one.locator("g.role-axis-label text").all()[:8]] for one in below]
     assert all(abs(a - b) < 2 for one in ticks[1:] for a, b in zip(one, ticks[0], strict=True))
     assert [one.get_by_text("▼ sag, 2.4 times slower").count() for one in below] == [1, 1, 0, 0]
     assert below[2].get_by_text("▼ heat (software)").count() == 1
-    assert all(one.locator("g.layer_1_marks path").count() for one in below), "the sag is shaded on each"
     visit.page.close()
 
 
