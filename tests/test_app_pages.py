@@ -531,6 +531,19 @@ def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
     assert float(found[1]) > 0
 
 
+def test_a_wish_beyond_what_the_stage_takes_now_is_kept(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    linked = _run(monkeypatch, seeded[0], "stages", what_if="decode", at_most_decode="50000")
+    assert "With decode at 50 s or less, 0 of n" in _text(linked)
+    held = AppTest.from_function(_script, args=("stages",), default_timeout=30)
+    held.query_params["what_if"] = "decode"
+    held.session_state["at_most_decode"] = 55_000  # as the slider keeps it from when the stage was slower
+    held.run()
+    assert not held.exception
+    assert "With decode at 55 s or less, 0 of n" in _text(held)
+
+
 def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
