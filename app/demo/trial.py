@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -116,8 +117,7 @@ def main() -> None:
     tailbudget.init("guard-trial")
     asyncio.run(compare(given.guard, model_url=given.model_url, requests=given.requests))
     tailbudget.shutdown()
-    while True:
-        time.sleep(3600)
+    signal.pause()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Final
@@ -57,16 +58,16 @@ _lock = threading.Lock()
 _waits: dict[Meter, Histogram] = {}
 
 
-class Reporting:
+class Reporting(ABC):
     """A guard with a name; subclasses say their figures and call `report` when they are used."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         _guards.add(self)
 
+    @abstractmethod
     def figures(self) -> Iterable[Figure]:
         """Return the guard's figures as they are now; counters never fall."""
-        raise NotImplementedError
 
     @Guard("guards")
     def report(self) -> None:
