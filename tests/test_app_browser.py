@@ -30,6 +30,8 @@ FLAGS = (
 )
 SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
 DONE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
+#: Streamlit loads what draws our styles as a file of its own, which may come after the pictures.
+STYLED = '[data-testid="stHtml"] style'
 PICTURE = '[data-testid="stVegaLiteChart"] svg'
 #: What a picture draws: shapes and texts that are neither its axes nor its legend.
 MARKS = "g.role-mark path, g.role-mark line, g.role-mark text, g.role-mark rect"
@@ -114,6 +116,7 @@ class Visit:
 
     def done(self) -> None:
         self.page.wait_for_selector(DONE, timeout=60_000)
+        self.page.wait_for_selector(STYLED, state="attached", timeout=60_000)
 
     def pictures(self, n: int) -> Locator:
         """Wait until `n` pictures have drawn marks, and return them."""

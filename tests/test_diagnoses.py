@@ -169,7 +169,8 @@ def test_every_rule_has_a_view_a_question_a_case_and_a_line_in_the_docs_with_its
 def test_a_view_looks_at_the_last_hour() -> None:
     connection = stored(traffic("dropped", wrong=True))
     assert rows(connection, "from diag_dropped") == []
-    connection.execute("update requests set started = started + (now() - interval 1 hour - $1)", [later(-60)])
+    half_an_hour_ago = "time_bucket(interval 5 minutes, now()) - interval 30 minutes"  # whole buckets, as it was sent
+    connection.execute(f"update requests set started = started + ({half_an_hour_ago} - $1)", [later(0)])
     (row,) = rows(connection, "from diag_dropped")
     assert (row["severity"], json.loads(row["scope"])["route"]) == ("page", "/chat")
     for rule in rules():
