@@ -57,7 +57,7 @@ def _event_name(record: LogRecord) -> str:
     return next(filter(None, names), "")
 
 
-def _ids(record: LogRecord) -> tuple[str | None, int | None]:
+def _ids(record: LogRecord) -> tuple[bytes | None, int | None]:
     """Return the span that the record belongs to; OTLP wants one with an invalid id to be taken without it."""
     trace_id, span_id = record.trace_id, record.span_id
     return (
