@@ -6,7 +6,7 @@
 
 -- One row a received span, at most one a (trace_id, span_id).
 create table spans_open (
-    trace_id UUID not null,            -- the 32 hex digits cast to UUID
+    trace_id UUID not null,            -- its 16 bytes
     span_id UBIGINT not null,          -- big-endian value of the 8 bytes
     parent_span_id UBIGINT,            -- null at a root
     name VARCHAR not null,             -- as sent
