@@ -16,8 +16,8 @@ from ..receive.batches import EVENTS, SPANS, spans_schema
 #: DuckDB takes 1.8 us for a span of one chunk of 65,536, 3.3 us for one of 128 chunks. Chunks of this many rows cost no
 #: more than one, and the copy that joins bodies holds 2 MB at a time, not 30 MB.
 CHUNK_ROWS: Final = 4096
-#: Sets of attributes whose statement is kept; a sender that is new to a fleet adds one or two.
-KEPT: Final = 16
+#: Sets of attributes whose statement is kept, 1 MB each: those of the bodies that land together.
+KEPT: Final = 8
 
 
 class Feed:
