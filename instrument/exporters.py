@@ -26,7 +26,9 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from .encoding import encode
 from .errors import UserError
 from .guard import WINDOW_S, Guard
+from .histograms import Tallies
 from .losses import CountedQueue
+from .tallied import TalliedExporter
 
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:4318"
 #: Requests are promised to be visible 5 s after their last span, of which the collector takes up to 4.
@@ -49,6 +51,12 @@ LOGGERS: Final = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
 )
 
+#: Who sets one of these wants histograms as only the SDK makes them.
+UNLIKE_TALLIES: Final = (
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+    "OTEL_METRICS_EXEMPLAR_FILTER",
+)
 DELTA: Final[dict[type, AggregationTemporality]] = dict.fromkeys(
     (Counter, ObservableCounter, Histogram), AggregationTemporality.DELTA
 )
@@ -170,6 +178,8 @@ class Exports:
         self._endpoint = endpoint
         self._prompt: list[tuple[PromptSession, OTLPSpanExporter | OTLPMetricExporter | OTLPLogExporter]] = []
         self._queues: list[CountedQueue] = []
+        #: What counts our histograms, where the SDK need not.
+        self.tallies: Tallies | None = None
         for name in LOGGERS:
             logging.getLogger(name).addFilter(_once_per_window)
 
@@ -191,20 +201,28 @@ class Exports:
             for kind in _asked_for("logs")
         ]
 
-    def metric_readers(self) -> list[MetricReader]:
-        """Return one reader an exporter."""
+    def metric_readers(self, *, alone: bool) -> list[MetricReader]:
+        """Return one reader an exporter; `alone` says that nobody else reads the metrics."""
         interval_ms = None if "OTEL_METRIC_EXPORT_INTERVAL" in os.environ else METRIC_INTERVAL_MS
         readers: list[MetricReader] = []
         for kind in _asked_for("metrics"):
             if kind is not None and issubclass(kind, MetricReader):
                 readers.append(kind())
                 continue
-            exporter = self._otlp(OTLPMetricExporter, "metrics", **_temporality()) if kind is None else kind()
+            exporter = self._metric_exporter(alone=alone and not readers) if kind is None else kind()
             readers.append(PeriodicExportingMetricReader(exporter, export_interval_millis=interval_ms))
         return readers
 
+    def _metric_exporter(self, *, alone: bool) -> Any:
+        if not alone or len(_asked_for("metrics")) > 1 or any(os.environ.get(name) for name in UNLIKE_TALLIES):
+            return self._otlp(OTLPMetricExporter, "metrics", **_temporality())
+        self.tallies = Tallies()
+        return self._otlp(TalliedExporter, "metrics", tallies=self.tallies, **_temporality())
+
     def after_fork(self) -> None:
         """Use connections of this process's own: the parent goes on with those that it opened."""
+        if self.tallies is not None:
+            self.tallies.after_fork()
         for queue in self._queues:
             queue.after_fork()
         for session, _ in self._prompt:
