@@ -319,7 +319,7 @@ class Engine:
                 return
         self._scheduler.computed(generation, len(tokens) - 1)
         if sent:
-            self._deltas.append(Delta(generation, sent, done=False, chosen=voice.sent()))
+            self._deltas.append(Delta(generation, sent, done=False, tokens=len(generation.output), chosen=voice.sent()))
 
     def _end(
         self, generation: Generation, end: End, *, at_ns: int, text: str = "", finish: Finish | None = None
@@ -330,7 +330,7 @@ class Engine:
         self._admission.served(generation)
         self._scheduler.remove(generation)
         voice = self._voices.pop(generation)
-        self._deltas.append(Delta(generation, text, done=True, chosen=voice.sent()))
+        self._deltas.append(Delta(generation, text, done=True, tokens=len(generation.output), chosen=voice.sent()))
         if generation.first_token_ns is None:
             # Nobody else will: they wait for its first token.
             for sibling in followers(generation):

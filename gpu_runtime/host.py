@@ -85,6 +85,11 @@ class Runtime:
         self._vitals = Vitals(engine, model=self.name, address=self.address)
         self.engine = engine
 
+    def card(self) -> dict[str, object]:
+        """Return the model as /v1/models lists it, with vLLM's name for the longest context once that is known."""
+        card = {"id": self.name, "object": "model", "created": self.created_s, "owned_by": "tailbudget"}
+        return card | ({"max_model_len": self.engine.context} if self.engine else {})
+
     def points(self) -> Iterable[Point]:
         """Return the engine's state now, as metric points."""
         return self._vitals.points() if self._vitals else ()

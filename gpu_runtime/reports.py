@@ -14,6 +14,8 @@ class Delta:
     generation: Generation
     text: str
     done: bool
+    #: Tokens of the answer so far, those whose characters are not whole yet included.
+    tokens: int = 0
     #: The tokens since the delta before, where their log probabilities were asked for.
     chosen: tuple[Chosen, ...] = ()
 

@@ -63,9 +63,7 @@ class Endpoints:
         engine = self._runtime.ready()
         tenant = self._runtime.caller(request.headers.get("authorization", ""))
         asked = parse(await _json(request), chat=chat, vocabulary=self._runtime.tokenizer().size)
-        if asked.model != self._runtime.name:
-            message = f"the model {asked.model!r} does not exist: this server has {self._runtime.name!r}"
-            raise RequestError(message, status=404, param="model", code="model_not_found")
+        self._known(asked.model)
         prompt = await self._runtime.encode(asked)
         grammar = await self._runtime.grammar(asked)
         params = asked.params(prompt_tokens=len(prompt), context=engine.context, grammar=grammar)
@@ -94,10 +92,19 @@ class Endpoints:
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        runtime = self._runtime
-        runtime.caller(request.headers.get("authorization", ""))
-        model = {"id": runtime.name, "object": "model", "created": runtime.created_s, "owned_by": "tailbudget"}
-        return JSONResponse({"object": "list", "data": [model]})
+        self._runtime.caller(request.headers.get("authorization", ""))
+        return JSONResponse({"object": "list", "data": [self._runtime.card()]})
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/NAME."""
+        self._runtime.caller(request.headers.get("authorization", ""))
+        self._known(request.path_params["name"])
+        return JSONResponse(self._runtime.card())
+
+    def _known(self, model: str) -> None:
+        if model != self._runtime.name:
+            message = f"the model {model!r} does not exist: this server has {self._runtime.name!r}"
+            raise RequestError(message, status=404, param="model", code="model_not_found")
 
     async def health(self, _: Request) -> Response:
         """GET /health: 503 until the model is loaded and warm, and again from a signal on."""
@@ -136,6 +143,7 @@ def application(runtime: Runtime) -> Starlette:
         Route("/v1/chat/completions", endpoints.chat, methods=["POST"]),
         Route("/v1/completions", endpoints.completions, methods=["POST"]),
         Route("/v1/models", endpoints.models),
+        Route("/v1/models/{name:path}", endpoints.model),
         Route("/health", endpoints.health),
         Route("/metrics", endpoints.metrics),
     ]
