@@ -81,8 +81,8 @@ class Runtime:
 
         engine, self._tokenizer, self._grammars = await asyncio.to_thread(build)
         self.cold_start_s = time.monotonic() - start_s
-        self.registry.register(LiveFigures(engine, model=self.name, cold_start_s=self.cold_start_s))
-        self._vitals = Vitals(engine, model=self.name, address=self.address)
+        self._vitals = Vitals(engine, model=self.name, address=self.address, gpu=self._watch.gpu)
+        self.registry.register(LiveFigures(engine, self._vitals, model=self.name, cold_start_s=self.cold_start_s))
         self.engine = engine
 
     def card(self) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The engine's state as it is now: one point of each kind a second for the table `engine`, and Prometheus figures."""
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -20,6 +21,8 @@ GAUGES = {
         "slo.engine.kv_used",
     ),
 }
+#: What a GPU computes a second is told over so many seconds: shorter ones jump with every prompt.
+RATE_S = 10
 UNITS = {"running": "{request}", "waiting": "{request}", "kv_used": "1"}
 #: Counter of vLLM's -> its help, the field of Counts, and the metric that lands in the table.
 COUNTERS = {
@@ -37,8 +40,9 @@ COUNTERS = {
 class LiveFigures(Collector):
     """Gauges and counters that are read from the engine whenever Prometheus asks."""
 
-    def __init__(self, engine: Engine, *, model: str, cold_start_s: float) -> None:
+    def __init__(self, engine: Engine, vitals: "Vitals", *, model: str, cold_start_s: float) -> None:
         self._engine = engine
+        self._vitals = vitals
         self._model = model
         self._cold_start_s = cold_start_s
 
@@ -57,20 +61,42 @@ class LiveFigures(Collector):
             counter = CounterMetricFamily(f"tailbudget:{name}", text, labels=["model_name"])
             counter.add_metric([self._model], getattr(self._engine.counts, field))
             yield counter
+        for kind, per_s in self._vitals.per_gpu().items():
+            text = f"The GPU's {kind} tokens a second, over the last {RATE_S} s."
+            rate = GaugeMetricFamily(
+                f"tailbudget:gpu_{kind}_tokens_per_second", text, labels=["model_name", "instance", "gpu"]
+            )
+            rate.add_metric([self._model, self._vitals.instance, self._vitals.gpu or ""], per_s)
+            yield rate
 
 
 class Vitals:
-    """The engine's points, counters as what came since the call before."""
+    """The engine's points, counters as what came since the call before; `gpu` is the UUID of its GPU, if it has one."""
 
-    def __init__(self, engine: Engine, *, model: str, address: str) -> None:
+    def __init__(self, engine: Engine, *, model: str, address: str, gpu: str | None = None) -> None:
+        self.instance, self.gpu = address, gpu
         self._engine = engine
-        self._labels = (("instance", address), ("model", model))
+        self._labels = (("instance", address), ("model", model), *([("hw.id", gpu)] if gpu else []))
         self._last = replace(engine.counts)
         self._last_ns = time.time_ns()
+        #: The last seconds: (monotonic seconds, tokens computed of prompts, tokens generated).
+        self._seconds = deque([self._now()], maxlen=RATE_S + 1)
+
+    def _now(self) -> tuple[float, int, int]:
+        return time.monotonic(), self._engine.counts.prompt_tokens, self._engine.counts.generation_tokens
+
+    def per_gpu(self) -> dict[str, float]:
+        """Return the tokens a second that the engine's GPU computed of prompts and generated; nothing without a GPU."""
+        if self.gpu is None:
+            return {}
+        (then_s, *before), (now_s, *after) = self._seconds[0], self._now()
+        kinds = zip(("prompt", "generation"), before, after, strict=True)
+        return {kind: (late - early) / max(now_s - then_s, 1e-3) for kind, early, late in kinds}
 
     def points(self) -> Iterable[Point]:
         """Return the points of now, all of one instant."""
         now_ns, counts = time.time_ns(), replace(self._engine.counts)
+        self._seconds.append(self._now())
         last, since_ns, self._last, self._last_ns = self._last, self._last_ns, counts, now_ns
         for _, attribute, name in GAUGES.values():
             yield Point(name, UNITS[attribute], getattr(self._engine, attribute), now_ns, self._labels)

@@ -216,7 +216,7 @@ def test_an_answer_has_at_least_min_tokens(client: openai.OpenAI) -> None:
 
 
 def test_clients_that_say_vllms_defaults_are_served_and_what_is_not_built_is_named(client: openai.OpenAI) -> None:
-    defaults = {
+    defaults: dict[str, Any] = {
         "best_of": 1, "use_beam_search": False, "length_penalty": 1.0, "skip_special_tokens": True, "min_p": 0.0,
         "prompt_logprobs": None,
         "stop_token_ids": [], "top_k": -1, "repetition_penalty": 1.0, "add_special_tokens": True,
