@@ -1,12 +1,9 @@
-"""The engine's state as it is now: one point of each kind a second for the table `engine`, and Prometheus figures."""
+"""The engine's state as it is now: one point of each kind a second for the table `engine`."""
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from .engine import Engine
 from .points import Point
@@ -30,44 +27,15 @@ COUNTERS = {
     "prefix_cache_queries": ("Prompt tokens looked up.", "prefix_queries", "slo.engine.prefix_queries"),
     "prefix_cache_hits": ("Prompt tokens found.", "prefix_hits", "slo.engine.prefix_hits"),
     "engine_steps": ("Steps computed.", "steps", "slo.engine.steps"),
-    "prompt_tokens": ("Prompt tokens computed.", "prompt_tokens", "slo.engine.prompt_tokens"),
+    "prompt_tokens_computed": (
+        "Prompt tokens computed, again after a preemption too.",
+        "prompt_tokens",
+        "slo.engine.prompt_tokens",
+    ),
     "generation_tokens": ("Tokens generated.", "generation_tokens", "slo.engine.generation_tokens"),
     "spec_decode_num_draft_tokens": ("Tokens drafted by speculation.", "drafts", "slo.engine.drafts"),
     "spec_decode_num_accepted_tokens": ("Drafted tokens that were right.", "accepted", "slo.engine.accepted"),
 }
-
-
-class LiveFigures(Collector):
-    """Gauges and counters that are read from the engine whenever Prometheus asks."""
-
-    def __init__(self, engine: Engine, vitals: "Vitals", *, model: str, cold_start_s: float) -> None:
-        self._engine = engine
-        self._vitals = vitals
-        self._model = model
-        self._cold_start_s = cold_start_s
-
-    def collect(self) -> Iterator[Metric]:
-        """Return one sample of each."""
-        for name, (text, attribute, _) in GAUGES.items():
-            gauge = GaugeMetricFamily(f"tailbudget:{name}", text, labels=["model_name"])
-            gauge.add_metric([self._model], getattr(self._engine, attribute))
-            yield gauge
-        cold = GaugeMetricFamily(
-            "tailbudget:cold_start_seconds", "Loading and warm-up at start.", labels=["model_name"]
-        )
-        cold.add_metric([self._model], self._cold_start_s)
-        yield cold
-        for name, (text, field, _) in COUNTERS.items():
-            counter = CounterMetricFamily(f"tailbudget:{name}", text, labels=["model_name"])
-            counter.add_metric([self._model], getattr(self._engine.counts, field))
-            yield counter
-        for kind, per_s in self._vitals.per_gpu().items():
-            text = f"The GPU's {kind} tokens a second, over the last {RATE_S} s."
-            rate = GaugeMetricFamily(
-                f"tailbudget:gpu_{kind}_tokens_per_second", text, labels=["model_name", "instance", "gpu"]
-            )
-            rate.add_metric([self._model, self._vitals.instance, self._vitals.gpu or ""], per_s)
-            yield rate
 
 
 class Vitals:

@@ -376,38 +376,6 @@ def test_spans_and_live_counters_reach_the_collector(client: openai.OpenAI, otlp
     assert (labels["model"], labels["side"]) == ("tiny", "server")
 
 
-#: What the Grafana dashboard of vLLM's own examples asks for.
-OF_A_VLLM_DASHBOARD = {
-    "vllm:e2e_request_latency_seconds_bucket",
-    "vllm:prompt_tokens_total",
-    "vllm:generation_tokens_total",
-    "vllm:inter_token_latency_seconds_bucket",
-    "vllm:num_requests_running",
-    "vllm:num_requests_waiting",
-    "vllm:time_to_first_token_seconds_bucket",
-    "vllm:kv_cache_usage_perc",
-    "vllm:request_prompt_tokens_bucket",
-    "vllm:request_generation_tokens_bucket",
-    "vllm:request_success_total",
-    "vllm:request_queue_time_seconds_sum",
-    "vllm:request_prefill_time_seconds_sum",
-    "vllm:request_decode_time_seconds_sum",
-    "vllm:prefix_cache_queries_total",
-    "vllm:prefix_cache_hits_total",
-    "vllm:num_preemptions_total",
-}
-
-
-def test_prometheus_figures_are_there_under_our_name_and_under_vllms(url: str, client: openai.OpenAI) -> None:
-    client.chat.completions.create(**ASK, max_tokens=2)
-    text = httpx.get(f"{url}/metrics").text
-    for name in ("num_requests_running", "generation_tokens_total", "time_to_first_token_seconds_count"):
-        assert f'tailbudget:{name}{{model_name="tiny"}}' in text
-    renamed = httpx.get(f"{url}/metrics", params={"as": "vllm"}).text
-    found = {line.partition("{")[0] for line in renamed.splitlines()}
-    assert found >= OF_A_VLLM_DASHBOARD
-
-
 def test_the_engine_sends_what_the_table_engine_holds_once_a_second(client: openai.OpenAI, otlp: Receiver) -> None:
     before = len(otlp.points)
 
