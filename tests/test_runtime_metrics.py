@@ -94,6 +94,8 @@ def test_vllms_names_are_all_there_with_its_labels(url: str) -> None:
     for name in ("num_requests_running", "generation_tokens_total", "time_to_first_token_seconds_count"):
         assert f'tailbudget:{name}{{model_name="tiny"}}' in ours
     assert "vllm:" not in ours
+    # vLLM's begin at 0.3 s, which hides a queue of milliseconds.
+    assert 'tailbudget:request_queue_time_seconds_bucket{le="0.005",model_name="tiny"}' in ours
 
 
 def test_counters_say_what_the_engine_did(url: str) -> None:

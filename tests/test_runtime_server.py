@@ -319,6 +319,13 @@ def test_a_request_that_is_not_json_is_refused(url: str) -> None:
     assert httpx.get(f"{url}/v1/completions").status_code == 405
 
 
+def test_a_body_beyond_the_limit_is_refused(url: str) -> None:
+    body = b" " * ((8 << 20) + 1)
+    answer = httpx.post(f"{url}/v1/completions", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 413
+    assert answer.json()["error"]["message"] == f"the body is over {8 << 20} bytes"
+
+
 def test_a_full_server_says_when_to_come_back(url: str, client: openai.OpenAI) -> None:
     httpx.post(f"{url}/control", json={"step_delay_ms": 50})
     try:
