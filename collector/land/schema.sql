@@ -507,7 +507,8 @@ create table engine (
     drafts DOUBLE,                     -- tokens drafted by speculation since the last sample
     accepted DOUBLE,                   -- and accepted
     preemptions DOUBLE,                -- since the last sample
-    steps DOUBLE                       -- computed since the last sample
+    steps DOUBLE,                      -- computed since the last sample
+    gpu VARCHAR                        -- hw.id of the GPU that it computes on; null on a CPU and where the engine does not say
 );
 
 -- One row a minute, sender and reason: what was received, and what of it was not stored.
