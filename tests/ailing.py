@@ -34,7 +34,12 @@ class Service:
         self.urls = urls
         self.tls = ssl.create_default_context(cafile=urls.get("certificate"))
         self.web = httpx.AsyncClient(verify=self.tls)
-        self.models = {name: AsyncOpenAI(base_url=url, api_key="none") for name, url in urls.items() if "/v1" in url}
+        self.models = {
+            # An engine that has yet to start is asked again until it has.
+            name: AsyncOpenAI(base_url=url, api_key="none", max_retries=12 if name == "cold" else 2)
+            for name, url in urls.items()
+            if "/v1" in url
+        }
 
     async def say(self, *, model: str = "large", where: str = "model", prompt: str = "", **options: Any) -> str:
         """Return a whole answer."""
@@ -43,11 +48,14 @@ class Service:
         said = await create(model=model, messages=messages, **{"max_tokens": 64, **options})
         return str(said.choices[0].message.content)
 
-    async def stream(self, *, model: str = "large", where: str = "model", **options: Any) -> AsyncIterator[str]:
-        """Yield the pieces of an answer."""
+    async def stream(
+        self, *, model: str = "large", where: str = "model", words: int = 1, **options: Any
+    ) -> AsyncIterator[str]:
+        """Yield the pieces of an answer to so many words."""
         create: Any = self.models[where].chat.completions.create
         asked = {"max_tokens": 64, "stream_options": {"include_usage": True}, **options}
-        async for chunk in await create(model=model, messages=[CONTENT], stream=True, **asked):
+        messages = [{"role": "user", "content": "river " * words}]
+        async for chunk in await create(model=model, messages=messages, stream=True, **asked):
             for choice in chunk.choices:
                 yield choice.delta.content or ""
 
@@ -135,6 +143,12 @@ async def tool_series(service: Service, _: Request, sick: bool) -> Response:
     return PlainTextResponse(await service.say())
 
 
+async def streamed(service: Service, request: Request, _: bool) -> Response:
+    asked = request.query_params
+    tokens, words = int(asked["tokens"]), int(asked.get("words", 1))
+    return StreamingResponse(service.stream(where=asked["at"], model=asked["model"], max_tokens=tokens, words=words))
+
+
 class Buffering:
     """Middleware that holds an answer back until it is complete, as those do that compress or sign it."""
 
@@ -164,21 +178,28 @@ HANDLERS: dict[str, Handler] = {
         output_uncapped, output_uncapped_long, oversized_model, prompt_bloat, rate_limited, tool_series,
     )
 }  # fmt: skip
+#: Routes that stream what is asked for, `?at=ENGINE&model=NAME&tokens=N&words=N`, and their budgets in milliseconds.
+STREAMED: dict[str, dict[str, float]] = {
+    "hasty": {"ttft": 1_900, "total": 2_000},
+    "steady": {"total": 60_000},
+    "varied": {"total": 60_000},
+    "waiting": {"total": 60_000},
+}
 
 
 def application(service: Service) -> ASGIApp:
-    """Return the app: /{name of a handler}/{well or sick}."""
+    """Return the app: /{name}/{well or sick}."""
 
     def route(name: str, twin: str) -> Route:
         async def answer(request: Request) -> Response:
-            return await HANDLERS[name](service, request, twin == "sick")
+            return await HANDLERS.get(name, streamed)(service, request, twin == "sick")
 
         return Route(f"/{name}/{twin}", answer)
 
-    routes = [route(name, twin) for name in HANDLERS for twin in TWINS]
-    app = Starlette(routes=routes)
+    names = [*HANDLERS, *STREAMED]
+    app = Starlette(routes=[route(name, twin) for name in names for twin in TWINS])
     app.add_middleware(Buffering, below="/buffered_stream/sick")
-    marks = {each.path: {"total": 30_000.0} for each in routes}
+    marks = {f"/{name}/{twin}": STREAMED.get(name, {"total": 30_000}) for name in names for twin in TWINS}
     return tailbudget.ASGIMiddleware(app, budgets_ms=marks)
 
 

@@ -53,8 +53,8 @@ REFUSALS: Final = 9
 #: Requests to each twin. Half of them suffice: traffic may stand across the edge of two five minutes.
 EACH: Final = 22
 FEWEST: Final[dict[str, float]] = {"fewest": EACH // 2 - 1}
-#: A loading has no sample size, nor have clients that leave. Of a pool's connections four are opened, and on a busy machine
-#: a loop takes 50 ms to notice that one is.
+#: A loading has no sample size, nor have clients that leave. Of a pool's connections four are opened, and on a busy
+#: machine a loop takes 50 ms to notice that one is.
 SETTINGS: Final[dict[str, dict[str, float]]] = {
     "cold_start": {},
     "dropped": {},
