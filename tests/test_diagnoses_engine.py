@@ -48,7 +48,7 @@ class Case:
 
 
 CASES: Final = {
-    # As many at once as an engine decodes is a quarter of the limit, a second has one sample.
+    # Sixteen streams are more than a quarter of such a limit, one is not; five seconds have five samples.
     "batching_misconfig": Case("instance", "cold", "wide", {"batch_limit": 32, "fewest": 4}),
     "cold_start": Case("server", "cold", "wide", {"cold_factor": 10}),
     # By the regions alone: a busy loop takes its time to notice a connection.
@@ -74,6 +74,7 @@ class Practice:
         self.began_s = time.time() // 300 * 300 - 3000
         self._endpoint = f"http://127.0.0.1:{self.collector.http_port}"
         self._stack = stack
+        self._engines: dict[str, ExitStack] = {}
         self._util = folder / "util"
         self._driver = compiled(folder)
         self._ports = {name: free_port() for name in ENGINES}
@@ -83,7 +84,8 @@ class Practice:
     def minute(self, number: int, *, gpu: str = IDLE) -> None:
         """Let it be the start of a minute; nothing may be under way."""
         self._util.write_text(gpu)
-        self.clock.turn_to(self.began_s + 60 * number + 1)
+        self.now_s = self.began_s + 60 * number
+        self.clock.turn_to(self.now_s + 1)
 
     def start(self) -> None:
         """Start the service and the engines that are there from the beginning."""
@@ -99,7 +101,14 @@ class Practice:
         driver = {"LD_LIBRARY_PATH": str(self._driver), "UTIL": str(self._util)} if name == "narrow" else {}
         settings = {"max_context": 2048, "step_delay_ms": STEP_MS, "prefix_cache": False, **ENGINES[name]}
         environment = {**self.clock.environment, **_region(name), **driver}
-        self._stack.enter_context(server(self._endpoint, environment=environment, port=self._ports[name], **settings))
+        self._engines[name] = self._stack.enter_context(ExitStack())
+        self._engines[name].enter_context(
+            server(self._endpoint, environment=environment, port=self._ports[name], **settings)
+        )
+
+    def stop_engine(self, name: str) -> None:
+        """End an engine's process."""
+        self._engines[name].close()
 
     def path(self, route: str, at: str, tokens: int, *, words: int = 1) -> str:
         return f"/{route}?at={at}&model=tiny&tokens={tokens}&words={words}"
@@ -119,9 +128,7 @@ class Practice:
 
     def control(self, engine: str, delay_ms: float) -> None:
         """Let each step of an engine take so long."""
-        httpx.post(
-            f"http://127.0.0.1:{self._ports[engine]}/control", json={"step_delay_ms": delay_ms}
-        ).raise_for_status()
+        httpx.post(f"http://{self.address(engine)}/control", json={"step_delay_ms": delay_ms}).raise_for_status()
 
     def address(self, engine: str) -> str:
         """Return an engine's address."""
@@ -159,13 +166,28 @@ async def answers_of_other_lengths(practice: Practice) -> None:
     await practice.ask([practice.path("varied/well", "wide", 30)] * 104, at_once=26)
 
 
-async def engine_that_is_asked_before_it_is_there(practice: Practice) -> None:
+async def ask_the_cold_engine(practice: Practice) -> None:
     """Ask, then start the engine: the client tries again until it answers."""
-    practice.minute(20)
+    under_way = f"""select count(*) from metrics
+        where name = 'slo.requests.active' and attrs->>'$.route' = '/steady/sick' and value > 0
+            and t > to_timestamp({practice.now_s})"""
     first = asyncio.create_task(practice.ask([practice.path("steady/sick", "cold", 4)]))
-    await asyncio.sleep(0.5)  # the request is under way before the engine's process exists
+    await until(lambda: practice.collector.value(under_way) > 0)
     await asyncio.to_thread(practice.start_engine, "cold")
     await first
+
+
+async def engine_that_is_asked_before_it_is_there(practice: Practice) -> None:
+    """Scale from nothing."""
+    practice.minute(20)
+    await ask_the_cold_engine(practice)
+
+
+async def engine_that_was_stopped_while_nobody_asked(practice: Practice) -> None:
+    """Scale to nothing, and from it when somebody asks a quarter of an hour after the last one."""
+    practice.stop_engine("cold")
+    practice.minute(50)
+    await ask_the_cold_engine(practice)
 
 
 async def long_prompts_beside_streams(practice: Practice) -> None:
@@ -194,7 +216,7 @@ async def engine_that_stands_still(practice: Practice) -> None:
     """Stop the narrow engine's steps beside an idle GPU until the collector has seen it for a while."""
     practice.minute(40)
     stuck = f"""select count(*) from engine
-        where waiting >= 5 and instance = '{practice.address("narrow")}' and epoch(t) >= {practice.began_s + 40 * 60}"""
+        where waiting >= 5 and instance = '{practice.address("narrow")}' and t > to_timestamp({practice.now_s})"""
     practice.control("narrow", 4000)
     requests = asyncio.create_task(practice.ask([practice.path("steady/well", at, 4) for at in ("narrow",) * 7]))
     await until(lambda: practice.collector.value(stuck) >= 8)
@@ -214,6 +236,7 @@ HAPPENED: Final[tuple[Callable[[Practice], Awaitable[None]], ...]] = (
     long_prompts_beside_streams,
     batch_of_one,
     engine_that_stands_still,
+    engine_that_was_stopped_while_nobody_asked,
 )
 
 
@@ -247,3 +270,10 @@ def test_the_trouble_is_found(rule: str, diagnosed: dict[str, list[Row]]) -> Non
 @pytest.mark.parametrize("rule", RULES)
 def test_its_healthy_twin_is_left_alone(rule: str, diagnosed: dict[str, list[Row]]) -> None:
     assert CASES[rule].well not in {row["about"] for row in diagnosed[rule]}
+
+
+def test_an_engine_is_cold_for_its_first_request_and_again_after_nobody_asked(
+    diagnosed: dict[str, list[Row]],
+) -> None:
+    rows = [row for row in diagnosed["cold_start"] if row["about"] == "cold"]
+    assert {row["evidence"]["idle_since"] is None for row in rows} == {True, False}
