@@ -108,7 +108,7 @@ class NetRecord:
         return attempt
 
     def end(self, attempt: Attempt, headers: Mapping[str, str] | None = None, *, status: int = 0) -> None:
-        """Take headers and status of a request's answer, None for one that failed; put all that is known on the span."""
+        """Take the headers of an answer, None for none, and its status, and put all that is known on the span."""
         attempt.stop()
         if status == TOO_MANY:
             self._refused += 1

@@ -53,7 +53,7 @@ def error_type(error: BaseException) -> str:
 
 
 def arguments_hash(arguments: object) -> str:
-    """Return 16 hex digits, the same for the same arguments; ValueError, TypeError for what JSON cannot hold or sort."""
+    """Return 16 hex digits, the same for the same arguments. ValueError or TypeError for what JSON cannot hold."""
     said = json.dumps(arguments, sort_keys=True, default=str).encode()
     return hashlib.blake2b(said, digest_size=8).hexdigest()
 
