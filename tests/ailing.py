@@ -134,7 +134,7 @@ async def rate_limited(service: Service, _: Request, sick: bool) -> Response:
 
 
 async def tool_series(service: Service, _: Request, sick: bool) -> Response:
-    tools = [look_up(f"thing {n}", takes_s=0.2) for n in range(2)]
+    tools = [look_up(f"thing {n}", takes_s=0.4) for n in range(2)]
     if sick:
         for tool in tools:
             await tool
