@@ -40,7 +40,7 @@ def service(name: str, endpoint: str, urls: Mapping[str, str], **environment: st
             return False
 
     try:
-        wait_until(answers, what="the service")
+        wait_until(answers, timeout_s=180, what="the service")
         yield url
     finally:
         process.send_signal(signal.SIGINT)
@@ -63,7 +63,7 @@ async def ask(url: str, paths: Sequence[str], *, at_once: int = 8, **headers: st
 
 def assembled(running: Collector, count: int) -> None:
     """Wait until the collector has so many requests, and nothing to do."""
-    wait_until(lambda: running.value("select count(*) from requests") >= count, what=f"{count} requests")
+    wait_until(lambda: running.value("select count(*) from requests") >= count, timeout_s=180, what=f"{count} requests")
     assert running.value("select count(*) from requests") == count
 
 

@@ -191,7 +191,7 @@ def server(endpoint: str, *, environment: dict[str, str] | None = None, **settin
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: process.poll() is not None or _healthy(url), what="the runtime being ready")
+        wait_until(lambda: process.poll() is not None or _healthy(url), timeout_s=180, what="the runtime being ready")
         yield url, process
     finally:
         if process.poll() is None:

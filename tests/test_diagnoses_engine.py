@@ -226,7 +226,7 @@ async def engine_that_stands_still(practice: Practice) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait without holding up what else this loop does."""
-    await asyncio.to_thread(wait_until, condition, timeout_s=60)
+    await asyncio.to_thread(wait_until, condition, timeout_s=180)
 
 
 HAPPENED: Final[tuple[Callable[[Practice], Awaitable[None]], ...]] = (
