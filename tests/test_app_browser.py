@@ -7,7 +7,7 @@ import subprocess
 import sys
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -225,8 +225,6 @@ def test_range_and_route_stay_while_one_goes_from_page_to_page_and_back(browser:
     visit.page.wait_for_function("location.pathname == '/violations' && location.search.includes('range=1h')")
     visit.pictures(4)
     assert "route=%2Fchat" in visit.page.url
-    visit.page.locator("button").get_by_text("6h", exact=True).click()
-    visit.page.wait_for_function("location.search.includes('range=6h')")
     visit.page.go_back()
     visit.page.wait_for_function("location.pathname == '/' && location.search.includes('range=1h')")
     visit.page.locator('button[aria-checked="true"]').get_by_text("1h", exact=True).wait_for()
@@ -307,6 +305,106 @@ def test_dragging_over_time_sets_the_range_of_all_pages(browser: Browser, addres
     visit.page.get_by_role("link", name="Stages").click()
     visit.page.wait_for_function("location.pathname == '/stages' && location.search.includes('between=')")
     visit.pictures(4)
+    assert visit.errors == []
+    visit.page.close()
+
+
+def _state(visit: Visit) -> dict[str, object]:
+    """Return the address, the controls and the n of the Overview once all of them stand still."""
+    visit.done()
+    page = visit.page
+    return {
+        "search": page.evaluate("location.search"),
+        "between": page.get_by_label("From/to (UTC)", exact=True).input_value(),
+        "range": page.locator('button[aria-checked="true"]:visible').all_inner_texts(),
+        "route": page.get_by_label("Route", exact=True).input_value(),
+        "n": page.get_by_text("p50 total · n").all_inner_texts(),
+        "pictures": visit.pictures(3).count(),
+        "title": page.get_by_text("Total latency by time · n").all_inner_texts(),
+    }
+
+
+def test_back_undoes_each_change_on_a_page_one_at_a_time_and_forward_does_it_again(
+    browser: Browser, address: str, database: tuple[duckdb.DuckDBPyConnection, Seeded]
+) -> None:
+    begin, end = database[1].started + timedelta(minutes=3), database[1].ended
+    visit = Visit(browser)
+    visit.open(f"{address}/?live=false&range=6h")
+    steps = [_state(visit)]
+
+    def took(step: Callable[[], None], search: str) -> None:
+        step()
+        visit.page.wait_for_function(f"location.search.includes({search!r})")
+        wait_until(lambda: _state(visit)["n"] != steps[-1]["n"], what=f"another n with {search}")
+        steps.append(_state(visit))
+
+    def typed() -> None:
+        visit.page.get_by_label("From/to (UTC)", exact=True).fill(f"{begin:%Y-%m-%dT%H:%M:%S}/{end:%Y-%m-%dT%H:%M:%S}")
+        visit.page.keyboard.press("Enter")
+
+    def routed() -> None:
+        visit.page.get_by_label("Route", exact=True).click()
+        visit.page.get_by_role("option", name="/chat", exact=True).click()
+
+    took(typed, "between=")
+    took(lambda: _drag(visit, visit.pictures(3).nth(0), (0.4, 0.5), (0.6, 0.6)), "between=")
+    took(routed, "route=%2Fchat")
+    took(lambda: visit.page.locator("button:visible").get_by_text("1h", exact=True).click(), "range=1h")
+    assert [one["range"] for one in steps] == [["6h"], [], [], [], ["1h"]]
+    assert len({str(one) for one in steps}) == len(steps)
+    for way, order in (("back", steps[-2::-1]), ("forward", steps[1:])):
+        for wanted in order:
+            visit.page.evaluate(f"history.{way}()")
+            wait_until(lambda wanted=wanted: _state(visit) == wanted, what=f"{way} to {wanted}")
+    assert visit.errors == []
+    visit.page.close()
+
+
+def test_back_ends_what_was_picked_and_forward_outlines_it_again(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/latency?range=1h")
+    told, outline = visit.page.get_by_text("Who took"), visit.page.locator(PICTURE).nth(0).locator("g.layer_2_marks path")
+    _drag(visit, visit.pictures(4).nth(0), (0.7, 0.35), (0.95, 0.7))
+    visit.page.wait_for_function("location.search.includes('picked=') && location.search.includes('until=')")
+    visit.page.get_by_role("button", name="End the selection").wait_for()
+    chosen = told.inner_text()
+    visit.page.evaluate("history.back()")
+    told.filter(has_text="over 4 s").wait_for()
+    visit.page.wait_for_function("!location.search.includes('picked=')")
+    visit.done()
+    assert outline.count() == 0
+    visit.page.evaluate("history.forward()")
+    told.filter(has_text=chosen).wait_for()
+    outline.wait_for()
+    other = Visit(browser, "phone")
+    other.open(visit.page.url)
+    assert other.page.get_by_text("Who took").inner_text() == chosen
+    visit.page.get_by_role("button", name="End the selection").click()
+    told.filter(has_text="over 4 s").wait_for()
+    assert (visit.errors, other.errors) == ([], [])
+    visit.page.close()
+    other.page.close()
+
+
+def test_a_slider_that_is_moved_is_one_step_back(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/stages?live=false&range=1h")
+    visit.pictures(4)
+    slider = visit.page.get_by_role("slider")
+    before, steps = slider.get_attribute("aria-valuenow"), visit.page.evaluate("history.length")
+    box = slider.bounding_box()
+    assert box is not None
+    visit.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    visit.page.mouse.down()
+    for place in range(1, 5):
+        visit.page.mouse.move(box["x"] - 30 * place, box["y"])
+        visit.page.wait_for_timeout(300)  # longer than it waits to send where it is
+    visit.page.mouse.up()
+    visit.page.wait_for_function("location.search.includes('at_most_')")
+    visit.done()
+    assert visit.page.evaluate("history.length") == steps + 1
+    visit.page.evaluate("history.back()")
+    wait_until(lambda: slider.get_attribute("aria-valuenow") == before, what="the slider where it was")
     assert visit.errors == []
     visit.page.close()
 

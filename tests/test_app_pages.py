@@ -76,20 +76,11 @@ def _unfiltered() -> None:
     controls.show("Coverage", filters=())
 
 
-def _run(
-    monkeypatch: pytest.MonkeyPatch,
-    api: str,
-    name: str,
-    *,
-    select: dict[str, Any] | None = None,
-    **query: str | list[str],
-) -> AppTest:
+def _run(monkeypatch: pytest.MonkeyPatch, api: str, name: str, **query: str | list[str]) -> AppTest:
     monkeypatch.setenv("TAILBUDGET_API", api)
     app = AppTest.from_function(_script, args=(name,), default_timeout=30)
     for key, value in query.items():
         app.query_params[key] = value
-    for key, bounds in (select or {}).items():
-        app.session_state[key] = {"selection": {"brush": bounds}}
     app.run()
     assert not app.exception
     return app
@@ -410,19 +401,32 @@ def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
     rows = [row for row in seeded[1].rows["requests"] if not row["synthetic"]]
-    begin, end = seeded[1].started + timedelta(seconds=600), seeded[1].started + timedelta(seconds=700)
-    bounds = {"t": [begin.timestamp() * 1000, end.timestamp() * 1000], "lo_ms": [2000.0, 4000.0]}
-    app = _run(monkeypatch, seeded[0], "latency", select={"heatmapheld-latency": bounds})
-    inside = [
-        row for row in rows if begin.replace(microsecond=0) <= row["started"] < end and 2000 <= row["total_ms"] < 4000
-    ]
+    begin, end = (seeded[1].started.replace(microsecond=0) + timedelta(seconds=s) for s in (600, 700))
+    until = seeded[1].ended.replace(microsecond=0)
+    box = f"{controls.stretch(begin, end)}/2000/4000"
+    app = _run(monkeypatch, seeded[0], "latency", picked=box, until=f"{until:%Y-%m-%dT%H:%M:%S}")
+    inside = [row for row in rows if begin <= row["started"] < end and 2000 <= row["total_ms"] < 4000]
     assert "**Who adds time**" in _text(app)
     listed = app.dataframe[0].value
-    assert abs(len(listed) - len(inside)) <= 1  # the end is taken to the whole second
+    assert len(listed) == len(inside) > 10
     assert listed["total_ms"].between(2000, 4000).all()
     assert listed["trace"].iloc[0].startswith("/trace?request=req-")
-    assert app.session_state["held"] is not None
-    assert controls.HOLDING in "heatmapheld-latency"
+    assert app.session_state["until"] == until
+    (heatmap, *_) = app.get("vega_lite_chart")
+    outlined = json.loads(heatmap.proto.spec)["params"][0]["value"]
+    assert outlined == {"t": [one.timestamp() * 1000 for one in (begin, end)], "lo_ms": [2000, 4000]}
+    app.button(key="end-picked").click().run()
+    assert "**Who took over 4 s" in _text(app)
+    assert not {"picked", "until"} & app.query_params.keys()
+
+
+@pytest.mark.parametrize("picked", ["nonsense", "1/2", "2026-03-01T12:00:00/2026-03-01T11:00:00/1/2", "12"])
+def test_an_address_that_picks_nothing_shows_what_is_shown_without(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], picked: str
+) -> None:
+    app = _run(monkeypatch, seeded[0], "latency", picked=picked, until="noon")
+    assert "**Who took over 4 s" in _text(app)
+    assert _charts(app) == 4
 
 
 def test_a_lower_end_in_the_address_lists_who_took_longer(
@@ -552,7 +556,7 @@ def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(
     assert "preemptions in each bucket" in text
 
 
-def test_a_point_of_the_quadrant_lists_who_was_in_that_step_and_holds_the_page(
+def test_a_point_of_the_quadrant_lists_who_was_in_that_step(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
     monkeypatch.setenv("TAILBUDGET_API", seeded[0])
@@ -561,12 +565,11 @@ def test_a_point_of_the_quadrant_lists_who_was_in_that_step_and_holds_the_page(
     deepest = max(points, key=lambda row: row["wait_ms"])
     steps = [gpu.step_requests(ApiReader(seeded[0]), controls.bucket(row), instance=INSTANCE) for row in points]
     chosen, step = next((row, one) for row, one in zip(points, steps, strict=True) if one.num_rows and row != deepest)
-    app = _run(monkeypatch, seeded[0], "gpu", range="1h", select={"queue_quadrantheld-step": [{"id": chosen["id"]}]})
+    app = _run(monkeypatch, seeded[0], "gpu", range="1h", picked=str(chosen["id"]))
     listed = app.dataframe[0].value
     assert listed["phase"].tolist() == step["phase"].to_pylist()
     assert listed["trace"].tolist() == [f"/trace?request={one}" for one in step["request_id"].to_pylist()]
     assert words.step(chosen, step) in _text(app)
-    assert app.session_state["held"] is not None
     step = steps[points.index(deepest)]
     assert words.step(deepest, step) in _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
 
@@ -600,7 +603,8 @@ def test_an_answer_is_drawn_by_the_kind_of_what_goes_across(
             monkeypatch, seeded[0], "sql", sql=f"select {across}, ttft_ms from requests where ttft_ms is not null"
         )
         (chart,) = app.get("vega_lite_chart")
-        assert json.loads(chart.proto.spec)["mark"]["type"] == mark
+        drawn = json.loads(chart.proto.spec)
+        assert drawn.get("layer", [drawn])[0]["mark"]["type"] == mark
     assert not _charts(_run(monkeypatch, seeded[0], "sql", sql="select count(*) as n from requests"))
 
 

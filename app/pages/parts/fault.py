@@ -34,8 +34,7 @@ def budgets(found: pa.Table) -> None:
             last = one.slice(one.num_rows - 1).to_pylist()[0]
             with column:
                 title = f"**{words.plain(last['label'])}** · {_left(last)} · n {last['n']:,}"
-                drag = controls.drag(f"burn_down{last['label']}")
-                charts.draw("burn_down", one, title, key=last["label"], brush="time", on_brush=drag)
+                charts.draw("burn_down", one, title, key=last["label"], brush="time", on_brush=controls.drag)
 
 
 def _left(last: Mapping[str, Any]) -> str:
