@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -324,6 +325,10 @@ def _state(visit: Visit) -> dict[str, object]:
     }
 
 
+def _stands(visit: Visit, wanted: dict[str, object]) -> bool:
+    return _state(visit) == wanted
+
+
 def test_back_undoes_each_change_on_a_page_one_at_a_time_and_forward_does_it_again(
     browser: Browser, address: str, database: tuple[duckdb.DuckDBPyConnection, Seeded]
 ) -> None:
@@ -355,7 +360,7 @@ def test_back_undoes_each_change_on_a_page_one_at_a_time_and_forward_does_it_aga
     for way, order in (("back", steps[-2::-1]), ("forward", steps[1:])):
         for wanted in order:
             visit.page.evaluate(f"history.{way}()")
-            wait_until(lambda wanted=wanted: _state(visit) == wanted, what=f"{way} to {wanted}")
+            wait_until(partial(_stands, visit, wanted), what=f"{way} to {wanted}")
     assert visit.errors == []
     visit.page.close()
 
@@ -363,7 +368,8 @@ def test_back_undoes_each_change_on_a_page_one_at_a_time_and_forward_does_it_aga
 def test_back_ends_what_was_picked_and_forward_outlines_it_again(browser: Browser, address: str) -> None:
     visit = Visit(browser)
     visit.open(f"{address}/latency?range=1h")
-    told, outline = visit.page.get_by_text("Who took"), visit.page.locator(PICTURE).nth(0).locator("g.layer_2_marks path")
+    told = visit.page.get_by_text("Who took")
+    outline = visit.page.locator(PICTURE).nth(0).locator("g.layer_2_marks path")
     _drag(visit, visit.pictures(4).nth(0), (0.7, 0.35), (0.95, 0.7))
     visit.page.wait_for_function("location.search.includes('picked=') && location.search.includes('until=')")
     visit.page.get_by_role("button", name="End the selection").wait_for()
