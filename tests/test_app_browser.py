@@ -93,9 +93,9 @@ def browser() -> Iterator[Browser]:
 class Visit:
     """One open page, with what it complained about and whom it asked."""
 
-    def __init__(self, browser: Browser, size: str = "desktop") -> None:
+    def __init__(self, browser: Browser, size: str = "desktop", zone: str = "UTC") -> None:
         width, height = SIZES[size]
-        self.page: Page = browser.new_page(viewport={"width": width, "height": height})
+        self.page: Page = browser.new_page(viewport={"width": width, "height": height}, timezone_id=zone)
         self.errors: list[str] = []
         self.elsewhere: list[str] = []
         self.page.on("console", self._console)
@@ -411,6 +411,36 @@ def test_a_slider_that_is_moved_is_one_step_back(browser: Browser, address: str)
     assert visit.page.evaluate("history.length") == steps + 1
     visit.page.evaluate("history.back()")
     wait_until(lambda: slider.get_attribute("aria-valuenow") == before, what="the slider where it was")
+    assert visit.errors == []
+    visit.page.close()
+
+
+def test_times_are_in_the_viewers_zone_and_utc_on_hover(
+    browser: Browser, address: str, database: tuple[duckdb.DuckDBPyConnection, Seeded]
+) -> None:
+    visit = Visit(browser, zone="Asia/Kolkata")
+    visit.open(f"{address}/latency?live=false&range=1h")
+    title = visit.page.get_by_test_id("stCaptionContainer").filter(has_text="Who took")
+    (shown,) = re.findall(r"(\d\d:\d\d:\d\d) IST to", title.inner_text())
+    title.get_by_role("button", name="Help").hover()
+    (said,) = re.findall(r"(\d\d:\d\d:\d\d) to .* UTC", visit.page.get_by_role("tooltip").inner_text())
+    ahead = datetime.strptime(shown, "%H:%M:%S") - datetime.strptime(said, "%H:%M:%S")  # noqa: DTZ007 - two clocks
+    assert ahead % timedelta(days=1) == timedelta(hours=5, minutes=30)
+    table = visit.page.get_by_test_id("stDataFrame").first
+    box = table.bounding_box()
+    assert box is not None
+    tooltip = visit.page.get_by_test_id("stDataFrameTooltipContent")
+    for x in range(20, int(box["width"]), 40):  # along its head
+        visit.page.mouse.move(box["x"] + x, box["y"] + 18)
+        visit.page.wait_for_timeout(300)
+        if tooltip.count():
+            break
+    assert re.search(r"In Asia/\w+: [\d-]+ [\d:]+ to [\d:]+ UTC\.", tooltip.inner_text())
+    over = next(row for row in database[1].rows["violations"])
+    visit.open(f"{address}/trace?request={over['request_id']}")
+    started = visit.page.locator(".leads time")
+    assert started.inner_text().endswith("IST")
+    assert started.get_attribute("title") == f"{over['started']:%Y-%m-%d %H:%M:%S} UTC"
     assert visit.errors == []
     visit.page.close()
 

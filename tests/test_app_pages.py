@@ -569,9 +569,9 @@ def test_a_point_of_the_quadrant_lists_who_was_in_that_step(
     listed = app.dataframe[0].value
     assert listed["phase"].tolist() == step["phase"].to_pylist()
     assert listed["trace"].tolist() == [f"/trace?request={one}" for one in step["request_id"].to_pylist()]
-    assert words.step(chosen, step) in _text(app)
+    assert words.step(chosen, step)[0] in _text(app)
     step = steps[points.index(deepest)]
-    assert words.step(deepest, step) in _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
+    assert words.step(deepest, step)[0] in _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
 
 
 def test_coverage_names_what_is_missing_with_its_line_and_what_was_not_stored(

@@ -44,5 +44,6 @@ def _quadrant(quadrant: pa.Table) -> None:
         point = series.point(quadrant, picked.bounds())
         step = answer(gpu.step_requests, controls.bucket(point), instance=point["instance"])
         picked.ending()
-        charts.tools(step, words.step(point, step), name="step")
+        title, moment = words.step(point, step)
+        charts.tools(step, title, name="step", hover=words.utc(moment))
         tables.step(tables.linked(step))

@@ -29,7 +29,8 @@ def _body() -> None:
         box = controls.box(heatmap)
         found = answer(latency.box_requests, window, box=box)
         at_most = f" · the slowest {found.num_rows}" if found.num_rows == latency.MOST_REQUESTS else ""
-        charts.tools(found, f"**Who took {words.box(box)}**{at_most} · an id opens its trace", name="requests")
+        title = f"**Who took {words.box(box)}**{at_most} · an id opens its trace"
+        charts.tools(found, title, name="requests", hover=words.utc(box.from_ts, box.to_ts))
         tables.requests(tables.linked(found))
     left, right = st.columns(2, gap="medium")
     with left:

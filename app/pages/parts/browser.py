@@ -6,6 +6,7 @@ import streamlit as st
 
 #: The room around the page, and titles beside their tools on a phone too. Then where the keyboard is, in the colour of
 #: the text, which stands out in both themes: Streamlit marks links, the buttons of pictures and tables with nothing.
+#: What it shows above a picture on hover would cover our own button there.
 STYLE: Final = """<style>
 [data-testid="stMainBlockContainer"] { padding-left: clamp(1rem, 2.5vw, 5rem); padding-right: clamp(1rem, 2.5vw, 5rem);
   padding-bottom: 2rem }
@@ -14,6 +15,7 @@ STYLE: Final = """<style>
   outline: 2px solid currentColor !important; outline-offset: 2px !important;
 }
 [data-testid="stElementContainer"]:has(script) { position: absolute }
+[data-testid="stElementToolbar"] { right: 6.2rem }
 </style>"""
 #: The first change of the address after a gesture is a step that the browser's back undoes; what follows from it, or
 #: from back and forward, belongs to that step. Of its own, Streamlit makes a step of what the server changes (a drag)

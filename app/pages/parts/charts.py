@@ -67,14 +67,15 @@ def draw(
     key: str = "",
     brush: Literal["time", "box", "point"] | None = None,
     on_brush: Callable[[Mapping[str, Any]], None] = picked.pick,
+    hover: str | None = None,
 ) -> None:
     """Draw the chart `name` from `frame` below `title` in Markdown and what takes its rows away.
 
     The chart's description, which says what one row is, is what screen readers say.
     `key` tells pictures of one chart apart. With `brush` call `on_brush` with what was picked: bounds by field or `id`,
-    `{}` once that is ended.
+    `{}` once that is ended. `hover` is as in `tools`.
     """
-    tools(frame, title, name=f"{name}{key}")
+    tools(frame, title, name=f"{name}{key}", hover=hover)
     drawn = spec(name, light=is_light())
     if brush is None:
         st.vega_lite_chart(frame, drawn)
@@ -117,10 +118,13 @@ def brushed(state: Any) -> dict[str, Any]:
     return dict(found[-1] if found else {}) if isinstance(found, list) else dict(found)
 
 
-def tools(frame: pa.Table, title: str, *, name: str) -> None:
-    """Draw a picture's title, and beside it what takes it away: its SQL, and its rows as CSV."""
+def tools(frame: pa.Table, title: str, *, name: str, hover: str | None = None) -> None:
+    """Draw a picture's title, and beside it what takes it away: its SQL, and its rows as CSV.
+
+    `hover` is said on hover: the title's times in UTC.
+    """
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"head-{name}"):
-        st.caption(title, width="stretch")
+        st.caption(title, width="stretch", help=hover)
         with st.popover("SQL · CSV", type="tertiary", key=f"tools-{name}", on_change="rerun") as menu:
             if menu.open:
                 st.code(asked(frame), language="sql", height=320)

@@ -16,7 +16,7 @@ from tailbudget.analytics.window import Window
 
 from . import controls, leads
 from .answers import answer
-from .words import clock, count, duration
+from .words import clock, count, duration, utc
 
 #: A ratio that changed by less is called no change, however sure it is.
 DEADBAND: Final = 0.05
@@ -59,6 +59,11 @@ def times(columns: Sequence[DeltaGenerator], window: Window) -> tuple[Chosen, Ch
     earlier = replace(window, from_ts=window.from_ts - back, to_ts=window.to_ts - back)
     begun = f"{picked} ({clock(earlier.from_ts)})"
     return Chosen(Side(earlier), begun), Chosen(Side(window), controls.chosen_range().words)
+
+
+def hover(*sides: Chosen) -> str:
+    """Return the times of the sides in UTC."""
+    return " against ".join(utc(one.side.window.from_ts, one.side.window.to_ts) for one in sides)
 
 
 def lead(*sides: Chosen) -> None:

@@ -13,7 +13,7 @@ from tailbudget.analytics.drill import Finding
 
 from .charts import tools
 from .controls import link
-from .words import NOTHING, duration, zone
+from .words import NOTHING, duration, utc, zone
 
 LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width=130)
 TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
@@ -21,10 +21,19 @@ TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
 MORE = {"more_ms": "more ms, median", "more_p90_ms": "more ms, p90"}
 
 
-def clock(label: str) -> Any:
-    """Return the column of an instant, in the viewer's zone."""
+def clock(rows: pa.Table, name: str) -> Any:
+    """Return the column of an instant, in the viewer's zone, with how far that is from UTC; on hover its span in UTC.
+
+    A cell cannot have words on hover of its own.
+    """
+    known, is_utc = rows[name].drop_null(), str(zone()) == "UTC"
+    span = f": {utc(*(one.as_py() for one in pc.min_max(known).values()))}" if len(known) else ""
     return st.column_config.DatetimeColumn(
-        label, format="D MMM HH:mm:ss", timezone=str(zone()), width=125, help=f"{zone()}; the CSV has UTC"
+        name,
+        format=f"D MMM HH:mm:ss{'' if is_utc else ' Z'}",
+        timezone=str(zone()),
+        width=125 if is_utc else 165,
+        help=f"In {zone()}{span}. The CSV has UTC.",
     )
 
 
@@ -36,7 +45,7 @@ def violations(rows: pa.Table) -> None:
         height="content" if rows.num_rows < 11 else 400,
         placeholder=NOTHING,
         column_config={
-            "started": clock("started"),
+            "started": clock(rows, "started"),
             "trace": LINK,
             "why": st.column_config.TextColumn(width=350),
             "suspect": st.column_config.TextColumn(width=220, help="Who adds most time in that stage."),
@@ -76,7 +85,7 @@ def running(rows: pa.Table) -> None:
             "stalled": st.column_config.CheckboxColumn("stalled", width="small", help="Its stream has gone silent."),
             "projected_ms": st.column_config.NumberColumn("comes to ms", format="%.0f", help="Its total at this pace."),
             "budget_ms": st.column_config.NumberColumn("budget ms", format="%.0f"),
-            "started": clock("started"),
+            "started": clock(rows, "started"),
         },
     )
 
@@ -92,7 +101,7 @@ def requests(rows: pa.Table) -> None:
             "trace": LINK,
             "total_ms": TOTAL,
             "longest": st.column_config.TextColumn("longest stage"),
-            "started": clock("started"),
+            "started": clock(rows, "started"),
         },
     )
 
@@ -108,7 +117,7 @@ def streams(rows: pa.Table) -> None:
         hide_index=True,
         height=212,
         placeholder=NOTHING,
-        column_config={"trace": LINK, "started": clock("started"), **numbers},
+        column_config={"trace": LINK, "started": clock(rows, "started"), **numbers},
     )
 
 
@@ -223,7 +232,7 @@ def plain(rows: pa.Table) -> None:
         hide_index=True,
         height="content" if rows.num_rows < 10 else 380,
         placeholder=NOTHING,
-        column_config={name: clock(name) for name in instants},
+        column_config={name: clock(rows, name) for name in instants},
     )
 
 
