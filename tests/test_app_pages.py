@@ -369,9 +369,9 @@ def test_a_card_of_an_objective_has_its_percentiles_and_opens_its_slice(
     assert f"n {len(totals)} in the last hour" in chat
     assert "coverage <b class=bad>▲ 91.2 %</b>" in chat
     assert "still running <b class=bad>▲ 3</b>" in chat
-    assert 'href="/latency?range=1h&amp;route=%2Fchat' in chat
+    assert 'href="/latency?range=1h&amp;only=objective+chat-total"' in chat
     answers_card = next(card for card in drawn if "answers · acme" in card)
-    assert "tenant=acme" in answers_card
+    assert "only=objective+answers+%C2%B7+acme" in answers_card
     assert '"card small' in answers_card
     assert "coverage" not in answers_card
     first_token = next(card for card in drawn if "first-token" in card)
@@ -449,7 +449,59 @@ def test_the_map_says_what_changed_against_the_week_before_and_leads_to_latency(
     provider = hops.loc["provider:api.example"]
     assert provider["change"] == "slower, more calls"
     assert (provider["calls_per_request"], provider["p95_ms"], provider["p95_ms_before"]) == (2, 900, 500)
-    assert provider["latency"] == "/latency?range=15m&route=ask"
+    assert provider["latency"] == "/latency?range=24h&only=hop+shop+%3E+api.example"
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("only", "condition"),
+    [
+        ("objective first-token", "ttft_ms is not null"),
+        ("objective answers · acme", "tenant = 'acme' and outcome <> 'rejected'"),
+        ("service demo", "service = 'demo'"),
+        ("service nobody", "false"),
+    ],
+)
+def test_a_link_narrows_every_picture_of_a_page_to_an_objective_or_a_service(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], only: str, condition: str
+) -> None:
+    app = _run(monkeypatch, seeded[0], "latency", range="1h", only=only)
+    sql = f"select count(*) as n, max(total_ms) as ms from requests where not synthetic and {condition}"  # noqa: S608
+    wanted = answers.typed(sql).to_pylist()[0]
+    if not wanted["n"]:
+        assert f"No request of {only} in the last hour" in _text(app)
+        return
+    assert f"Total latency by time · n {wanted['n']:,}" in _text(app)
+    assert app.selectbox(key="only").value == only
+    app.number_input(key="over_ms").set_value(1).run()
+    assert app.dataframe[0].value["total_ms"].max() == pytest.approx(wanted["ms"])
+    for page in ("overview", "stages", "violations", "compare"):
+        assert _charts(_run(monkeypatch, seeded[0], page, range="1h", only=only)), page
+    app.selectbox(key="only").select(controls.EVERY).run()
+    assert "only" not in app.query_params
+    every = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
+    assert f"Total latency by time · n {every:,}" in _text(app)
+
+
+def test_an_objective_that_is_not_known_narrows_nothing_and_is_said(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "overview", range="1h", only="objective gone")
+    every = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
+    assert f"p95 total · n {every:,}" in _text(app)
+    assert next(iter(app.warning)).value == "Nothing is known of objective gone: the page shows all requests."
+
+
+def test_a_hop_leads_to_the_latency_of_the_requests_that_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = seen([shop(trace, calls=trace % 2, call_ms=900) for trace in range(101, 141)])
+    row = connection.sql("select min(started), max(started) + interval 1 second from requests").to_arrow_table()
+    between = controls.stretch(*row.to_pylist()[0].values())
+    with local_api(connection) as api:
+        n = {}
+        for only in ("hop shop > api.example", "service billing", "hop shop > elsewhere"):
+            text = _text(_run(monkeypatch, api, "latency", between=between, only=only))
+            n[only] = int((re.findall(r"Total latency by time · n (\d+)", text) or [0])[0])
+    assert list(n.values()) == [20, 40, 0]
     connection.close()
 
 

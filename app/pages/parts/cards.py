@@ -96,18 +96,18 @@ def latency(summary: Mapping[str, Any], told: Mapping[str, Any], *, href: str = 
 def budgets(rows: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]], *, span: str) -> None:
     """Draw a card an objective: good share, what is left of its budget, how fast it burns, and its clock in `span`.
 
-    `rows` are those of `budgets`, `told` those of `burn.percentiles`. A card opens the latency of its requests.
+    `rows` are those of `budgets`, `told` those of `burn.percentiles`. A card opens the latency of exactly
+    its requests.
     """
-    show([_budget(*both, span)._replace(href=_slice(both[1])) for both in zip(rows, told, strict=True)])
+    show([_budget(*both, span)._replace(href=_slice(both[0])) for both in zip(rows, told, strict=True)])
 
 
-def _slice(told: Mapping[str, Any]) -> str:
-    return controls.link("latency", **{name: told[name] for name in controls.FILTERS})
+def _slice(row: Mapping[str, Any]) -> str:
+    return controls.link("latency", only=f"objective {controls.budget(row)}" if row["slice"] else None)
 
 
 def _budget(row: Mapping[str, Any], told: Mapping[str, Any], span: str) -> Card:
-    name = f"{row['objective']} · {row['part']}" if row["part"] else str(row["objective"])
-    label = f"{name} · {row['goal']} · n {row['n']:,} in {row['period']}"
+    label = f"{controls.budget(row)} · {row['goal']} · n {row['n']:,} in {row['period']}"
     margin = f" ± {100 * row['margin']:.1f}" if row.get("margin") else ""  # of sampled traces
     good = Card(label, f"{share(row['good_share'], 1)}{margin} good", "", "small", row["budget_left"])
     good = good._replace(figures=_clock(row, told, span), few=told["n"] < SMALL_N)

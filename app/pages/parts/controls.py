@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import pyarrow as pa
 import streamlit as st
 
-from tailbudget.analytics import overview
+from tailbudget.analytics import overview, slices
 from tailbudget.analytics.reader import QueryError
 from tailbudget.analytics.window import Box, Window
 
@@ -19,6 +19,9 @@ from .words import clock, duration, plain
 
 #: What requests are filtered by, and what stands for any.
 FILTERS: Final = {"route": "all routes", "tenant": "all tenants", "model": "all models"}
+#: What else they may be narrowed to, by a link alone: `objective NAME`, `service NAME` or `hop SERVICE > CALLEE`.
+ONLY: Final = "only"
+EVERY: Final = "all requests"
 #: Three of them fit side by side on a phone.
 FILTER_PX: Final = 114
 
@@ -59,6 +62,10 @@ def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
             help="A stretch of time in UTC, as 2026-03-01T12:00/2026-03-01T12:05; emptied, the range beside it holds.",
         )
         values = _values()
+        if only():
+            st.selectbox(
+                "Only", [EVERY, only()], key=ONLY, bind="query-params", label_visibility="collapsed", width=230
+            )
         for name, every in FILTERS.items():
             st.selectbox(
                 name.capitalize(),
@@ -79,9 +86,40 @@ def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
             label_visibility="collapsed",
         )  # fmt: skip
         st.toggle("Live", value=True, key="live", bind="query-params", help=f"Ask again every {REFRESH_S} s.")
+    narrowed = set(FILTERS) <= set(filters)
+    st.session_state["slice"] = _slice(only()) if narrowed else ""
     unheeded = [f"{name} {plain(value)}" for name, value in chosen().items() if name not in filters]
+    unheeded += [plain(only())] if only() and not narrowed else []
     if unheeded:
         st.caption(f"Not narrowed to {', '.join(unheeded)}: what {title} shows is of all of them.")
+
+
+def only() -> str:
+    """Return what a link narrows to beside the filter, in words; empty for nothing."""
+    named = str(st.session_state.get(ONLY) or st.query_params.get(ONLY) or EVERY)
+    return "" if named == EVERY else named
+
+
+def _slice(named: str) -> str:
+    """Return the condition over `requests` of what a link narrows to; empty for nothing, and for what is not known."""
+    kind, _, name = named.partition(" ")
+    if kind == "service" and name:
+        return slices.touching(name)
+    service, is_hop, callee = name.partition(" > ")
+    if kind == "hop" and is_hop:
+        return slices.touching(service, callee)
+    try:
+        known = {budget(row): str(row["slice"] or "") for row in kept(overview.budgets).to_pylist()} if named else {}
+    except QueryError:  # which the page itself says
+        return ""
+    if named and not known.get(name):
+        st.warning(f"Nothing is known of {plain(named)}: the page shows all requests.")
+    return known.get(name, "")
+
+
+def budget(row: Mapping[str, Any]) -> str:
+    """Return what a row of `budgets` is called: the objective, with its part where it has parts."""
+    return f"{row['objective']} · {row['part']}" if row["part"] else str(row["objective"])
 
 
 def _end_between() -> None:
@@ -168,11 +206,11 @@ def window(*, rhythm_s: int = REFRESH_S) -> Window:
 
     While something is picked the window stays where it was.
     """
-    only = chosen()
+    narrowed = {**chosen(), "slice": str(st.session_state.get("slice", ""))}
     if found := between():
-        return Window(found[0], found[1], **only)
+        return Window(found[0], found[1], **narrowed)
     to_ts = st.session_state[picked.UNTIL] = picked.until() or now(rhythm_s=rhythm_s)
-    return Window(to_ts - timedelta(seconds=chosen_range().length_s), to_ts, **only)
+    return Window(to_ts - timedelta(seconds=chosen_range().length_s), to_ts, **narrowed)
 
 
 def bucket(row: Mapping[str, Any]) -> Window:
@@ -192,11 +230,10 @@ def chosen() -> dict[str, str]:
 
 
 def link(path: str, **params: object) -> str:
-    """Return the address of another page with the same controls, and those of `params` that are not None."""
-    kept_names = {name: st.session_state.get(name) for name in ("range", "between")}
-    known = {name: value for name, value in params.items() if value}
+    """Return the address of another page with the same controls but for `params`, of which None ends one."""
+    kept_names = {name: st.session_state.get(name) for name in ("range", "between")} | {ONLY: only()}
     return f"/{path}?" + urlencode(
-        {name: value for name, value in {**kept_names, **chosen(), **known}.items() if value}
+        {name: value for name, value in {**kept_names, **chosen(), **params}.items() if value}
     )
 
 

@@ -18,6 +18,7 @@ from .words import NOTHING, duration, utc, zone
 LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width=130)
 TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
 
+LATENCY = st.column_config.LinkColumn("Latency", display_text="of its requests")
 MORE = {"more_ms": "more ms, median", "more_p90_ms": "more ms, p90"}
 
 
@@ -139,7 +140,7 @@ def step(rows: pa.Table) -> None:
 
 
 def hops(rows: pa.Table) -> None:
-    """Draw hops with what changed against the week before, each with the way to the Latency of its caller's route."""
+    """Draw hops with what changed against the week before, each with the way to the Latency of its requests."""
     units = {
         "calls_per_request": ("a request", "%.2f"),
         "p95_ms": ("p95 ms", "%.0f"),
@@ -149,7 +150,7 @@ def hops(rows: pa.Table) -> None:
         "failed_share": ("failed", "percent"),
     }
     numbers = {name: st.column_config.NumberColumn(label, format=shape) for name, (label, shape) in units.items()}
-    ways = [link("latency", route=route) for route in rows["route"].to_pylist()]
+    ways = [_latency(f"hop {row['caller']} > {row['callee'].partition(':')[2]}") for row in rows.to_pylist()]
     shown = rows.append_column("latency", pa.array(ways, pa.string()))
     st.dataframe(
         shown.select(["caller", "callee", "n", *units, "change", "from_region", "to_region", "latency"]),
@@ -160,20 +161,31 @@ def hops(rows: pa.Table) -> None:
             **numbers,
             "from_region": "from region",
             "to_region": "to region",
-            "latency": st.column_config.LinkColumn("Latency", display_text="of its route"),
+            "latency": LATENCY,
         },
     )
 
 
 def nodes(rows: pa.Table) -> None:
     """Draw services, engines, providers, stores, tools and other peers."""
+    kinds = zip(rows["kind"].to_pylist(), rows["name"].to_pylist(), strict=True)
+    ways = [_latency(f"service {name}") if kind in ("service", "engine") else None for kind, name in kinds]
+    shown = rows.append_column("latency", pa.array(ways, pa.string()))
     st.dataframe(
-        rows.select(["kind", "name", "region", "requests", "p95_ms", "spans", "change"]),
+        shown.select(["kind", "name", "region", "requests", "p95_ms", "spans", "change", "latency"]),
         hide_index=True,
         height="content" if rows.num_rows < 10 else 380,
         placeholder=NOTHING,
-        column_config={"p95_ms": st.column_config.NumberColumn("p95 ms of its requests", format="%.0f")},
+        column_config={
+            "p95_ms": st.column_config.NumberColumn("p95 ms of its requests", format="%.0f"),
+            "latency": LATENCY,
+        },
     )
+
+
+def _latency(only: str) -> str:
+    """Return the way to the Latency of what touches a service or a hop, over the day that the map is of."""
+    return link("latency", only=only, range="24h", between=None)
 
 
 def calls(rows: pa.Table) -> None:
