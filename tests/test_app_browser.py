@@ -188,6 +188,16 @@ def test_everything_is_reached_and_used_by_keyboard_and_shows_that_it_is(browser
     visit.page.get_by_text("Who took over 3 s").wait_for()
     assert "over_ms=3000" in visit.page.url
     visit.done()
+    visit.page.get_by_role("button", name="SQL · CSV").nth(1).focus()
+    while visit.page.evaluate("document.activeElement.tagName") != "CANVAS":
+        visit.page.keyboard.press("Tab")
+    visit.page.keyboard.press("ArrowDown")
+    visit.page.wait_for_function("document.activeElement.textContent.startsWith('/trace?request=')")
+    print("ACT", visit.page.evaluate("document.activeElement.outerHTML.slice(0,300)"), visit.page.url)
+    with visit.page.expect_popup() as popup:
+        visit.page.keyboard.press("Enter")
+    assert re.search(r"/trace\?request=req-\w+$", popup.value.url)
+    popup.value.close()
     visit.page.get_by_role("button", name="SQL · CSV").first.press("Enter")
     visit.page.get_by_role("button", name="Download the rows").wait_for(timeout=10_000)
     visit.page.keyboard.press("Escape")
@@ -390,6 +400,26 @@ def test_back_ends_what_was_picked_and_forward_outlines_it_again(browser: Browse
     assert (visit.errors, other.errors) == ([], [])
     visit.page.close()
     other.page.close()
+
+
+def test_the_card_of_an_objective_opens_its_requests_and_a_control_ends_that(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/?live=false&range=1h")
+    visit.pictures(3)
+    visit.page.locator("a.card").filter(has_text="answers · acme").click()
+    visit.page.wait_for_function("location.pathname == '/latency' && location.search.includes('only=objective')")
+    visit.pictures(4)
+    title = visit.page.get_by_text("Total latency by time · n")
+    narrowed = title.inner_text()
+    visit.page.get_by_label("Only", exact=True).click()
+    visit.page.get_by_role("option", name="all requests").click()
+    wait_until(lambda: title.inner_text() != narrowed, what="all requests")
+    assert "only=" not in visit.page.url
+    visit.page.evaluate("history.back()")
+    wait_until(lambda: title.inner_text() == narrowed, what="the objective's requests again")
+    assert visit.page.get_by_label("Only", exact=True).input_value() == "objective answers · acme"
+    assert visit.errors == []
+    visit.page.close()
 
 
 def test_a_slider_that_is_moved_is_one_step_back(browser: Browser, address: str) -> None:

@@ -1,4 +1,4 @@
-"""What Streamlit leaves to the page in the browser: room, an outline of the focus, and a way back for each step."""
+"""What Streamlit leaves to the page in the browser: room, an outline of the focus, a way back, links by keyboard."""
 
 from typing import Final
 
@@ -19,10 +19,11 @@ STYLE: Final = """<style>
 </style>"""
 #: The first change of the address after a gesture is a step that the browser's back undoes; what follows from it, or
 #: from back and forward, belongs to that step. Of its own, Streamlit makes a step of what the server changes (a drag)
-#: and none of what a person does to a control.
-STEPS: Final = """<script>
-if (!window.tailbudgetSteps) {
-  window.tailbudgetSteps = true;
+#: and none of what a person does to a control. Then Enter on a link in a table, of which Streamlit draws the words and
+#: hides the address in the cell that has the focus: it opens as it does by a click.
+SCRIPT: Final = """<script>
+if (!window.tailbudget) {
+  window.tailbudget = true;
   let isNew = false;
   const push = history.pushState.bind(history), replace = history.replaceState.bind(history);
   const step = (state, title, url) => { (isNew ? push : replace)(state, title, url); isNew = false; };
@@ -31,6 +32,12 @@ if (!window.tailbudgetSteps) {
   addEventListener('keydown', (event) => { isNew ||= !event.repeat; }, true);
   addEventListener('click', (event) => { isNew ||= event.detail === 0; }, true);
   addEventListener('popstate', () => { isNew = false; }, true);
+  addEventListener('keydown', (event) => {
+    const cell = document.activeElement;
+    if (event.key !== 'Enter' || !cell.id.startsWith('glide-cell-') || !/^\\/[\\w-]+\\?/.test(cell.textContent)) return;
+    event.stopPropagation();
+    window.open(cell.textContent, '_blank');
+  }, true);
 }
 </script>"""
 
@@ -38,4 +45,4 @@ if (!window.tailbudgetSteps) {
 def show() -> None:
     """Draw both, which take no room, once a visit."""
     st.html(STYLE)
-    st.html(STEPS, unsafe_allow_javascript=True)
+    st.html(SCRIPT, unsafe_allow_javascript=True)

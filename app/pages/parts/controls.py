@@ -62,10 +62,9 @@ def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
             help="A stretch of time in UTC, as 2026-03-01T12:00/2026-03-01T12:05; emptied, the range beside it holds.",
         )
         values = _values()
-        if only():
-            st.selectbox(
-                "Only", [EVERY, only()], key=ONLY, bind="query-params", label_visibility="collapsed", width=230
-            )
+        if named := st.query_params.get(ONLY) or st.session_state.get("named"):  # once there, it stays at hand
+            st.session_state["named"] = named
+            st.selectbox("Only", [EVERY, named], key=ONLY, bind="query-params", label_visibility="collapsed", width=230)
         for name, every in FILTERS.items():
             st.selectbox(
                 name.capitalize(),
@@ -96,7 +95,7 @@ def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
 
 def only() -> str:
     """Return what a link narrows to beside the filter, in words; empty for nothing."""
-    named = str(st.session_state.get(ONLY) or st.query_params.get(ONLY) or EVERY)
+    named = str(st.session_state.get(ONLY) or "")
     return "" if named == EVERY else named
 
 
