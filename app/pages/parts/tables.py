@@ -11,8 +11,9 @@ import streamlit as st
 
 from tailbudget.analytics.drill import Finding
 
+from . import words
 from .charts import tools
-from .controls import link
+from .controls import link, only
 from .words import NOTHING, duration, utc, zone
 
 LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width=130)
@@ -72,6 +73,7 @@ def running(rows: pa.Table) -> None:
     if not rows.num_rows:
         return
     title = f"**Running now**, late or stalled, oldest first · n {rows.num_rows:,}"
+    title += f" · not narrowed to {words.plain(only())}" if only() else ""
     tools(rows, title, name="running")
     st.dataframe(
         rows.select(
@@ -96,7 +98,7 @@ def requests(rows: pa.Table) -> None:
     st.dataframe(
         rows.select(["trace", "total_ms", "longest", "started", "route", "tenant", "outcome"]),
         hide_index=True,
-        height=352,
+        height="content" if rows.num_rows < 10 else 320,
         placeholder=NOTHING,
         column_config={
             "trace": LINK,
@@ -251,8 +253,9 @@ def plain(rows: pa.Table) -> None:
 def columns(rows: pa.Table, *, table: str | None) -> None:
     """Draw the columns of one table, with what each means."""
     shown = rows.filter(pc.equal(rows["table_name"], table)).select(["column_name", "data_type", "comment"])
-    shown = shown.rename_columns(["column", "type", "is"])
-    widths = {name: st.column_config.TextColumn(width=px) for name, px in (("column", 130), ("type", 105), ("is", 400))}
+    short = pc.replace_substring(shown["data_type"], "TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
+    shown = shown.set_column(1, "type", short).rename_columns(["column", "type", "is"])
+    widths = {name: st.column_config.TextColumn(width=px) for name, px in (("column", 130), ("type", 115), ("is", 400))}
     st.dataframe(shown, hide_index=True, height=560, placeholder=NOTHING, column_config=widths)
 
 
