@@ -12,6 +12,7 @@ from .window import Window
 from .written import written
 
 TOUCHING: Final = Path(__file__).with_name("conditions") / "touching.sql"
+COLUMNS: Final = {"version": "version = $value", "region": "region = $value"}
 COMMENTS: Final = re.compile(r"\A(?:--[^\n]*\n|\s)*")
 REQUESTS: Final = re.compile(r"\b(?:from|join) requests\b")
 
@@ -19,6 +20,11 @@ REQUESTS: Final = re.compile(r"\b(?:from|join) requests\b")
 def touching(service: str, callee: str | None = None) -> str:
     """Return the `slice` of a Window for requests whose trace has a span of `service` (one that reaches `callee`)."""
     return written(COMMENTS.sub("", TOUCHING.read_text(encoding="utf-8")), {"service": service, "callee": callee})
+
+
+def having(column: str, value: str) -> str:
+    """Return the `slice` of a Window for requests with a value in one of COLUMNS; raises KeyError for another."""
+    return written(COLUMNS[column], {"value": value})
 
 
 class Sliced:

@@ -127,7 +127,7 @@ def test_a_collector_that_does_not_answer_is_named_with_the_way_out(monkeypatch:
 def test_overview_shows_percentiles_with_n_and_open_alerts(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
-    text = _text(_run(monkeypatch, seeded[0], "overview"))
+    text = _text(_run(monkeypatch, seeded[0], "overview", range="1h"))
     n = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
     assert f"p95 total · n {n:,}" in text
     assert re.search(r'<b>▲ page · sag</b> since <time [^>]*title="[\d-]+ [\d:]+ UTC">', text)
@@ -459,6 +459,7 @@ def test_the_map_says_what_changed_against_the_week_before_and_leads_to_latency(
         ("objective first-token", "ttft_ms is not null"),
         ("objective answers · acme", "tenant = 'acme' and outcome <> 'rejected'"),
         ("service demo", "service = 'demo'"),
+        ("version 1.4.0", "version = '1.4.0'"),
         ("service nobody", "false"),
     ],
 )
@@ -575,7 +576,7 @@ def test_every_rule_has_words_and_a_page_that_shows_it() -> None:
 def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
-    app = _run(monkeypatch, seeded[0], "stages", what_if="decode", at_most_decode="500")
+    app = _run(monkeypatch, seeded[0], "stages", range="1h", what_if="decode", at_most_decode="500")
     changed = sum(not row["synthetic"] and row["decode_ms"] > 500 for row in seeded[1].rows["requests"])
     assert f"With decode at 500 ms or less, {changed:,} of n" in _text(app)
     assert "less than now" in _text(app)
@@ -694,6 +695,7 @@ def test_a_comparison_says_what_got_worse_with_both_n(
     app = _run(monkeypatch, seeded[0], "compare")
     assert [box.value for box in app.selectbox][-3:] == ["version", "1.3.9", "1.4.0"]
     assert "From 1\\.3\\.9 to 1\\.4\\.0" in _text(app)
+    assert all(f"only=version+{version}" in _text(app) for version in ("1.3.9", "1.4.0"))
 
 
 def test_a_comparison_of_one_value_says_what_to_do(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:

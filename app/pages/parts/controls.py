@@ -19,7 +19,7 @@ from .words import clock, duration, plain
 
 #: What requests are filtered by, and what stands for any.
 FILTERS: Final = {"route": "all routes", "tenant": "all tenants", "model": "all models"}
-#: What else they may be narrowed to, by a link alone: `objective NAME`, `service NAME` or `hop SERVICE > CALLEE`.
+#: What else a link narrows to: `objective NAME`, `service NAME`, `hop SERVICE > CALLEE`, `version X` or `region X`.
 ONLY: Final = "only"
 EVERY: Final = "all requests"
 #: Three of them fit side by side on a phone.
@@ -102,6 +102,8 @@ def only() -> str:
 def _slice(named: str) -> str:
     """Return the condition over `requests` of what a link narrows to; empty for nothing, and for what is not known."""
     kind, _, name = named.partition(" ")
+    if kind in slices.COLUMNS:
+        return slices.having(kind, name)
     if kind == "service" and name:
         return slices.touching(name)
     service, is_hop, callee = name.partition(" > ")
