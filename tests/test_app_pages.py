@@ -476,7 +476,7 @@ def test_a_link_narrows_every_picture_of_a_page_to_an_objective_or_a_service(
     assert app.selectbox(key="only").value == only
     app.number_input(key="over_ms").set_value(1).run()
     assert app.dataframe[0].value["total_ms"].max() == pytest.approx(wanted["ms"])
-    for page in ("overview", "stages", "violations", "compare"):
+    for page in ("overview", "stages", "violations"):
         assert _charts(_run(monkeypatch, seeded[0], page, range="1h", only=only)), page
     app.selectbox(key="only").select(controls.EVERY).run()
     every = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
