@@ -62,28 +62,8 @@ def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
             help="A stretch of time in UTC, as 2026-03-01T12:00/2026-03-01T12:05; emptied, the range beside it holds.",
         )
         values = _values()
-        if named := st.query_params.get(ONLY) or st.session_state.get("named"):  # once there, it stays at hand
-            st.session_state["named"] = named
-            st.selectbox("Only", [EVERY, named], key=ONLY, bind="query-params", label_visibility="collapsed", width=230)
-        for name, every in FILTERS.items():
-            st.selectbox(
-                name.capitalize(),
-                [every, *values[name]],
-                key=name,
-                bind="query-params",
-                label_visibility="collapsed",
-                width=FILTER_PX,
-                disabled=name not in filters,
-            )
-        if between():  # none of them holds: the range waits out of sight until the stretch of time is ended
-            st.html("<style>.st-key-range { display: none }</style>")
-            st.segmented_control(
-                "Range", list(RANGES), key="instead", label_visibility="collapsed", on_change=_end_between
-            )
-        st.segmented_control(
-            "Range", list(RANGES), default=DEFAULT_RANGE, required=True, key="range", bind="query-params",
-            label_visibility="collapsed",
-        )  # fmt: skip
+        _filters(filters)
+        _ranges()
         st.toggle("Live", value=True, key="live", bind="query-params", help=f"Ask again every {REFRESH_S} s.")
     narrowed = set(FILTERS) <= set(filters)
     st.session_state["slice"] = _slice(only()) if narrowed else ""
@@ -91,6 +71,32 @@ def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
     unheeded += [plain(only())] if only() and not narrowed else []
     if unheeded:
         st.caption(f"Not narrowed to {', '.join(unheeded)}: what {title} shows is of all of them.")
+
+
+def _filters(filters: Collection[str]) -> None:
+    if named := st.query_params.get(ONLY) or st.session_state.get("named"):  # once there, it stays at hand
+        st.session_state["named"] = named
+        st.selectbox("Only", [EVERY, named], key=ONLY, bind="query-params", label_visibility="collapsed", width=230)
+    for name, every in FILTERS.items():
+        st.selectbox(
+            name.capitalize(),
+            [every, *values[name]],
+            key=name,
+            bind="query-params",
+            label_visibility="collapsed",
+            width=FILTER_PX,
+            disabled=name not in filters,
+        )
+
+
+def _ranges() -> None:
+    if between():  # none of them holds: the range waits out of sight until the stretch of time is ended
+        st.html("<style>.st-key-range { display: none }</style>")
+        st.segmented_control("Range", list(RANGES), key="instead", label_visibility="collapsed", on_change=_end_between)
+    st.segmented_control(
+        "Range", list(RANGES), default=DEFAULT_RANGE, required=True, key="range", bind="query-params",
+        label_visibility="collapsed",
+    )  # fmt: skip
 
 
 def only() -> str:
