@@ -25,6 +25,18 @@ async def held(gate):
         await gate.wait()
 
 
+async def words():
+    for _ in range(5):
+        await asyncio.sleep(0.02)
+        yield "word "
+
+
+async def read():
+    async for _ in tailbudget.stream(words(), model="large"):
+        if wrong:
+            await asyncio.sleep(0.1)
+
+
 def search(broken):
     with tailbudget.stage("tools", "web"), breaker:
         if broken:
@@ -35,6 +47,7 @@ async def main():
     tailbudget.watch_loop()
     gate = asyncio.Event()
     with tailbudget.request("chat"):
+        await asyncio.gather(*(read() for _ in range(44)))
         for n in range(110):
             asked = f"question {n if wrong else n % 10}"
             if cache.get(asked) is None:
@@ -68,10 +81,13 @@ def test_what_ails_a_service_is_found_and_what_ails_none_is_not(tmp_path: Path) 
 
         def found() -> dict[str, list[dict[str, Any]]] | None:
             rows = {rule: running.rows(f"select scope, severity, evidence, advice from diag_{rule}") for rule in RULES}
-            return rows if all(rows.values()) else None
+            blocked = {"timers" in row["evidence"] for row in rows["blocked_loop"]}
+            return rows if all(rows.values()) and blocked == {True, False} else None
 
         diagnosed = wait_until(found, timeout_s=20, what=f"each of {', '.join(RULES)}")
     assert {row["scope"].get("service") for rule in RULES for row in diagnosed[rule]} == {"sick"}
+    (held, *_) = (row["evidence"] for row in diagnosed["blocked_loop"] if "timers" not in row["evidence"])
+    assert held["consumer_share"] > 0.5
     (breaker,) = diagnosed["breaker_open"][:1]
     assert breaker["evidence"]["errors"] == ["ConnectionError"]
     (cache,) = diagnosed["cache_hit_low"][:1]

@@ -250,15 +250,14 @@ def slice_of(objective: Objective, part: str) -> dict[str, object]:
 def percentiles(reader: Reader, window: Window, budgets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return for each row of `slo_status` what its measure was in the window, in their order.
 
-    Keys: n, p50_ms, p95_ms, p99_ms (exact, null without requests), and route, tenant and model, where all its requests
-    have the same one.
+    Keys: n, p50_ms, p95_ms, p99_ms (exact, null without requests).
     """
     known = [(place, row) for place, row in enumerate(budgets) if row["slice"]]
     one = _sql("percentiles")
     parts = [one.format(place=place, slice=row["slice"], measure=row["measure"]) for place, row in known]
     found = reader.query(" union all ".join(parts), window.params()).to_pylist() if parts else []
     by_place = {row.pop("place"): row for row in found}
-    nothing = {"n": 0, "p50_ms": None, "p95_ms": None, "p99_ms": None, "route": None, "tenant": None, "model": None}
+    nothing = {"n": 0, "p50_ms": None, "p95_ms": None, "p99_ms": None}
     return [by_place.get(place, nothing) for place in range(len(budgets))]
 
 
