@@ -36,7 +36,7 @@ class Service:
         self.web = httpx.AsyncClient(verify=self.tls)
         self.models = {
             # An engine that has yet to start is asked again until it has.
-            name: AsyncOpenAI(base_url=url, api_key="none", max_retries=12 if name == "cold" else 2)
+            name: AsyncOpenAI(base_url=url, api_key="none", max_retries=50 if name == "cold" else 2)
             for name, url in urls.items()
             if "/v1" in url
         }

@@ -50,7 +50,7 @@ def service(name: str, endpoint: str, urls: Mapping[str, str], **environment: st
 async def ask(url: str, paths: Sequence[str], *, at_once: int = 8, **headers: str) -> None:
     """Get each path, so many at once; who asks with `?leave` hangs up before the answer begins."""
     places = asyncio.Semaphore(at_once)
-    async with httpx.AsyncClient(base_url=url, timeout=120, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=400, headers=headers) as client:
 
         async def one(path: str) -> None:
             async with places, client.stream("GET", path) as answer:
