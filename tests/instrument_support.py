@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import json
 import threading
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -169,6 +170,8 @@ def sink() -> Iterator[Sink]:
             body = self.rfile.read(int(self.headers["content-length"]))
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
+            elif self.headers.get("content-encoding") == "deflate":
+                body = zlib.decompress(body)
             received.headers.append({name.lower(): value for name, value in self.headers.items()})
             if self.path == "/v1/traces":
                 received.traces.append(ExportTraceServiceRequest.FromString(body))

@@ -64,6 +64,15 @@ def test_bodies_are_packed_as_the_variables_ask(collector: Sink) -> None:
     assert {h.get("content-encoding") for h in collector.headers} == {None, "gzip"}
 
 
+@pytest.mark.parametrize("compression", ["none", "gzip", "deflate"])
+def test_spans_are_whole_however_they_are_packed(collector: Sink, compression: str) -> None:
+    code = "from tailbudget import *\ninit('svc')\nwith request('chat', tenant='t'):\n  with stage('retrieval'): pass"
+    done = service(code, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_EXPORTER_OTLP_COMPRESSION=compression)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(collector.span_names()) == ["chat", "retrieval"]
+    assert {h.get("content-encoding", "none") for h in collector.headers} == {compression}
+
+
 def test_spans_arrive_soon_after_they_end(collector: Sink) -> None:
     code = f"from tailbudget import *\ninit('svc', endpoint={collector.url!r})\nwith request('chat'): pass\ninput()"
     running = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, env=clean_environment())
