@@ -61,7 +61,6 @@ def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
             width=325 if st.session_state.get("between") or st.query_params.get("between") else 130,
             help="A stretch of time in UTC, as 2026-03-01T12:00/2026-03-01T12:05; emptied, the range beside it holds.",
         )
-        values = _values()
         _filters(filters)
         _ranges()
         st.toggle("Live", value=True, key="live", bind="query-params", help=f"Ask again every {REFRESH_S} s.")
@@ -74,6 +73,7 @@ def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
 
 
 def _filters(filters: Collection[str]) -> None:
+    values = _values()
     if named := st.query_params.get(ONLY) or st.session_state.get("named"):  # once there, it stays at hand
         st.session_state["named"] = named
         st.selectbox("Only", [EVERY, named], key=ONLY, bind="query-params", label_visibility="collapsed", width=230)
