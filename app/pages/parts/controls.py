@@ -77,6 +77,7 @@ def _filters(filters: Collection[str]) -> None:
     if named := st.query_params.get(ONLY) or st.session_state.get("named"):  # once there, it stays at hand
         st.session_state["named"] = named
         st.selectbox("Only", [EVERY, named], key=ONLY, bind="query-params", label_visibility="collapsed", width=230)
+    values = _values()
     for name, every in FILTERS.items():
         st.selectbox(
             name.capitalize(),
