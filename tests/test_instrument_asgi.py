@@ -260,6 +260,9 @@ async def test_a_part_that_cannot_be_sent_means_that_the_client_left(
 ) -> None:
     sent: list[Any] = []
 
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
     async def send(message: Any) -> None:
         sent.append(message)
         if failing and len(sent) > 3:
@@ -272,7 +275,7 @@ async def test_a_part_that_cannot_be_sent_means_that_the_client_left(
                 await send({"type": "http.response.body", "body": b"word", "more_body": more})
 
     scope = {"type": "http", "method": "GET", "path": "/chat", "headers": [], "asgi": {"spec_version": version}}
-    await ASGIMiddleware(app, budgets_ms={"/chat": {}})(scope, asyncio.Event().wait, send)
+    await ASGIMiddleware(app, budgets_ms={"/chat": {}})(scope, receive, send)
     for _ in range(100):
         await asyncio.sleep(0)
     attributes = recorded.attributes("/chat")
