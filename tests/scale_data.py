@@ -21,7 +21,10 @@ from .test_load_page import store
 #: Each rule's trouble has an hour of its own, and idle ones between.
 APART = timedelta(hours=3)
 #: Tables whose rows a landed and assembled body makes; of `resources` only those that are not there yet.
-MADE = ("spans_open", "metrics_open", "requests", "calls", "stages", "stage_spans", "streams", "engine", "gpu", "resources")
+MADE = (
+    *("spans_open", "metrics_open", "requests", "calls", "stages", "stage_spans", "streams", "engine", "gpu"),
+    "resources",
+)
 MORE = """
     insert into feedback
         select request_id, started, 0.5, outcome = 'ok', total_ms < 1500 from requests where hash(request_id) % 3 = 0;

@@ -105,8 +105,9 @@ def _apart(body: Any, number: int) -> set[str]:
         cte.args["alias"].set("this", exp.to_identifier(names[cte.alias]))
     for table in body.find_all(exp.Table):
         if not _called(table) and table.name in names:
-            alias = table.args.get("alias") or exp.TableAlias(this=exp.to_identifier(table.name))
-            table.replace(exp.Table(this=exp.to_identifier(names[table.name]), alias=alias.copy(), joins=table.args.get("joins")))
+            if not table.args.get("alias"):
+                table.set("alias", exp.TableAlias(this=exp.to_identifier(table.name)))
+            table.set("this", exp.to_identifier(names[table.name]))
     return set(names.values())
 
 

@@ -80,7 +80,8 @@ def _unnested(tree: Any, engine: str) -> Any:
 
 def _cast(tree: Any, engine: str) -> Any:
     for cast in reversed(list(tree.find_all(exp.Cast))):
-        bare = cast.this.this if isinstance(cast.this, exp.Cast) and cast.this.is_type(*exp.DataType.TEXT_TYPES) else cast.this
+        said_text = isinstance(cast.this, exp.Cast) and cast.this.is_type(*exp.DataType.TEXT_TYPES)
+        bare = cast.this.this if said_text else cast.this
         literal = bare.name if isinstance(bare, exp.Literal) and bare.is_string else None
         kind = cast.to.this
         if kind == exp.DataType.Type.TIMESTAMPTZ:
@@ -159,7 +160,8 @@ def _ordered(tree: Any) -> Any:
 
 def _neighbours(tree: Any) -> Any:
     """Let lag and lead be null beyond the first and last row: of what cannot be null ClickHouse says 0 there."""
-    lists = {name for columns in catalog().columns().values() for name, (kind, _) in columns.items() if kind.endswith("[]")}
+    tables = catalog().columns().values()
+    lists = {name for columns in tables for name, (kind, _) in columns.items() if kind.endswith("[]")}
     for node in list(tree.find_all(exp.Lag, exp.Lead)):
         if node.this.name not in lists:  # null is no list there
             node.set("this", exp.Anonymous(this="toNullable", expressions=[node.this]))

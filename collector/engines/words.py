@@ -28,13 +28,8 @@ LISTED: Final = {
     CLICKHOUSE: "arrayMap(p -> p.2, arraySort(groupArray((_2, _1)) FILTER (WHERE _filter)))",
     SPARK: "transform(array_sort(collect_list(struct(_2 AS k, _1 AS v)) FILTER (WHERE _filter)), p -> p.v)",
 }
-#: A number with so many digits behind the point, ties to the even one.
-ROUNDED: Final = {
-    CLICKHOUSE: "printf(_form, CAST(_1 AS Nullable(Float64)))",
-    SPARK: "if(_1 IS NULL, NULL, format_string(_form, bround(CAST(_1 AS DOUBLE), _digits)))",
-}
 _PIECE: Final = re.compile(r"((?:[^{}]|\{\{|\}\})+)|\{(?::\.(\d)f)?\}")
-#: In any order, and without null: to be sorted.
+#: In any order, as what is sorted then may be; DISTINCT without null.
 UNORDERED: Final = {
     CLICKHOUSE: "groupArray(_1) FILTER (WHERE _filter)",
     SPARK: "collect_list(_1) FILTER (WHERE _filter)",
@@ -189,7 +184,9 @@ def _concat_ws(arguments: list[Any], template: str, engine: str) -> Any:
 
 
 def _format(arguments: list[Any], template: str, engine: str) -> Any:
-    """Say DuckDB's `format` piece by piece: text, {} and {:.1f}."""
+    """Say DuckDB's `format` piece by piece: text, {} and {:.1f}, where ties go to the even digit."""
+    if _PIECE.sub("", arguments[0].name):
+        raise QueryError(f"the form {arguments[0].name!r} cannot be translated: expected text, {{}} and {{:.1f}}")
     pieces: list[Any] = []
     values = iter(arguments[1:])
     for text, digits in _PIECE.findall(arguments[0].name):
@@ -197,7 +194,7 @@ def _format(arguments: list[Any], template: str, engine: str) -> Any:
             pieces.append(exp.Literal.string(text.replace("{{", "{").replace("}}", "}")))
         elif digits:
             form = {"_form": exp.Literal.string(f"%.{digits}f"), "_digits": exp.Literal.number(digits)}
-            pieces.append(filled(ROUNDED[engine], engine, next(values), **form))
+            pieces.append(filled(template, engine, next(values), **form))
         else:
             pieces.append(filled("CAST(_1 AS String)", engine, next(values)))
     return exp.Anonymous(this="concat", expressions=pieces)
