@@ -1,5 +1,5 @@
 # make up    a watched LLM service on this machine: collector, runtime with a real model, demo service, traffic, dashboard
-# make test-libraries  the hooks against the real libraries, in a venv over the first
+# make test-libraries  the hooks against the real libraries, the runtime under load tools of others, in venvs over the first
 # make test-scale  the questions on ClickHouse's engine and Spark, in another such venv (needs a Java runtime)
 # make test  lint, types, tests          make test-all  the slow proofs too          make bench  every figure of the README
 # make fuzz  the C decoder under libFuzzer with ASan and UBSan (needs clang); RUNS=... executions, by default 10 million
@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LIBRARIES := .venv-libraries
+LOAD_TOOLS := .venv-load
 SCALE := .venv-scale
 NATIVE := collector/receive/csrc
 EXTENSIONS := collector/receive/_otlp.abi3.so gpu_runtime/_decode.abi3.so
@@ -24,13 +25,18 @@ test: check
 test-all: check
 	time $(BIN)/python -m pytest -m "(slow or not slow) and not libraries and not scale" --durations=15
 
-# A second venv that sees the first one's packages: what it adds are libraries that only their hooks' proofs need.
+# Venvs that see the first one's packages: libraries that only their hooks' proofs need, and load tools, whose own needs
+# may differ from our pins since they run as programs.
 test-libraries: venv
 	@test -x $(LIBRARIES)/bin/python || $(PYTHON) -m venv $(LIBRARIES)
 	@$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
 		> $$(echo $(LIBRARIES)/lib/python3*/site-packages)/first.pth
 	$(LIBRARIES)/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt \
 		--requirement tests/libraries.txt
+	@test -x $(LOAD_TOOLS)/bin/python || $(PYTHON) -m venv $(LOAD_TOOLS)
+	@$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
+		> $$(echo $(LOAD_TOOLS)/lib/python3*/site-packages)/first.pth
+	$(LOAD_TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install --requirement tests/load_tools.txt
 	$(LIBRARIES)/bin/python -m pytest -m libraries
 
 # Every pin is given, so that nothing of the first venv is replaced.

@@ -319,7 +319,7 @@ def span_select(keys: Keys | None = None, *, events: bool = True) -> str:
     canonical = ",\n    ".join(f"{sql} as {column}" for column, sql in _canonical(given))
     joined = f"left join ({_events()}) e using (trace_id, span_id)" if events else ""
     return f"""select
-    b.trace_id::uuid as trace_id, b.span_id, b.parent_span_id, b.name, b.kind,
+    b.trace_id, b.span_id, b.parent_span_id, b.name, b.kind,
     make_timestamptz(b.start_ns // 1000) as started, b.start_ns, b.end_ns, b.end_ns - b.start_ns as duration_ns,
     b.service, b.scope, b.status, b.status_message, b.resource_id,
     b.hit.role as role, b.hit.stage as stage, b.hit.rule as rule,

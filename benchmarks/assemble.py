@@ -169,7 +169,7 @@ def otlp(spans: list[Span]) -> bytes:
 
 def _proto(span: Span) -> trace_pb2.Span:
     return trace_pb2.Span(
-        trace_id=bytes.fromhex(span.trace_id),
+        trace_id=span.trace_id,
         span_id=span.span_id.to_bytes(8, "big"),
         parent_span_id=(span.parent or 0).to_bytes(8, "big") if span.parent else b"",
         name=span.name,

@@ -1,8 +1,9 @@
 """How often blame names the culprit of real incidents first, and among the first three, beside the largest stage.
 
-`python benchmarks/blame.py [FOLDER]` reads `nezha` below FOLDER (default: `shared/data` beside the checkout): 36 faults
-injected into a shop of ten services, each with its two minutes of spans and a normal window. "Largest" is what a person
-does who sorts services by the time that they take now. The seconds are of one question about one incident, one thread.
+`python benchmarks/blame.py [FOLDER]` reads cases.json and the one Parquet beside it, by default in `shared/data/nezha`
+beside the checkout: 36 faults injected into a shop of ten services, each with its two minutes of spans and a normal
+window. Another system's incidents in that form are ranked alike. "Largest" is what a person does who sorts services by
+the time that they take now. The seconds are of one question about one incident, one thread.
 """
 
 import json
@@ -25,7 +26,7 @@ from machine import describe
 from tests.seed import SCHEMA
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-DEFAULT: Final = ROOT.parent / "shared" / "data"
+DEFAULT: Final = ROOT.parent / "shared" / "data" / "nezha"
 BASELINE: Final = Window(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 2, tzinfo=UTC))
 WINDOW: Final = Window(BASELINE.from_ts + timedelta(days=1), BASELINE.to_ts + timedelta(days=1))
 LAND: Final = Path(__file__).with_name("nezha.sql")
@@ -34,14 +35,14 @@ LARGEST: Final = Path(__file__).with_name("largest.sql")
 
 def main(folder: Path) -> None:
     """Print both rankings' scores."""
-    cases = folder / "nezha" / "cases.json"
-    if not cases.is_file():
-        print(f"{cases} is not there: name the folder that has nezha/ as the first argument")
+    cases, traces = folder / "cases.json", sorted(folder.glob("*.parquet"))
+    if not cases.is_file() or len(traces) != 1:
+        print(f"{folder} has no cases.json with one Parquet beside it: name such a folder as the first argument")
         return
     ranks: dict[str, list[int]] = {"blame": [], "largest": []}
     cpu_s, spans = [], []
     for case in json.loads(cases.read_text()):
-        with landed(cases.with_name("onlineboutique.parquet"), case) as connection:
+        with landed(traces[0], case) as connection:
             spans.append(
                 connection.execute("select count(*) from spans where started >= $1", [WINDOW.from_ts]).fetchall()
             )

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from machine import describe
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.trace import INVALID_SPAN
 from served import streaming
+from served.instructions import Instructions
 
 from tailbudget import stage, stream
 from tailbudget.instrument import providers
@@ -32,6 +34,8 @@ SPANS = 5_000
 CHUNKS = 1_000
 STREAMS = 30
 ROUNDS = 7
+#: Spans are sent a second after they ended: whoever is measured pays for it in its own turn.
+EXPORTED_AFTER_S = 1.1
 STREAMING = Path(streaming.__file__)
 ATTRIBUTES: dict[str, Any] = {f"slo.bench.attribute_{i}": value for i, value in enumerate(("a", 1, 2.5, True) * 2)}
 
@@ -186,41 +190,89 @@ async def ask(url: str, requests: int, pace_ms: float, at_once: int) -> float:
         return time.perf_counter() - begun_s
 
 
-def services(rounds: int = 9, requests: int = 24) -> None:
-    """Print what each instrumentor makes of a service that streams, the variants taking turns."""
+@dataclass
+class Used:
+    """What the processes of a variant used in each round, a request."""
+
+    requests_per_s: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+    instructions: list[float] = field(default_factory=list)
+
+
+class Served:
+    """A service that runs in a process of its own."""
+
+    def __init__(self, pid: int, url: str) -> None:
+        self._pid = pid
+        self._url = url
+        self._count: Instructions | None = None
+
+    def load(self, requests: int, pace_ms: float, at_once: int) -> tuple[float, float, float]:
+        """Return requests a second, CPU milliseconds and instructions a request; the export of its spans counts."""
+        self._count = self._count or Instructions(self._pid)
+        before_ms, before = cpu_ms(self._pid), self._count.total()
+        took_s = asyncio.run(ask(self._url, requests, pace_ms, at_once))
+        time.sleep(EXPORTED_AFTER_S)
+        used_ms = cpu_ms(self._pid) - before_ms
+        return requests / took_s, used_ms / requests, (self._count.total() - before) / requests
+
+
+def services(rounds: int = 8, requests: int = 48) -> None:
+    """Print what each instrumentor makes of a service that streams.
+
+    Two processes a variant, since the layout of its memory makes one process slower than its twin; all take turns, in
+    both orders. The control is one of the bare processes beside the other: how far equals are apart here.
+    """
     with ExitStack() as stack:
         model_url = stack.enter_context(started("model"))[1]
-        running = {
-            name: stack.enter_context(started(name, model_url))
+        running = [
+            (name, Served(*stack.enter_context(started(name, model_url))))
+            for _ in range(2)
             for name, (_, module) in streaming.VARIANTS.items()
             if installed(module)
-        }
+        ]
         for pace_ms, at_once in ((0.0, 4), (5.0, 12)):
-            took_s: dict[str, list[float]] = {name: [] for name in running}
-            used_ms: dict[str, list[float]] = {name: [] for name in running}
-            for number in range(rounds + 1):
-                for name, (pid, url) in running.items():
-                    before_ms = cpu_ms(pid)
-                    took = asyncio.run(ask(url, requests, pace_ms, at_once))
-                    if number:  # the first round warms up
-                        took_s[name].append(took)
-                        used_ms[name].append((cpu_ms(pid) - before_ms) / requests)
-            show(pace_ms, {name: requests / min(took) for name, took in took_s.items()}, used_ms)
-    for name in streaming.VARIANTS.keys() - running.keys():
+            for _, served in running:
+                served.load(requests // 2, pace_ms, at_once)  # warms up
+            used = [Used() for _ in running]
+            for number in range(rounds):
+                turns = list(zip(running, used, strict=True))
+                for (_, served), taken in turns[:: -1 if number % 2 else 1]:
+                    per_s, used_ms, instructions = served.load(requests, pace_ms, at_once)
+                    taken.requests_per_s.append(per_s)
+                    taken.cpu_ms.append(used_ms)
+                    taken.instructions.append(instructions)
+            show(pace_ms, [(name, taken) for (name, _), taken in zip(running, used, strict=True)])
+    for name in streaming.VARIANTS.keys() - {name for name, _ in running}:
         print(f"service, {name}: not installed; make test-libraries, then .venv-libraries/bin/python {sys.argv[0]}")
 
 
-def show(pace_ms: float, per_s: dict[str, float], used_ms: dict[str, list[float]]) -> None:
-    """Print a line a variant; the share is the median over the rounds, each beside the bare service's of that round.
+def show(pace_ms: float, used: list[tuple[str, Used]]) -> None:
+    """Print a line a variant; a share is the median over the rounds, each beside the bare services of that round.
 
     Chunks that arrive together are read together, so a busy machine makes every variant cheaper: compare one round.
     """
     pace = f"a chunk every {pace_ms:g} ms" if pace_ms else "chunks as fast as they go"
     print(f"service, {streaming.CHUNKS} chunks an answer, {pace}:")
-    for name, used in used_ms.items():
-        shares = [mine / bare - 1 for mine, bare in zip(used, used_ms["bare"], strict=True)]
-        figures = f"{per_s[name]:6.1f} requests/s, {statistics.median(used):5.1f} CPU ms a request"
-        print(f"  {name:43} {figures}, {statistics.median(shares):+.1%}")
+    processes: dict[str, list[Used]] = {}
+    for name, taken in used:
+        processes.setdefault(name, []).append(taken)
+    bare = processes["bare"]
+    compared = {"bare, one beside the other": (bare[1:], bare[:1])} | {name: (p, bare) for name, p in processes.items()}
+    for name, (mine, theirs) in compared.items():
+        cpu, instructions = shares(mine, theirs, "cpu_ms"), shares(mine, theirs, "instructions")
+        low, _, high = statistics.quantiles(cpu, n=4)
+        used_ms = statistics.median(statistics.mean(each) for each in zip(*(p.cpu_ms for p in mine), strict=True))
+        per_s = max(max(p.requests_per_s) for p in mine)
+        figures = f"{per_s:6.1f} requests/s, {used_ms:5.1f} CPU ms a request, {statistics.median(cpu):+.1%}"
+        print(f"  {name:43} {figures} (half of the rounds {low:+.1%} to {high:+.1%})", end="")
+        print(f", {statistics.median(instructions):+.1%} instructions" if instructions[0] == instructions[0] else "")
+
+
+def shares(mine: list[Used], theirs: list[Used], measure: str) -> list[float]:
+    """Return by how much more of it these processes used than those, round by round."""
+    columns = [zip(*(getattr(process, measure) for process in group), strict=True) for group in (mine, theirs)]
+    return [statistics.mean(ours) / statistics.mean(bare) - 1 for ours, bare in zip(*columns, strict=True)]
 
 
 def installed(module: str) -> bool:

@@ -1,16 +1,19 @@
-"""First token and gaps between tokens under an open-loop load, with and without what the scheduler does about them.
+"""First token and gaps between tokens under an open-loop load, with and without what the engine does about them.
 
-python benchmarks/runtime_load.py [smollm2 | PATH]
+python benchmarks/runtime_load.py [smollm2 | PATH] [--short]
 """
 
+import argparse
 import asyncio
 import json
 import random
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 import httpx
 from machine import describe
@@ -24,16 +27,50 @@ import sys
 from tailbudget.gpu_runtime import RuntimeSettings, serve
 serve(RuntimeSettings(sys.argv[1], port=int(sys.argv[2]), served_name="m", max_running=16, device="cpu", {settings}))
 """
-#: Variant -> what differs from the defaults of this benchmark.
-VARIANTS = {
-    "all": "",
-    "prompts in one piece": "prefill_chunk=100_000",
-    "no prefix cache": "prefix_cache=False",
-    "with speculation": "speculate=2",
+#: Most ask something behind a common beginning, some bring a long text.
+LONG_EVERY, COMMON_TOKENS, OWN_TOKENS, LONG_TOKENS = 6, 256, 24, 1200
+#: What is to be copied: a list that an answer goes on with, as one that quotes or edits its prompt does.
+LINES = 12
+#: A load that does not end by then is given up: the machine is slower than its arrivals. Five loads in six minutes.
+LIMIT_S = 60.0
+SHORT = 6
+
+
+def _mixed(number: int) -> list[int]:
+    chance = random.Random(number)
+    own = [chance.randint(100, 40_000) for _ in range(OWN_TOKENS)]
+    if number % LONG_EVERY == LONG_EVERY - 1:
+        return [chance.randint(100, 40_000) for _ in range(LONG_TOKENS)]
+    return [*[(31 * index) % 40_000 + 10 for index in range(COMMON_TOKENS)], *own]
+
+
+def _copying(number: int) -> str:
+    chance = random.Random(number)
+    lines = [f"{name} = settings[{name!r}]" for name in (f"value_{chance.randint(100, 999)}" for _ in range(LINES))]
+    block = "\n".join(lines)
+    return f"# the first part\n{block}\n# the same once more\n{block}\n# and once more\n{lines[0]}\n"
+
+
+@dataclass(frozen=True)
+class Load:
+    """Poisson arrivals of `requests` prompts at `rate_a_s`, each answered with `tokens`."""
+
+    prompt: Callable[[int], list[int] | str]
+    rate_a_s: float
+    requests: int
+    tokens: int
+
+
+MIXED = Load(_mixed, rate_a_s=0.6, requests=24, tokens=32)
+COPYING = Load(_copying, rate_a_s=0.8, requests=16, tokens=96)
+#: Row -> what is asked, and what differs from the defaults of this benchmark.
+ROWS: dict[str, tuple[Load, str]] = {
+    "mixed prompts": (MIXED, ""),
+    "  in one piece": (MIXED, "prefill_chunk=100_000"),
+    "  no prefix cache": (MIXED, "prefix_cache=False"),
+    "answers that copy": (COPYING, ""),
+    "  with speculation": (COPYING, "speculate=4"),
 }
-#: Poisson arrivals: most ask something behind a common beginning, some bring a long text, a few want it quoted.
-RATE_A_S, REQUESTS, LONG_EVERY, QUOTE_EVERY = 0.6, 24, 6, 5
-COMMON_TOKENS, OWN_TOKENS, LONG_TOKENS, ANSWER_TOKENS = 256, 24, 1200, 32
 
 
 @dataclass
@@ -44,20 +81,10 @@ class Seen:
     came_s: list[float] = field(default_factory=list)
 
 
-def _prompt(number: int) -> list[int]:
-    chance = random.Random(number)
-    own = [chance.randint(100, 40_000) for _ in range(OWN_TOKENS)]
-    if number % LONG_EVERY == LONG_EVERY - 1:
-        return [chance.randint(100, 40_000) for _ in range(LONG_TOKENS)]
-    if number % QUOTE_EVERY == QUOTE_EVERY - 1:
-        return [*own, *own, *own, *own]
-    return [*[(31 * index) % 40_000 + 10 for index in range(COMMON_TOKENS)], *own]
-
-
-async def _ask(client: httpx.AsyncClient, number: int, due_s: float) -> Seen:
+async def _ask(client: httpx.AsyncClient, load: Load, number: int, due_s: float) -> Seen:
     await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
     seen = Seen(due_s)
-    body = {"model": "m", "prompt": _prompt(number), "max_tokens": ANSWER_TOKENS, "temperature": 0,
+    body = {"model": "m", "prompt": load.prompt(number), "max_tokens": load.tokens, "temperature": 0,
             "ignore_eos": True, "stream": True}  # fmt: skip
     async with client.stream("POST", "/v1/completions", json=body) as answer:
         answer.raise_for_status()
@@ -67,13 +94,14 @@ async def _ask(client: httpx.AsyncClient, number: int, due_s: float) -> Seen:
     return seen
 
 
-async def _load(port: int, numbers: range) -> list[Seen]:
+async def _asked(port: int, load: Load, numbers: range) -> list[Seen]:
+    """Return what the clients saw; TimeoutError where they are not done within LIMIT_S."""
     chance, due_s = random.Random(1), time.perf_counter() + 0.5
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=600) as client, asyncio.timeout(LIMIT_S):
         tasks = []
         for number in numbers:
-            due_s += chance.expovariate(RATE_A_S)
-            tasks.append(asyncio.create_task(_ask(client, number, due_s)))
+            due_s += chance.expovariate(load.rate_a_s)
+            tasks.append(asyncio.create_task(_ask(client, load, number, due_s)))
         return await asyncio.gather(*tasks)
 
 
@@ -82,28 +110,54 @@ def _percentiles(values_s: Sequence[float]) -> str:
     return "".join(f"{ordered[int(share * (len(ordered) - 1))] * 1e3:8.0f}" for share in (0.5, 0.95, 0.99))
 
 
+def _guesses(port: int) -> str:
+    """Return how many of the guessed tokens were right, as a share; nothing where none was guessed."""
+    told = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+    drafted, right = (
+        float(re.findall(rf"^tailbudget:spec_decode_num_{kind}_tokens_total.* (\S+)$", told, re.MULTILINE)[0])
+        for kind in ("draft", "accepted")
+    )
+    return f"{right / drafted:8.0%}" if drafted else ""
+
+
+def _row(name: str, path: Path, *, short: bool) -> str:
+    load, settings = ROWS[name]
+    server = Server(name, sys.executable, CODE.format(settings=settings), 18441)
+    server.start(path)
+    try:
+        asyncio.run(_asked(server.port, load, range(1000, 1002)))  # what is made on first use
+        start_s = server.cpu_s()
+        seen = asyncio.run(_asked(server.port, load, range(SHORT if short else load.requests)))
+        spent_s, guesses = server.cpu_s() - start_s, _guesses(server.port)
+    except TimeoutError:
+        return f"{name:22}        not answered within {LIMIT_S:.0f} s: this machine is too slow for the load"
+    finally:
+        server.stop()
+    firsts = [each.came_s[0] - each.due_s for each in seen if each.came_s]
+    gaps = [after - before for each in seen for before, after in pairwise(each.came_s)]
+    return f"{name:22}        {_percentiles(firsts)}    {_percentiles(gaps)}{spent_s:8.1f}{guesses}"
+
+
 def main() -> None:
-    """Print one line a variant."""
+    """Print one line a row of ROWS."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", nargs="?", default="smollm2")
+    parser.add_argument("--short", action="store_true", help=f"{SHORT} requests a row: to see that it works")
+    asked = parser.parse_args()
     print(describe())
     try:
-        path = resolve(sys.argv[1] if len(sys.argv) > 1 else "smollm2")
+        path = resolve(asked.model)
     except UserError as error:
         sys.exit(str(error))
-    print(f"{REQUESTS} requests, {RATE_A_S} a second; milliseconds, by the client's clock")
-    print(f"{'':22}{'first token p50':>16}{'p95':>8}{'p99':>8}{'gap p50':>12}{'p95':>8}{'p99':>8}{'CPU-s':>8}")
-    for name, settings in VARIANTS.items():
-        server = Server(name, sys.executable, CODE.format(settings=settings), 18441)
-        server.start(path)
-        try:
-            asyncio.run(_load(server.port, range(1000, 1002)))  # what is made on first use
-            start_s = server.cpu_s()
-            seen = asyncio.run(_load(server.port, range(REQUESTS)))
-            spent_s = server.cpu_s() - start_s
-        finally:
-            server.stop()
-        firsts = [each.came_s[0] - each.due_s for each in seen if each.came_s]
-        gaps = [after - before for each in seen for before, after in pairwise(each.came_s)]
-        print(f"{name:22}        {_percentiles(firsts)}    {_percentiles(gaps)}{spent_s:8.1f}", flush=True)
+    for load in (MIXED, COPYING):
+        kind = load.prompt.__name__.strip("_")
+        print(f"{kind}: {load.requests} requests, {load.rate_a_s} a second, {load.tokens} tokens each")
+    print("milliseconds, by the client's clock")
+    print(
+        f"{'':22}{'first token p50':>16}{'p95':>8}{'p99':>8}{'gap p50':>12}{'p95':>8}{'p99':>8}{'CPU-s':>8}{'right':>8}"
+    )
+    for name in ROWS:
+        print(_row(name, path, short=asked.short), flush=True)
 
 
 if __name__ == "__main__":

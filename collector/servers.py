@@ -52,6 +52,7 @@ def server(app: App, *, tls: Tls | None = None) -> Server:
             ws="none",
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # nothing here asks who sent a request
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,

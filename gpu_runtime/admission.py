@@ -22,6 +22,8 @@ class Admission:
     def __init__(self, *, slots: int, places: int) -> None:
         self._slots, self._places = slots, places
         self._served_s = 0.0
+        #: Refused requests by why: `max_num_queued_reqs` (vLLM's name for no place) or `deadline`.
+        self.refused = dict.fromkeys(("max_num_queued_reqs", "deadline"), 0)
 
     def wait_s(self, ahead: int) -> float:
         """Return how long a request would wait for its turn behind `ahead` others, running and waiting."""
@@ -32,11 +34,13 @@ class Admission:
         # Requests for which a slot is free count as running: they are only not admitted yet.
         if ahead + max(1, len(generation.siblings)) > self._slots + self._places:
             message = f"this server runs {self._slots} requests and queues {self._places}: all places are taken"
+            self.refused["max_num_queued_reqs"] += 1
             return Refusal(message, self._served_s / self._slots)
         if generation.deadline_ns is not None:
             wait_s, left_s = self.wait_s(ahead), (generation.deadline_ns - now_ns) / 1e9
             if wait_s and wait_s > left_s:
                 message = f"the wait would be about {wait_s:.1f} s and the deadline is in {max(0.0, left_s):.1f} s"
+                self.refused["deadline"] += 1
                 return Refusal(message, wait_s - left_s)
         return None
 

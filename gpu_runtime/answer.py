@@ -13,6 +13,7 @@ class Answer:
         self._end_ids = frozenset() if params.ignore_eos else tokenizer.end_ids
         self._stop = params.stop
         self._left = params.max_tokens
+        self._early = params.min_tokens
         self._held = ""
 
     def feed(self, token: int, *, last: bool = False) -> tuple[str, Finish | None]:
@@ -21,17 +22,19 @@ class Answer:
         After the `last` one nothing can follow.
         """
         self._left -= 1
+        self._early -= 1
         if token in self._end_ids:
             return self._rest(), "stop"
         self._held += self._pieces.feed(token)
-        found = [at for at in map(self._held.find, self._stop) if at >= 0]
+        stops = self._stop if self._early < 0 else ()
+        found = [at for at in map(self._held.find, stops) if at >= 0]
         if found:
             return self._held[: min(found)], "stop"
         if last:
             return self._rest(), "stop"
         if self._left <= 0:
             return self._rest(), "length"
-        send = len(self._held) - self._undecided()
+        send = len(self._held) - (self._undecided() if stops else 0)
         text, self._held = self._held[:send], self._held[send:]
         return text, None
 

@@ -6,6 +6,7 @@ from itertools import accumulate
 from typing import Any
 
 from .protocol import JSON, Asked
+from .reports import Delta
 from .sampling import Chosen
 from .scheduler import Generation
 from .tokenizer import TextTokenizer
@@ -38,24 +39,32 @@ class Bodies:
         """Return the chunks that open a streamed chat: a role and no token."""
         delta = {"role": "assistant", "content": ""}
         every = range(len(self._answers))
-        return b"".join(self._event([{"index": index, "delta": delta, "finish_reason": None}]) for index in every)
+        return b"".join(self._event([{"index": index, "delta": delta, "finish_reason": None}], 0) for index in every)
 
-    def chunk(self, index: int, text: str, *, chosen: Sequence[Chosen] = (), finish: str | None = None) -> bytes:
-        """Return the chunk of a piece of an answer's text, or of its end with its reason."""
-        logprobs = self._logprobs(chosen, index) if chosen else None
+    def chunk(self, delta: Delta) -> bytes:
+        """Return the chunk of a piece of an answer, the last one with the reason of its end.
+
+        The last piece and the reason share a chunk, as vLLM's do: clients that take each chunk for a token count right.
+        """
+        index = self._answers.index(delta.generation)
+        logprobs = self._logprobs(delta.chosen, index) if delta.chosen else None
+        finish = delta.generation.finish if delta.done else None
         choice: JSON = {"index": index, "logprobs": logprobs, "finish_reason": finish}
-        choice |= {"delta": {"content": text} if text else {}} if self._asked.chat else {"text": text}
-        return self._event([choice])
+        choice |= {"delta": {"content": delta.text}} if self._asked.chat else {"text": delta.text}
+        return self._event([choice], delta.tokens)
 
     def closing(self) -> bytes:
         """Return what follows the last chunk: the usage, if it was asked for, and the end mark."""
-        usage = self._event([], self.usage()) if self._asked.include_usage else b""
+        usage = self._encoded([], {"usage": self.usage()}) if self._asked.include_usage else b""
         return usage + b"data: [DONE]\n\n"
 
     def usage(self) -> JSON:
         """Return the token counts; the prompt counts once, and special tokens that the model generated do."""
+        return self._counted(sum(len(each.output) for each in self._answers))
+
+    def _counted(self, answer: int) -> JSON:
         first = self._answers[0]
-        prompt, answer = len(first.prompt), sum(len(each.output) for each in self._answers)
+        prompt = len(first.prompt)
         counts = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
         return {**counts, "prompt_tokens_details": {"cached_tokens": first.cached}}
 
@@ -84,12 +93,14 @@ class Bodies:
     def _written(self, token: int) -> str:
         return self._tokenizer.bytes_of(token).decode(errors="replace")
 
-    def _event(self, choices: list[JSON], usage: JSON | None = None) -> bytes:
+    def _event(self, choices: list[JSON], tokens: int) -> bytes:
+        """Return a chunk; where usage was asked for it is said in each, or null before the end, as OpenAI does."""
+        usage = self._counted(tokens) if self._asked.continuous_usage else None
+        return self._encoded(choices, {"usage": usage} if self._asked.include_usage else {})
+
+    def _encoded(self, choices: list[JSON], more: JSON) -> bytes:
         kind = "chat.completion.chunk" if self._asked.chat else "text_completion"
-        body = {**self._head, "object": kind, "choices": choices}
-        if self._asked.include_usage:
-            body["usage"] = usage
-        return event(body)
+        return event({**self._head, "object": kind, "choices": choices, **more})
 
 
 def event(body: Mapping[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .admission import Admission
 from .energy import EnergyAccountant
-from .kv import pages_for
+from .kv import Pages, pages_for
 from .model import Llama, Segment
 from .reports import Counts, Delta, Observer
 from .runner import Runner
@@ -130,6 +130,16 @@ class Engine:
         if refused := self._admission.refusal(generation, ahead=ahead, now_ns=time.perf_counter_ns()):
             raise EngineFullError(refused.message, retry_s=refused.retry_s)
         self._inbox.put(generation)
+
+    @property
+    def pages(self) -> Pages:
+        """The KV cache's pages, for whoever tells how many there are."""
+        return self._pages
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Requests that were refused at the door, by why."""
+        return self._admission.refused
 
     @property
     def wait_s(self) -> float:
@@ -278,15 +288,12 @@ class Engine:
         if drafted := len(item.draft):
             accepted = len(chosen) - 1
             voice.drafter.checked(drafted=drafted, accepted=accepted, length=item.generation.length)
-            self.counts.drafts += drafted
-            self.counts.accepted += accepted
+            self.counts.checked(drafted=drafted, accepted=accepted)
         return chosen
 
     def _count(self, work: Sequence[Work], chosen: Mapping[Generation, list[int]], step_ns: int) -> None:
         counts, scheduler, tokens = self.counts, self._scheduler, sum(item.count for item in work)
-        counts.steps += 1
-        counts.step_ns += step_ns
-        counts.step_tokens += tokens
+        counts.step(tokens=tokens, step_ns=step_ns)
         counts.generation_tokens += sum(map(len, chosen.values()))
         counts.prompt_tokens += tokens - sum(generation.decoding for generation in chosen)
         counts.preemptions = scheduler.preemptions
@@ -319,7 +326,7 @@ class Engine:
                 return
         self._scheduler.computed(generation, len(tokens) - 1)
         if sent:
-            self._deltas.append(Delta(generation, sent, done=False, chosen=voice.sent()))
+            self._deltas.append(Delta(generation, sent, done=False, tokens=len(generation.output), chosen=voice.sent()))
 
     def _end(
         self, generation: Generation, end: End, *, at_ns: int, text: str = "", finish: Finish | None = None
@@ -330,7 +337,7 @@ class Engine:
         self._admission.served(generation)
         self._scheduler.remove(generation)
         voice = self._voices.pop(generation)
-        self._deltas.append(Delta(generation, text, done=True, chosen=voice.sent()))
+        self._deltas.append(Delta(generation, text, done=True, tokens=len(generation.output), chosen=voice.sent()))
         if generation.first_token_ns is None:
             # Nobody else will: they wait for its first token.
             for sibling in followers(generation):

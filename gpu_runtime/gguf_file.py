@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tailbudget.instrument.errors import UserError
 
+from .rope import stretched
 from .weights import FourBit, ModelFile, Shape, Vocabulary
 
 #: Architecture -> whether the pairs that RoPE turns are the halves of a head. Converters permute llama's alone.
@@ -58,6 +59,8 @@ class GgufFile(ModelFile):
         turned = int(self._of_model("rope.dimension_count", head_dim))
         if turned != head_dim:
             raise UserError(f"{self.path} turns {turned} of {head_dim} dimensions of a head: expected all of them")
+        base = float(self._of_model("rope.freq_base", 10_000.0))
+        divisors, amplitude, context = self._rope(base, head_dim, int(self._of_model("context_length")))
         layers, window = int(self._of_model("block_count")), int(self._of_model("attention.sliding_window", 0))
         return Shape(
             layers=layers,
@@ -67,21 +70,30 @@ class GgufFile(ModelFile):
             kv_heads=int(self._of_model("attention.head_count_kv", heads)),
             head_dim=head_dim,
             vocabulary=len(self._field("tokenizer.ggml.tokens")),
-            max_context=int(self._of_model("context_length")),
-            rope_base=float(self._of_model("rope.freq_base", 10_000.0)),
+            max_context=context,
+            rope_base=base,
             norm_eps=float(self._of_model("attention.layer_norm_rms_epsilon")),
-            rope_divisors=self._rope_divisors(head_dim),
+            rope_divisors=divisors,
+            rope_amplitude=amplitude,
             windows=(window,) * layers if window else (),
         )
 
-    def _rope_divisors(self, head_dim: int) -> tuple[float, ...]:
+    def _rope(self, base: float, head_dim: int, context: int) -> tuple[tuple[float, ...], float, int]:
+        """Return what RoPE's frequencies are divided by, its amplitude, and the longest context."""
         if "rope_freqs.weight" in self:  # Llama 3's scaling, computed by the converter
-            return tuple(self.read("rope_freqs.weight").tolist())
-        kind = self._of_model("rope.scaling.type", "none")
-        if kind not in ("none", "linear"):
-            raise UserError(f"{self.path} scales RoPE by {kind!r}: expected 'linear', or factors in rope_freqs.weight")
-        factor = float(self._of_model("rope.scaling.factor", 1.0)) if kind == "linear" else 1.0
-        return (factor,) * (head_dim // 2) if factor != 1.0 else ()
+            return tuple(self.read("rope_freqs.weight").tolist()), 1.0, context
+        kind = str(self._of_model("rope.scaling.type", "none"))
+        if self._of_model("rope.scaling.yarn_log_multiplier", 0.0):
+            raise UserError(f"{self.path} has a YaRN of its own (yarn_log_multiplier): expected the paper's")
+        said = {theirs: self._of_model(f"rope.scaling.{name}", 0) for theirs, name in ROPE_FIELDS.items()}
+        rope = {"rope_type": "default" if kind == "none" else kind} | {
+            name: each for name, each in said.items() if each
+        }
+        divisors, amplitude, longest = stretched(rope, base=base, head_dim=head_dim, context=context, of=self.path)
+        if kind == "yarn":  # llama.cpp multiplies the paper's attention factor by these
+            for name in ("attn_factor", "yarn_attn_factor"):
+                amplitude *= float(self._of_model(f"rope.scaling.{name}", 1.0))
+        return divisors, amplitude, longest
 
     def _vocabulary(self) -> Vocabulary:
         tokens = list(self._field("tokenizer.ggml.tokens"))
@@ -134,6 +146,13 @@ class GgufFile(ModelFile):
         return self._tensors[name]
 
 
+#: Name of a RoPE setting in configurations -> GGUF's.
+ROPE_FIELDS = {
+    "factor": "factor",
+    "original_max_position_embeddings": "original_context_length",
+    "beta_fast": "yarn_beta_fast",
+    "beta_slow": "yarn_beta_slow",
+}
 #: Fields that name further tokens at which an answer ends.
 END_FIELDS = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 

@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.responses import Response
 
 from . import models
 from .doors import Doors, whole_s
 from .engine import Engine, EngineFullError, EngineStoppedError
+from .figures import LiveFigures
 from .grammar import Grammar, GrammarError, Grammars
 from .messages import RequestError
 from .model import Llama
@@ -26,7 +27,7 @@ from .settings import RuntimeSettings
 from .telemetry import Telemetry
 from .tenants import Tenant
 from .tokenizer import ChatTemplateError, TextTokenizer
-from .vitals import LiveFigures, Vitals
+from .vitals import Vitals
 from .watch import GpuWatch, gpu_of
 from .weights import open_model
 
@@ -46,6 +47,7 @@ class Runtime:
         self.address = address
         self.created_s = int(time.time())
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._watch = watch or GpuWatch()
         self.engine: Engine | None = None
         self.draining = False
@@ -81,9 +83,18 @@ class Runtime:
 
         engine, self._tokenizer, self._grammars = await asyncio.to_thread(build)
         self.cold_start_s = time.monotonic() - start_s
-        self.registry.register(LiveFigures(engine, model=self.name, cold_start_s=self.cold_start_s))
-        self._vitals = Vitals(engine, model=self.name, address=self.address)
+        self._vitals = Vitals(engine, model=self.name, address=self.address, gpu=self._watch.gpu)
+        figures = LiveFigures(
+            engine, self._vitals, model=self.name, cold_start_s=self.cold_start_s,
+            prefix_cache=self.settings.prefix_cache, dtype=self.settings.dtype,
+        )  # fmt: skip
+        self.registry.register(figures)
         self.engine = engine
+
+    def card(self) -> dict[str, object]:
+        """Return the model as /v1/models lists it, with vLLM's name for the longest context once that is known."""
+        card = {"id": self.name, "object": "model", "created": self.created_s, "owned_by": "tailbudget"}
+        return card | ({"max_model_len": self.engine.context} if self.engine else {})
 
     def points(self) -> Iterable[Point]:
         """Return the engine's state now, as metric points."""

@@ -132,9 +132,9 @@ class Llama:
         return hidden
 
     def _angles(self, places: Tensor) -> Tensor:
-        """Return e^(i place theta), complex64 [places, head_dim / 2]."""
+        """Return a e^(i place theta) with RoPE's amplitude a, complex64 [places, head_dim / 2]."""
         turns = places[:, None] * self._turns
-        return torch.polar(torch.ones_like(turns), turns).to(torch.complex64)
+        return torch.polar(torch.full_like(turns, self.shape.rope_amplitude), turns).to(torch.complex64)
 
     def logits(self, states: Tensor) -> Tensor:
         """Return float32 logits [tokens, vocabulary] after states of the last layer."""

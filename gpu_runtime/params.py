@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """`ignore_eos` goes on until `max_tokens`. `logprobs`: how many alternatives to report, None for no report.
+    """`ignore_eos` goes on until `max_tokens`; before `min_tokens` no end token and no stop string counts.
+
+    `logprobs`: how many alternatives to report, None for no report.
 
     `presence_penalty` and `frequency_penalty` count the answer's tokens, `repetition_penalty` the prompt's too.
     """
@@ -20,6 +22,7 @@ class SamplingParams:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    min_tokens: int = 0
     top_k: int = 0
     min_p: float = 0.0
     presence_penalty: float = 0.0

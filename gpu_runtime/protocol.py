@@ -24,7 +24,21 @@ NOTHING: dict[str, tuple[object, ...]] = {
     "prediction": (None,),
     "reasoning_effort": (None,),
     "web_search_options": (None,),
-    "min_tokens": (None, 0),
+    # vLLM's and SGLang's own: clients that say all of their defaults say these.
+    "use_beam_search": (None, False),
+    "length_penalty": (None, 1),
+    "stop_token_ids": (None, []),
+    "include_stop_str_in_output": (None, False),
+    "skip_special_tokens": (None, True),
+    "spaces_between_special_tokens": (None, True),
+    "add_special_tokens": (None, True),
+    "add_generation_prompt": (None, True),
+    "continue_final_message": (None, False),
+    "truncate_prompt_tokens": (None,),
+    "prompt_logprobs": (None,),
+    "chat_template": (None,),
+    "chat_template_kwargs": (None, {}),
+    "return_token_ids": (None, False),
 }
 #: Parameters that say who asks or how it is billed: no answer depends on them here.
 WITHOUT_EFFECT = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
@@ -39,8 +53,10 @@ NUMBERS: dict[str, tuple[float, float, float]] = {
 }
 OTHERS = {
     "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "seed", "stop", "ignore_eos", "top_k",
-    "logit_bias", "logprobs", "n", "priority", "response_format",
+    "logit_bias", "logprobs", "n", "priority", "response_format", "min_tokens",
 }  # fmt: skip
+#: Usage in a chunk after the last, or with `continuous_usage_stats` in every chunk; obfuscation is for OpenAI's own.
+STREAM_OPTIONS = {"include_usage", "continuous_usage_stats", "include_obfuscation"}
 OF_CHATS = {"messages", "tools", "tool_choice", "parallel_tool_calls", "top_logprobs"}
 OF_COMPLETIONS = {"prompt"}
 
@@ -56,6 +72,8 @@ class Asked:
     ids: list[int]
     stream: bool
     include_usage: bool
+    #: Whether every chunk says the usage so far.
+    continuous_usage: bool
     max_tokens: int | None
     choices: int
     priority: int
@@ -78,6 +96,9 @@ class Asked:
                 param="messages" if self.chat else "prompt",
                 code="context_length_exceeded",
             )
+        if self.sampling.min_tokens > wanted:
+            message = f"min_tokens is {self.sampling.min_tokens}: the answer has {wanted} tokens at most"
+            raise RequestError(message, param="min_tokens")
         return replace(self.sampling, max_tokens=wanted, grammar=grammar)
 
 
@@ -88,6 +109,7 @@ def parse(body: object, *, chat: bool, vocabulary: int) -> Asked:
     _check_names(body, chat=chat)
     limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     prompt = "" if chat else _prompt(body)
+    usage = _usage(body)
     return Asked(
         model=_text(body, "model"),
         messages=messages(body) if chat else [],
@@ -95,7 +117,8 @@ def parse(body: object, *, chat: bool, vocabulary: int) -> Asked:
         text=prompt if isinstance(prompt, str) else "",
         ids=prompt if isinstance(prompt, list) else [],
         stream=_flag(body, "stream"),
-        include_usage=_includes_usage(body),
+        include_usage="include_usage" in usage,
+        continuous_usage={"include_usage", "continuous_usage_stats"} <= usage,
         max_tokens=_whole(body, limit, low=1, default=None if chat else COMPLETION_MAX_TOKENS),
         choices=_whole(body, "n", low=1, high=MAX_CHOICES, default=None) or 1,
         priority=_whole(body, "priority", low=-100, high=100, default=None) or 0,
@@ -123,6 +146,7 @@ def _sampling(body: JSON, *, chat: bool, vocabulary: int) -> SamplingParams:
         seed=_whole(body, "seed", low=-(2**63), default=None),
         stop=_stop(body),
         ignore_eos=_flag(body, "ignore_eos"),
+        min_tokens=_whole(body, "min_tokens", low=0, default=None) or 0,
         top_k=max(0, _whole(body, "top_k", low=-1, default=None) or 0),
         logit_bias=_bias(body, vocabulary),
         logprobs=_chat_logprobs(body) if chat else _whole(body, "logprobs", low=0, high=MAX_LOGPROBS, default=None),
@@ -167,15 +191,16 @@ def _schema(body: JSON) -> JSON | None:
     return schema
 
 
-def _includes_usage(body: JSON) -> bool:
+def _usage(body: JSON) -> set[str]:
+    """Return the options of a stream that are on."""
     options = body.get("stream_options")
     if options is None:
-        return False
-    if not isinstance(options, dict) or not options.keys() <= {"include_usage", "include_obfuscation"}:
-        raise wrong(body, "stream_options", '{"include_usage": true}')
+        return set()
+    if not isinstance(options, dict) or not options.keys() <= STREAM_OPTIONS:
+        raise wrong(body, "stream_options", '{"include_usage": true, "continuous_usage_stats": true}')
     if not body.get("stream"):
         raise RequestError("stream_options is set and stream is not: it is for streams only", param="stream_options")
-    return _flag(options, "include_usage")
+    return {name for name in options if _flag(options, name)}
 
 
 def _text(body: JSON, name: str) -> str:
@@ -219,9 +244,11 @@ def _stop(body: JSON) -> tuple[str, ...]:
 
 
 def _prompt(body: JSON) -> str | list[int]:
-    prompt = body.get("prompt")
+    given = body.get("prompt")
+    # A list of one prompt is what clients send that can ask for several at once.
+    prompt = given[0] if isinstance(given, list) and len(given) == 1 and isinstance(given[0], str | list) else given
     if isinstance(prompt, str) and prompt:
         return prompt
     if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
         return prompt
-    raise wrong(body, "prompt", "a text or a list of token ids")
+    raise wrong(body, "prompt", "one text or one list of token ids")

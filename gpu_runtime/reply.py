@@ -79,8 +79,6 @@ class Reply(Response):
 
     async def _send_stream(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        if self._opens_with_role:
-            await send(_part(self._bodies.role()))
         left = set(self._answers)
         while left:
             arrived = [await self._deltas.get()]
@@ -88,7 +86,9 @@ class Reply(Response):
                 arrived.append(self._deltas.get_nowait())
             if None in arrived:
                 return
-            body = b""
+            # With the first token, not before: many a client takes the first chunk of any kind for it.
+            body = self._bodies.role() if self._opens_with_role else b""
+            self._opens_with_role = False
             for delta in (each for each in arrived if each is not None):
                 body += self._chunks(delta)
                 if delta.done:
@@ -99,13 +99,8 @@ class Reply(Response):
             await send(_part(body + (b"" if left else self._bodies.closing()), more=bool(left)))
 
     def _chunks(self, delta: Delta) -> bytes:
-        index = self._answers.index(delta.generation)
-        text = self._bodies.chunk(index, delta.text, chosen=delta.chosen) if delta.text or delta.chosen else b""
-        if not delta.done:
-            return text
-        if error := _error(delta.generation):
-            return text + event(error.body)
-        return text + self._bodies.chunk(index, "", finish=delta.generation.finish)
+        error = _error(delta.generation) if delta.done else None
+        return event(error.body) if error else self._bodies.chunk(delta)
 
 
 def _error(generation: Generation) -> RequestError | None:

@@ -1,7 +1,6 @@
 """Reads a folder as Hugging Face's hub keeps models: config.json, *.safetensors, tokenizer.json."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from tailbudget.instrument.errors import UserError
 
+from .rope import stretched
 from .weights import ModelFile, Shape, Vocabulary
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
@@ -87,6 +87,9 @@ class SafetensorsFolder(ModelFile):
         head_dim = whole("head_dim", hidden // heads)
         rope = self._config.get("rope_parameters") or self._config.get("rope_scaling") or {}
         base = float(self._config.get("rope_theta") or rope.get("rope_theta") or 10_000.0)
+        divisors, amplitude, context = stretched(
+            rope, base=base, head_dim=head_dim, context=whole("max_position_embeddings"), of=self.path
+        )
         return Shape(
             layers=whole("num_hidden_layers"),
             hidden=hidden,
@@ -95,23 +98,13 @@ class SafetensorsFolder(ModelFile):
             kv_heads=whole("num_key_value_heads", heads),
             head_dim=head_dim,
             vocabulary=whole("vocab_size"),
-            max_context=whole("max_position_embeddings"),
+            max_context=context,
             rope_base=base,
             norm_eps=float(self._config.get("rms_norm_eps", 1e-6)),
-            rope_divisors=self._rope_divisors(rope, base, head_dim),
+            rope_divisors=divisors,
+            rope_amplitude=amplitude,
             windows=self._windows(whole("num_hidden_layers")),
         )
-
-    def _rope_divisors(self, rope: dict[str, Any], base: float, head_dim: int) -> tuple[float, ...]:
-        kind = rope.get("rope_type") or rope.get("type") or "default"
-        if kind == "default":
-            return ()
-        if kind not in ("linear", "llama3"):
-            raise UserError(f"{self.path} scales RoPE by {kind!r}: expected 'default', 'linear' or 'llama3'")
-        frequencies = [base ** (-pair / head_dim) for pair in range(0, head_dim, 2)]
-        if kind == "linear":
-            return (float(rope["factor"]),) * len(frequencies)
-        return tuple(_llama3_divisor(2 * math.pi / frequency, rope) for frequency in frequencies)
 
     def _windows(self, layers: int) -> tuple[int, ...]:
         config = self._config
@@ -199,17 +192,6 @@ def _their_name(name: str) -> str:
         return f"{NAMES[head]}.{kind}"
     _, index, part = head.split(".")
     return f"model.layers.{index}.{NAMES[part]}.{kind}"
-
-
-def _llama3_divisor(wavelength: float, rope: dict[str, Any]) -> float:
-    """Return what a frequency is divided by: 1 for short waves, `factor` for long ones, between them in between.
-
-    The formula of Llama 3.1's release, by which its context grew without another training of short waves.
-    """
-    factor, low, high = (float(rope[name]) for name in ("factor", "low_freq_factor", "high_freq_factor"))
-    turns = float(rope["original_max_position_embeddings"]) / wavelength
-    share = min(1.0, max(0.0, (turns - low) / (high - low)))
-    return 1 / ((1 - share) / factor + share)
 
 
 def _content(token: Any) -> str:

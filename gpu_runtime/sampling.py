@@ -1,8 +1,9 @@
 """Chooses the next token of each generation from its logits."""
 
+import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +33,12 @@ class Sampler:
     The same seed gives the same tokens from equal logits.
     """
 
-    def __init__(self, params: SamplingParams, *, prompt: Sequence[int] = ()) -> None:
+    def __init__(
+        self, params: SamplingParams, *, prompt: Sequence[int] = (), ends: Collection[int] = frozenset()
+    ) -> None:
         self._params = params
+        #: Tokens that would end the answer, and how many more come before one may.
+        self._ends, self._early = list(ends), params.min_tokens
         self._random = random.Random(params.seed)  # noqa: S311 - for sampling, not for secrets
         self._answer: Counter[int] = Counter()
         self._seen = set(prompt) if params.repetition_penalty != 1.0 else set()
@@ -45,6 +50,9 @@ class Sampler:
         params = self._params
         if self._counts or params.logit_bias:
             logits = self._changed(logits)
+        if self._early > 0:
+            self._early -= 1
+            logits = logits.index_fill(0, torch.tensor(self._ends, dtype=torch.long), -math.inf)
         if self._constraint:
             logits = self._constraint.allowed(logits)
         token = int(logits.argmax()) if params.temperature < GREEDY_BELOW else self._drawn(logits)

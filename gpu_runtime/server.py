@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,18 +16,21 @@ from functools import partial
 import uvicorn
 from opentelemetry.propagate import extract
 from opentelemetry.sdk.resources import Resource
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import tailbudget
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import REMAINING_HEADER
 
 from . import models
+from .figures import as_vllm
 from .host import Runtime
 from .messages import RequestError
 from .nvml import GpuSampler
@@ -63,9 +66,7 @@ class Endpoints:
         engine = self._runtime.ready()
         tenant = self._runtime.caller(request.headers.get("authorization", ""))
         asked = parse(await _json(request), chat=chat, vocabulary=self._runtime.tokenizer().size)
-        if asked.model != self._runtime.name:
-            message = f"the model {asked.model!r} does not exist: this server has {self._runtime.name!r}"
-            raise RequestError(message, status=404, param="model", code="model_not_found")
+        self._known(asked.model)
         prompt = await self._runtime.encode(asked)
         grammar = await self._runtime.grammar(asked)
         params = asked.params(prompt_tokens=len(prompt), context=engine.context, grammar=grammar)
@@ -94,10 +95,19 @@ class Endpoints:
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        runtime = self._runtime
-        runtime.caller(request.headers.get("authorization", ""))
-        model = {"id": runtime.name, "object": "model", "created": runtime.created_s, "owned_by": "tailbudget"}
-        return JSONResponse({"object": "list", "data": [model]})
+        self._runtime.caller(request.headers.get("authorization", ""))
+        return JSONResponse({"object": "list", "data": [self._runtime.card()]})
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/NAME."""
+        self._runtime.caller(request.headers.get("authorization", ""))
+        self._known(request.path_params["name"])
+        return JSONResponse(self._runtime.card())
+
+    def _known(self, model: str) -> None:
+        if model != self._runtime.name:
+            message = f"the model {model!r} does not exist: this server has {self._runtime.name!r}"
+            raise RequestError(message, status=404, param="model", code="model_not_found")
 
     async def health(self, _: Request) -> Response:
         """GET /health: 503 until the model is loaded and warm, and again from a signal on."""
@@ -110,7 +120,7 @@ class Endpoints:
         """GET /metrics in Prometheus' text format; `?as=vllm` names everything as vLLM does, for its dashboards."""
         text = generate_latest(self._runtime.registry)
         if request.query_params.get("as") == "vllm":
-            text = text.replace(b"tailbudget:", b"vllm:")
+            text = as_vllm(text)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def control(self, request: Request) -> Response:
@@ -136,13 +146,36 @@ def application(runtime: Runtime) -> Starlette:
         Route("/v1/chat/completions", endpoints.chat, methods=["POST"]),
         Route("/v1/completions", endpoints.completions, methods=["POST"]),
         Route("/v1/models", endpoints.models),
+        Route("/v1/models/{name:path}", endpoints.model),
         Route("/health", endpoints.health),
         Route("/metrics", endpoints.metrics),
     ]
     if runtime.settings.control:
         routes.append(Route("/control", endpoints.control, methods=["POST"]))
     handlers = {RequestError: _refused, HTTPException: _http_error, ClientDisconnect: _gone}
-    return Starlette(routes=routes, exception_handlers=handlers)
+    counted = Middleware(AnswerCounter, registry=runtime.registry, paths={route.path for route in routes})
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=[counted])
+
+
+class AnswerCounter:
+    """Counts answers by path and class of status (`5xx`), as vLLM's server does; probes and scrapes are not counted."""
+
+    def __init__(self, app: ASGIApp, *, registry: CollectorRegistry, paths: Collection[str]) -> None:
+        self._app = app
+        self._paths = set(paths) - {"/health", "/metrics"}
+        labels = ("handler", "method", "status")
+        self._answers = Counter("http_requests", "Answers by path and class of status.", labels, registry=registry)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] not in self._paths:
+            return await self._app(scope, receive, send)
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._answers.labels(scope["path"], scope["method"], f"{message['status'] // 100}xx").inc()
+            await send(message)
+
+        return await self._app(scope, receive, counted)
 
 
 async def _json(request: Request) -> object:

@@ -23,6 +23,7 @@ PROVIDER = "tailbudget"
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 GAP_BUCKETS_S = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0)
 TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
+COUNT_BUCKETS = (1, 2, 5, 10, 20)
 #: Histogram of vLLM's -> what it measures of an ended request.
 SECONDS = {
     "time_to_first_token_seconds": "From arrival to the first token.",
@@ -106,6 +107,7 @@ class Telemetry:
             self._figures.add(generation, phases(generation))
             answers = generation.siblings or [generation]
             if all(each.ended_ns is not None for each in answers):
+                self._figures.answered(answers)
                 self._span(joined(answers), [each.finish for each in answers if each.finish])
         except Exception:
             logger.exception("request %s could not be reported", generation.id)
@@ -184,10 +186,30 @@ class Figures:
         self._gaps = histogram("inter_token_latency_seconds", "From one token to the next.", GAP_BUCKETS_S)
         self._prompt = histogram("request_prompt_tokens", "Prompt tokens of ended requests.", TOKEN_BUCKETS)
         self._generated = histogram("request_generation_tokens", "Tokens of ended answers.", TOKEN_BUCKETS)
+        self._longest = histogram(
+            "request_max_num_generation_tokens", "Tokens of the longest answer to a request.", TOKEN_BUCKETS
+        )
+        self._most = histogram("request_params_max_tokens", "What answers were allowed at most.", TOKEN_BUCKETS)
+        self._answers = histogram("request_params_n", "Answers to a request.", COUNT_BUCKETS)
+        self._preempted = histogram("request_num_preemptions", "How often a request gave way.", (0, *COUNT_BUCKETS))
+        self._computed = histogram(
+            "request_prefill_kv_computed_tokens", "Prompt tokens that the prefix cache did not have.", TOKEN_BUCKETS
+        )
+
+    def answered(self, answers: Sequence[Generation]) -> None:
+        """Count a request all of whose answers have ended."""
+        self._answers.observe(len(answers))
+        self._longest.observe(max(len(each.output) for each in answers))
 
     def add(self, generation: Generation, found: Phases) -> None:
         """Count an ended generation."""
-        self._ended.labels(self._model, generation.finish or generation.end).inc()
+        # "abort" is vLLM's word for a client that left.
+        ended = generation.finish or generation.end
+        self._ended.labels(self._model, "abort" if ended == "cancelled" else ended).inc()
+        self._most.observe(generation.params.max_tokens)
+        self._preempted.observe(generation.preemptions)
+        if generation.prefill_ns is not None:
+            self._computed.observe(len(generation.prompt) - generation.cached)
         self._prompt.observe(len(generation.prompt))
         self._generated.observe(len(generation.output))
         seconds = {

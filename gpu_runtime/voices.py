@@ -22,7 +22,8 @@ class Voice:
     def of(cls, generation: Generation, tokenizer: TextTokenizer) -> "Voice":
         """Return the voice of an answer that begins."""
         params = generation.params
-        return cls(Sampler(params, prompt=generation.prompt), Answer(tokenizer, params))
+        sampler = Sampler(params, prompt=generation.prompt, ends=tokenizer.end_ids)
+        return cls(sampler, Answer(tokenizer, params))
 
     def draft(self, generation: Generation, most: int) -> tuple[int, ...]:
         """Return up to `most` guesses of what follows, none where guessing pauses."""

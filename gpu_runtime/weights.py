@@ -27,6 +27,8 @@ class Shape:
     norm_eps: float
     #: What RoPE's frequencies are divided by, one number a pair; empty where they are as they are.
     rope_divisors: tuple[float, ...] = ()
+    #: What RoPE multiplies queries and keys by: YaRN's attention factor.
+    rope_amplitude: float = 1.0
     #: How many tokens each layer sees, its own included, 0 for all; empty where all layers see all.
     windows: tuple[int, ...] = ()
 

@@ -5,7 +5,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
-from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
 
@@ -13,6 +13,7 @@ from . import providers
 from .attempts import current_attempt
 from .chunks import Reported
 from .guard import Guard
+from .histograms import Histogram, histogram
 from .metering import MAX_SERIES
 from .request import current_request
 from .spans import error_type
@@ -39,7 +40,6 @@ HISTOGRAMS: Final[dict[str, tuple[str, tuple[float, ...]]]] = {
 LABELS: Final = ("gen_ai.operation.name", "gen_ai.request.model", "gen_ai.provider.name", "server.address")
 Labels = dict[str, str]
 
-_histograms: dict[Meter, dict[str, Histogram]] = {}
 _gauged: set[Meter] = set()
 _remaining_by: dict[tuple[str, str, str], float] = {}
 
@@ -86,15 +86,14 @@ def ended(
     if reported and reported.model:
         labels["gen_ai.response.model"] = reported.model
     timed = labels | ({"error.type": error_type(error)} if error else {})
-    histograms = _current()
-    histograms[DURATION].record(convert(time.perf_counter_ns() - call.started_ns, "ns", "s"), timed)
-    for name, value in ((FIRST_CHUNK, first_chunk_s), (PER_CHUNK, per_chunk_s)):
+    duration_s = convert(time.perf_counter_ns() - call.started_ns, "ns", "s")
+    for name, value in ((DURATION, duration_s), (FIRST_CHUNK, first_chunk_s), (PER_CHUNK, per_chunk_s)):
         if value is not None:
-            histograms[name].record(value, timed)
+            _histogram(name).record(value, timed, span=span)
     if reported:
         for kind, tokens in (("input", reported.input_tokens), ("output", reported.output_tokens)):
             if tokens is not None:
-                histograms[TOKEN_USAGE].record(tokens, labels | {"gen_ai.token.type": kind})
+                _histogram(TOKEN_USAGE).record(tokens, labels | {"gen_ai.token.type": kind}, span=span)
 
 
 @Guard("call metrics")
@@ -117,12 +116,6 @@ def _remaining(_: CallbackOptions) -> Iterator[Observation]:
         yield Observation(remaining, {"kind": kind, "gen_ai.provider.name": provider, "server.address": address})
 
 
-def _current() -> dict[str, Histogram]:
-    meter = providers.meter()
-    found = _histograms.get(meter)
-    if found is None:
-        found = _histograms[meter] = {
-            name: meter.create_histogram(name, unit=unit, explicit_bucket_boundaries_advisory=boundaries)
-            for name, (unit, boundaries) in HISTOGRAMS.items()
-        }
-    return found
+def _histogram(name: str) -> Histogram:
+    unit, boundaries = HISTOGRAMS[name]
+    return histogram(name, unit=unit, boundaries=boundaries)

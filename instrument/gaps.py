@@ -4,8 +4,8 @@ import statistics
 import sys
 from array import array
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
-from operator import sub
+from itertools import accumulate, repeat
+from operator import floordiv, sub
 
 #: First byte of the encoding: this layout. Then little-endian u32 microseconds, at most MAX_GAPS of them; if there
 #: were more gaps, HISTOGRAM_BUCKETS u32 counts follow, bucket i counting those from 2^(i-1) up to 2^i microseconds.
@@ -42,7 +42,7 @@ class Gaps:
         # No gap above the pace, and no lag so far: nobody waited, which is the usual case and costs nothing.
         if longest_ns > READING_NS:
             self.stall_ns = max(self.stall_ns, max(accumulate((g - READING_NS for g in gaps), initial=self._lag_ns)))
-        self._lag_ns += sum(gaps) - READING_NS * len(gaps)
+        self._lag_ns += arrivals[-1] - arrivals[0] - READING_NS * len(gaps)
         self.max_ns = max(self.max_ns, longest_ns)
         self.count += len(gaps)
         room = MAX_GAPS - len(self._kept)
@@ -77,7 +77,7 @@ class Gaps:
 
     def encode(self) -> bytes:
         """Return the gaps as bytes in the layout described at GAPS_VERSION."""
-        gaps_us = [gap_ns // 1000 for gap_ns in self._kept]
+        gaps_us = list(map(floordiv, self._kept, repeat(1000)))
         if self.max_ns // 1000 > _U32_MAX:
             gaps_us = [min(gap_us, _U32_MAX) for gap_us in gaps_us]
         words = array("I", gaps_us)

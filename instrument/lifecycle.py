@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from opentelemetry import _logs, metrics, trace
 
-from . import hooks, metering, propagation, providers
+from . import histograms, hooks, metering, propagation, providers
 from .errors import UserError
 from .guard import Guard
 from .running import Watch, tell_all
@@ -121,6 +121,8 @@ class _Running:
         self._meter_provider = _meter_provider(self._exports, resource, prometheus=prometheus)
         self._logger_provider = _logger_provider(self._exports, resource)
         providers.use(self._tracer_provider, self._meter_provider, self._logger_provider)
+        if self._exports.tallies is not None:
+            histograms.tally(providers.meter(), self._exports.tallies)
         metering.register()
         if instrument_libraries:
             hooks.install()
@@ -186,7 +188,7 @@ def _meter_provider(exports: "Exports", resource: "Resource", *, prometheus: boo
                 "tailbudget.instrument.prometheus.ScrapedReader() as one of them where it is made"
             )
         return None
-    readers = exports.metric_readers()
+    readers = exports.metric_readers(alone=not prometheus)
     if prometheus:
         from .prometheus import ScrapedReader
 

@@ -5,10 +5,8 @@ import weakref
 from functools import partial
 from typing import Final
 
-from opentelemetry.metrics import Histogram, Meter
-
-from . import providers
 from .guard import Guard
+from .histograms import histogram
 from .vocabulary import LOOP_LAG
 
 #: Ten timers a second cost about 0.1 ms of CPU, and a block of 100 ms is hit by at least one.
@@ -16,7 +14,6 @@ INTERVAL_S: Final = 0.1
 BOUNDARIES_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 _watched: "weakref.WeakSet[asyncio.AbstractEventLoop]" = weakref.WeakSet()
-_histograms: dict[Meter, Histogram] = {}
 
 
 @Guard("loop lag")
@@ -44,15 +41,6 @@ def _tick(reference: "weakref.ref[asyncio.AbstractEventLoop]", due_s: float) -> 
     if loop is None:
         return
     with Guard("loop lag"):
-        _histogram().record(max(0.0, loop.time() - due_s))
+        lag = histogram(LOOP_LAG, unit="s", boundaries=BOUNDARIES_S)
+        lag.record(max(0.0, loop.time() - due_s), {})
     _arm(loop)
-
-
-def _histogram() -> Histogram:
-    meter = providers.meter()
-    found = _histograms.get(meter)
-    if found is None:
-        found = _histograms[meter] = meter.create_histogram(
-            LOOP_LAG, unit="s", explicit_bucket_boundaries_advisory=BOUNDARIES_S
-        )
-    return found

@@ -44,9 +44,9 @@ class Span:
     trace: int = 1
 
     @property
-    def trace_id(self) -> str:
-        """The 32 hex digits."""
-        return f"{self.trace:032x}"
+    def trace_id(self) -> bytes:
+        """The 16 bytes."""
+        return self.trace.to_bytes(16, "big")
 
 
 class Trace:
@@ -154,7 +154,7 @@ def land(connection: duckdb.DuckDBPyConnection, spans: Iterable[Span], *, at: da
     connection.execute(f"insert into spans_open by name {span_select(promoted(landing), events=events.num_rows > 0)}")
     connection.execute(
         """insert into dirty
-           select trace_id::uuid, $at, $at, bool_or(parent_span_id is null), min(start_ns), max(end_ns)
+           select trace_id, $at, $at, bool_or(parent_span_id is null), min(start_ns), max(end_ns)
            from batch_spans group by all
            on conflict do update set
              last_arrival = excluded.last_arrival, root_seen = dirty.root_seen or excluded.root_seen,

@@ -86,6 +86,22 @@ def test_a_caller_that_waits_longer_for_everybody_is_slow_itself() -> None:
     assert second.delta_ms < first.delta_ms / 5
 
 
+def test_a_span_beside_a_call_that_ends_later_is_not_blamed_for_what_it_waits_for() -> None:
+    connection, spans = database(), []
+    for n in range(1, 81):
+        trace, at = Trace(n), (10 * n if n <= 40 else HOUR_S + 10 * (n - 40)) * 1000
+        took = 20 if n <= 40 else 120
+        root = trace.add("GET /", at, at + took + 6, kind="SERVER", service="gateway")
+        trace.add("filter", at + 1, at + took + 4, under=root, service="gateway")  # waits for the call beside it
+        call = trace.add("call shop", at + 3, at + took + 5, under=root, kind="CLIENT", service="gateway")
+        trace.add("serve", at + 4, at + took + 4, under=call, kind="SERVER", service="shop")
+        spans += trace.spans
+    land(connection, spans)
+    first, second = blame(ConnectionReader(connection), WINDOW, baseline=BASELINE).ranking
+    assert [first.service, second.service] == ["shop", "gateway"]
+    assert [first.delta_ms, second.delta_ms] == pytest.approx([100, 0], abs=0.01)
+
+
 def test_an_error_that_began_in_a_service_is_blamed_where_latency_says_nothing() -> None:
     connection = database()
     spans = [span for n in range(1, 41) for span in shop(n, 10 * n)]

@@ -3,6 +3,7 @@
 import json
 import math
 from typing import NoReturn
+from uuid import UUID
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -62,7 +63,7 @@ def test_a_span_is_what_was_sent() -> None:
     (row,) = batches.spans.to_pylist()
     resource_id = batches.resources["resource_id"][0].as_py()
     assert row == {
-        "trace_id": "000102030405060708090a0b0c0d0e0f",
+        "trace_id": UUID(bytes=bytes(range(16))),
         "span_id": 9,
         "parent_span_id": 2**64 - 1,
         "name": "work",
@@ -79,7 +80,7 @@ def test_a_span_is_what_was_sent() -> None:
     assert batches.events.to_pylist() == [
         {"trace_id": row["trace_id"], "span_id": 9, "name": "e", "t_ns": 5, "attrs": '{"k":1}'}
     ]
-    assert batches.links["linked_trace_id"].to_pylist() == ["01" * 16]
+    assert batches.links["linked_trace_id"].to_pylist() == [UUID(bytes=b"\x01" * 16)]
 
 
 @pytest.mark.parametrize(

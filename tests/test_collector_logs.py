@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -56,7 +57,7 @@ def test_a_record_is_what_was_sent() -> None:
     batches = decode_logs(request.SerializeToString())
     (row,) = batches.logs.to_pylist()
     assert row == {
-        "trace_id": "000102030405060708090a0b0c0d0e0f",
+        "trace_id": UUID(bytes=bytes(range(16))),
         "span_id": 9,
         "t_ns": T0_NS,
         "observed_ns": T0_NS + 1,

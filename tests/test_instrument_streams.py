@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import openai
 import pytest
 from opentelemetry import trace
 from opentelemetry.trace import StatusCode
@@ -174,6 +175,26 @@ async def test_an_async_stream_is_measured_and_closed(recorded: Recorded) -> Non
         assert await anext(entered) == "a"
     assert words.closed == 1
     assert end(recorded) == "closed"
+
+
+async def test_an_sdks_stream_that_only_hands_on_is_read_at_its_source_and_any_other_is_not(recorded: Recorded) -> None:
+    class HandsOn:
+        def __init__(self, words: AsyncWords) -> None:
+            self._iterator = words
+
+        async def __anext__(self) -> str:
+            return await self._iterator.__anext__()
+
+    class SaysMore(HandsOn):
+        async def __anext__(self) -> str:
+            return (await self._iterator.__anext__()).upper()
+
+    for kind, said in ((HandsOn, ["a", "b"]), (SaysMore, ["A", "B"])):
+        words: Any = kind(AsyncWords("a", "b"))
+        assert [word async for word in stream(words, model="m")] == said
+    assert [dict(span.attributes or {})["slo.stream.end"] for span in recorded.spans] == ["complete", "complete"]
+    # openai's own does no more than that, which is what the shorter way is for.
+    assert openai.AsyncStream.__anext__.__code__.co_names == HandsOn.__anext__.__code__.co_names
 
 
 async def test_an_async_stream_that_is_cancelled_says_so(recorded: Recorded) -> None:

@@ -1,6 +1,7 @@
 """The decoder in C gives what the reference gives, value for value, and leaves to it whatever it is not sure of."""
 
 import gzip
+import importlib.util
 import json
 import random
 import struct
@@ -29,6 +30,16 @@ from .collector_support import any_value, pairs, trace_request, varint
 from .support import CONFORMANCE, shared
 
 native = pytest.importorskip("tailbudget.collector.receive.native", reason="the extension was not built")
+
+
+def test_an_extension_that_was_built_from_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native._otlp, "LAYOUT", native.LAYOUT - 1)
+    found = importlib.util.find_spec(native.__name__)
+    assert found is not None
+    assert found.loader is not None
+    with pytest.raises(ImportError, match="build it anew"):
+        found.loader.exec_module(importlib.util.module_from_spec(found))
+
 
 REQUESTS: dict[Signal, type[Message]] = {
     "traces": ExportTraceServiceRequest,

@@ -1,5 +1,6 @@
 """Each architecture gives the logits that transformers gives, from a safetensors folder and from a GGUF file."""
 
+import math
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -38,6 +39,12 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+YARN_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 10_000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,19 @@ KINDS = {
     "llama 3": Kind("Llama", "llama", {"rope_parameters": LLAMA3_ROPE}),
     "llama, linear rope": Kind(
         "Llama", "llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}}
+    ),
+    "qwen2, yarn": Kind("Qwen2", "qwen2", {"rope_parameters": YARN_ROPE}),
+    "qwen3, yarn with a ramp of its own": Kind(
+        "Qwen3", "qwen3", {"head_dim": 32, "rope_parameters": {**YARN_ROPE, "beta_fast": 4, "beta_slow": 0.5}}
+    ),
+    "llama, yarn with an attention factor": Kind(
+        "Llama", "llama", {"rope_parameters": {**YARN_ROPE, "attention_factor": 0.7}}
+    ),
+    "llama, yarn as deepseek scales it": Kind(
+        "Llama",
+        "llama",
+        {"rope_parameters": {**YARN_ROPE, "factor": None, "mscale": 1.0, "mscale_all_dim": 0.5, "truncate": False}},
+        in_gguf=False,
     ),
     "smollm2": Kind("Llama", "llama", {"tie_word_embeddings": True}),
     "llama with biases": Kind("Llama", "llama", {"attention_bias": True, "mlp_bias": True}),
@@ -127,6 +147,8 @@ def _gguf(name: str) -> Path:
     if config.rope_parameters["rope_type"] == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(config.rope_parameters["factor"])
+    if config.rope_parameters["rope_type"] == "yarn":
+        _add_yarn(writer, config.rope_parameters)
     if config.rope_parameters["rope_type"] == "llama3":
         head_dim = model.model.layers[0].self_attn.head_dim
         plain = config.rope_parameters["rope_theta"] ** -(torch.arange(0, head_dim, 2) / head_dim)
@@ -145,6 +167,17 @@ def _gguf(name: str) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _add_yarn(writer: gguf.GGUFWriter, rope: dict[str, Any]) -> None:
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(rope["factor"])
+    writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+    if "beta_fast" in rope:
+        writer.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
+        writer.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
+    if "attention_factor" in rope:  # llama.cpp multiplies the paper's by it
+        writer.add_rope_scaling_attn_factors(rope["attention_factor"] / (0.1 * math.log(rope["factor"]) + 1))
 
 
 def _gguf_name(theirs: str) -> str:

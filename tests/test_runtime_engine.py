@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from torch import Tensor
 
+from tailbudget.gpu_runtime.attention import KVCache
 from tailbudget.gpu_runtime.engine import EngineFullError, EngineStoppedError
-from tailbudget.gpu_runtime.model import Segment
+from tailbudget.gpu_runtime.model import Llama, Segment
 from tests.runtime_support import DEVICES, Notes, engine
 from tests.support import wait_until
 
@@ -102,6 +104,20 @@ def test_memory_that_runs_out_in_a_batch_is_answered_and_not_fatal(monkeypatch: 
         assert (huge.end, huge.error) == ("error", "OutOfMemoryError in the engine")
         assert bench.finish(bench.submit("June", max_tokens=20)) == whole
         assert bench.engine.kv_used == 0
+
+
+def test_warming_up_computes_a_whole_chunk_and_every_batch_of_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[list[int]] = []
+    forward = Llama.forward
+
+    def noted(model: Llama, segments: Sequence[Segment], cache: KVCache) -> Tensor:
+        computed.append([len(segment.tokens) for segment in segments])
+        return forward(model, segments, cache)
+
+    with engine(max_running=4, prefill_chunk=32) as bench:
+        monkeypatch.setattr(Llama, "forward", noted)
+        bench.engine.warm_up()
+    assert computed == [[32], [1], [1, 1], [1, 1, 1], [1, 1, 1, 1]]
 
 
 def test_the_step_delay_slows_decoding_and_may_change_at_any_time() -> None:

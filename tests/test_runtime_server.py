@@ -161,6 +161,71 @@ def test_tools_and_their_results_go_through_the_models_template(client: openai.O
 
 def test_the_models_are_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
+    card = client.models.retrieve("tiny")
+    assert (card.id, card.model_dump()["max_model_len"]) == ("tiny", 256)
+    with pytest.raises(openai.NotFoundError, match="this server has 'tiny'"):
+        client.models.retrieve("org/other")
+
+
+def _events(url: str, path: str, **asked: Any) -> list[dict[str, Any]]:
+    """Return the bodies of a stream as they are on the wire."""
+    text = httpx.post(f"{url}/v1/{path}", json={"model": "tiny", "stream": True, "temperature": 0, **asked}).text
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+
+
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+def test_load_tools_count_a_chunk_a_token_and_usage_in_each(url: str, path: str) -> None:
+    chat = path != "completions"
+    prompt: dict[str, Any] = {"messages": ASK["messages"]} if chat else {"prompt": ["The river"]}
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    events = _events(url, path, max_tokens=6, ignore_eos=True, stream_options=options, **prompt)
+    *chunks, closing = events[1:] if chat else events
+    assert [each["usage"]["completion_tokens"] for each in chunks] == [1, 2, 3, 4, 5, 6]
+    assert [each["choices"][0]["finish_reason"] for each in chunks] == [None] * 5 + ["length"]
+    assert all(each["choices"][0]["delta"]["content"] if chat else each["choices"][0]["text"] for each in chunks)
+    assert (closing["choices"], closing["usage"]["completion_tokens"]) == ([], 6)
+    assert {each["usage"]["prompt_tokens"] for each in events} == {closing["usage"]["prompt_tokens"]}
+
+
+def test_no_chunk_of_a_chat_comes_before_its_first_token(url: str) -> None:
+    httpx.post(f"{url}/control", json={"step_delay_ms": 300})
+    try:
+        ask = {**ASK, "max_tokens": 2, "stream": True}
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=ask) as answer:
+            first = next(block for block in answer.iter_text() if block)
+    finally:
+        httpx.post(f"{url}/control", json={"step_delay_ms": 0})
+    # In one block: the role, which many a client takes for the first token, and the token.
+    role, token = [json.loads(line[6:])["choices"][0]["delta"] for line in first.splitlines() if line][:2]
+    assert (role["role"], bool(token["content"])) == ("assistant", True)
+
+
+def test_an_answer_has_at_least_min_tokens(client: openai.OpenAI) -> None:
+    def ask(**more: Any) -> Any:
+        return client.completions.create(
+            model="tiny", prompt="The", max_tokens=9, temperature=0, logit_bias={"2": 100}, extra_body=more
+        )
+
+    assert [ask().usage.completion_tokens, ask(min_tokens=4).usage.completion_tokens] == [1, 5]
+    free = ask(min_tokens=9).choices[0].text
+    assert free
+    stopped = ask(min_tokens=3, stop=[free[0]])  # a stop string in the first tokens does not count
+    assert stopped.usage.completion_tokens > 3
+    with pytest.raises(openai.BadRequestError, match="min_tokens is 10: the answer has 9 tokens at most"):
+        ask(min_tokens=10)
+
+
+def test_clients_that_say_vllms_defaults_are_served_and_what_is_not_built_is_named(client: openai.OpenAI) -> None:
+    defaults: dict[str, Any] = {
+        "best_of": 1, "use_beam_search": False, "length_penalty": 1.0, "skip_special_tokens": True, "min_p": 0.0,
+        "prompt_logprobs": None,
+        "stop_token_ids": [], "top_k": -1, "repetition_penalty": 1.0, "add_special_tokens": True,
+    }  # fmt: skip
+    assert client.completions.create(model="tiny", prompt="The", max_tokens=1, extra_body=defaults).choices
+    for name, value in {"use_beam_search": True, "stop_token_ids": [5], "prompt_logprobs": 1}.items():
+        with pytest.raises(openai.BadRequestError, match=f"this server has no {name}") as refused:
+            client.completions.create(model="tiny", prompt="The", max_tokens=1, extra_body={name: value})
+        assert refused.value.param == name
 
 
 @pytest.mark.parametrize(
@@ -254,6 +319,13 @@ def test_a_request_that_is_not_json_is_refused(url: str) -> None:
     assert httpx.get(f"{url}/v1/completions").status_code == 405
 
 
+def test_a_body_beyond_the_limit_is_refused(url: str) -> None:
+    body = b" " * ((8 << 20) + 1)
+    answer = httpx.post(f"{url}/v1/completions", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 413
+    assert answer.json()["error"]["message"] == f"the body is over {8 << 20} bytes"
+
+
 def test_a_full_server_says_when_to_come_back(url: str, client: openai.OpenAI) -> None:
     httpx.post(f"{url}/control", json={"step_delay_ms": 50})
     try:
@@ -309,38 +381,6 @@ def test_spans_and_live_counters_reach_the_collector(client: openai.OpenAI, otlp
     labels = next(labels for name, labels, _ in otlp.points if name == "slo.decode.tokens")
     assert labels.keys() == {"model", "provider", "server.address", "side"}
     assert (labels["model"], labels["side"]) == ("tiny", "server")
-
-
-#: What the Grafana dashboard of vLLM's own examples asks for.
-OF_A_VLLM_DASHBOARD = {
-    "vllm:e2e_request_latency_seconds_bucket",
-    "vllm:prompt_tokens_total",
-    "vllm:generation_tokens_total",
-    "vllm:inter_token_latency_seconds_bucket",
-    "vllm:num_requests_running",
-    "vllm:num_requests_waiting",
-    "vllm:time_to_first_token_seconds_bucket",
-    "vllm:kv_cache_usage_perc",
-    "vllm:request_prompt_tokens_bucket",
-    "vllm:request_generation_tokens_bucket",
-    "vllm:request_success_total",
-    "vllm:request_queue_time_seconds_sum",
-    "vllm:request_prefill_time_seconds_sum",
-    "vllm:request_decode_time_seconds_sum",
-    "vllm:prefix_cache_queries_total",
-    "vllm:prefix_cache_hits_total",
-    "vllm:num_preemptions_total",
-}
-
-
-def test_prometheus_figures_are_there_under_our_name_and_under_vllms(url: str, client: openai.OpenAI) -> None:
-    client.chat.completions.create(**ASK, max_tokens=2)
-    text = httpx.get(f"{url}/metrics").text
-    for name in ("num_requests_running", "generation_tokens_total", "time_to_first_token_seconds_count"):
-        assert f'tailbudget:{name}{{model_name="tiny"}}' in text
-    renamed = httpx.get(f"{url}/metrics", params={"as": "vllm"}).text
-    found = {line.partition("{")[0] for line in renamed.splitlines()}
-    assert found >= OF_A_VLLM_DASHBOARD
 
 
 def test_the_engine_sends_what_the_table_engine_holds_once_a_second(client: openai.OpenAI, otlp: Receiver) -> None:

@@ -253,8 +253,24 @@ def test_a_folder_that_cannot_be_served_says_what_is_wrong(
         open_model(folder)
 
 
-def test_a_scaling_of_rope_that_is_not_built_is_refused_by_name(folder: Path) -> None:
+@pytest.mark.parametrize("kind", ["dynamic", "longrope", "su", "mrope"])
+def test_a_scaling_of_rope_that_is_not_built_is_refused_by_name(folder: Path, kind: str) -> None:
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"rope_scaling": {"type": "yarn", "factor": 4.0}}))
-    with pytest.raises(UserError, match="scales RoPE by 'yarn': expected 'default', 'linear' or 'llama3'"):
+    (folder / "config.json").write_text(json.dumps(config | {"rope_scaling": {"type": kind, "factor": 4.0}}))
+    expected = f"scales RoPE by '{kind}': expected one of 'default', 'linear', 'llama3', 'yarn'"
+    with pytest.raises(UserError, match=expected):
         open_model(folder)
+
+
+def test_a_scaling_of_rope_that_says_too_little_is_named(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"rope_scaling": {"type": "llama3", "factor": 8.0}}))
+    with pytest.raises(UserError, match="scales RoPE by 'llama3' and does not say 'low_freq_factor'"):
+        open_model(folder)
+
+
+def test_yarn_over_the_longest_position_is_as_qwens_model_cards_switch_it_on(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    (folder / "config.json").write_text(json.dumps(config | {"rope_scaling": scaling}))
+    assert open_model(folder).shape.max_context == 256

@@ -32,6 +32,7 @@ counted as (
 child as (  -- clipped to its parent
     select
         parent.trace_id, parent.span_id,
+        child.span_id as child_id,
         child.service, child.name, child.stage,
         child.service <> parent.service as elsewhere,
         child.status = 'ERROR' as failed,
@@ -49,6 +50,15 @@ covered as (  -- what each child adds to the union of its elder siblings
     window elder as (
         partition by trace_id, span_id order by start_ns, end_ns rows between unbounded preceding and 1 preceding
     )
+),
+outlasted as (  -- from here on a sibling runs that ends later: what is done beside it delays nobody
+    select
+        trace_id,
+        child_id as span_id,
+        min(start_ns) over (
+            partition by trace_id, span_id order by end_ns desc range between unbounded preceding and 1 preceding
+        ) as from_ns
+    from child
 ),
 below as (
     select
@@ -68,10 +78,14 @@ timed as (  -- exclusive time, and whether an error began here
         -- A call: said to be one, or within its service and all that lies below runs elsewhere.
         below.called and (span.kind in ('CLIENT', 'PRODUCER') or parent.service = span.service) as calls,
         below.callee, below.callee_operation, below.callee_stage,
-        (span.end_ns - span.start_ns - coalesce(below.covered_ns, 0)) / 1e6 as own_ms,
+        case
+            when below.covered_ns is not null then span.end_ns - span.start_ns - below.covered_ns
+            else greatest(least(span.end_ns, coalesce(outlasted.from_ns, span.end_ns)) - span.start_ns, 0)
+        end / 1e6 as own_ms,
         (span.status = 'ERROR' and not coalesce(below.failed, false))::int as began_error
     from span
     left join below using (trace_id, span_id)
+    left join outlasted using (trace_id, span_id)
     left join span as parent on parent.trace_id = span.trace_id and parent.span_id = span.parent_span_id
 ),
 operation as (  -- callee is null for work, and names whom a call waits for

@@ -63,7 +63,7 @@ select
         (evidence->>'$.setup_ms')::double,
         (evidence->>'$.failed_ms')::double,
         (evidence->>'$.consumer_ms')::double,
-        (evidence->>'$.connect_ms')::double,
+        (evidence->>'$.round_trip_ms')::double,
         (evidence->>'$.backoff_ms')::double,
         (evidence->>'$.queue_ms')::double,
         (evidence->>'$.wait_ms')::double,

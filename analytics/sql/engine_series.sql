@@ -31,6 +31,24 @@ gpu_bucket as (
         and up
     group by all
 ),
+gpu_tokens_bucket as (  -- what engines that name their GPU generated there
+    select host || ' ' || gpu as source, t, n, gpu_tokens_per_s
+    from (
+        select gpu, time_bucket(to_seconds($bucket_s), t) as t, count(*) as n, sum(generation_tokens) / $bucket_s as gpu_tokens_per_s
+        from engine
+        where t >= $from_ts::timestamptz
+            and t < $to_ts::timestamptz
+            and gpu is not null
+            and ($model::varchar is null or model = $model)
+        group by all
+    ) as generated
+    join (
+        select distinct host, gpu
+        from gpu
+        where sampled_at >= $from_ts::timestamptz
+            and sampled_at < $to_ts::timestamptz
+    ) as device using (gpu)
+),
 counter as (
     select
         time_bucket(to_seconds($bucket_s), sampled_at) as t,
@@ -56,6 +74,9 @@ long as (
     union all
     select source, t, n, unnest(['util', 'sm_mhz', 'power_w']), unnest([util, sm_mhz, power_w])
     from gpu_bucket
+    union all
+    select source, t, n, 'gpu_tokens_per_s', gpu_tokens_per_s
+    from gpu_tokens_bucket
     union all
     select source, t, n, 'joules_a_token', joules_a_token
     from energy_bucket

@@ -23,7 +23,7 @@ log: Final = logging.getLogger(__name__)
 #: long after its first body.
 MAX_ROWS: Final = ROW_GROUP_ROWS * 3 // 2
 EVERY_S: Final = 0.2
-#: A landing costs 30-40 ms however small: it waits ten times as long as the last one took, but no longer than this.
+#: A landing costs 20 ms however small: it waits ten times as long as the last one took, but no longer than this.
 AT_MOST_EVERY_S: Final = 1.0
 RETRY_S: Final = 1.0
 #: Counts are stored with the next bodies, or this late without any; a kill loses as much of them, and no span.
@@ -55,7 +55,7 @@ class Entry:
     digest: bytes
     arrived_s: float
     batches: Batches | None = None
-    #: Memory that its batches hold; to count 60 columns takes 50 us.
+    #: Memory that its batches hold.
     decoded_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -11,16 +11,17 @@ from typing import Final
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tailbudget.analytics.recognise import span_select
 from tailbudget.instrument.vocabulary import ENGINE_METRICS, FEEDBACK_EVENT, GPU_METRICS
 
 from ..journal.writer import Position
-from ..receive.batches import SPANS, Batches, LogBatches, MetricBatches, SpanBatches
+from ..receive.batches import Batches, LogBatches, MetricBatches, SpanBatches
 from .rates import NAMES, DecodeRates, Last
 from .seen import Keys, RecentKeys
+from .span_inserts import SpanInserts, joined
 from .transaction import transaction
 
 SQL: Final = Path(__file__).parent / "sql"
@@ -34,9 +35,6 @@ HEALTH: Final = pa.schema(
     [("service", pa.string()), ("signal", pa.string()), ("reason", pa.string()), ("n", pa.int64())]
 )
 BODIES: Final = pa.schema([("digest", pa.binary()), ("spans", pa.int64())])
-#: DuckDB takes 1.8 us for a span of one chunk of 65,536, 3.3 us for one of 128 chunks. Chunks of this many rows cost no
-#: more than one, and the copy that joins bodies holds 2 MB at a time, not 30 MB.
-CHUNK_ROWS: Final = 4096
 #: Columns of spans that tell of their traces and senders.
 TOUCHED: Final = ["trace_id", "span_id", "parent_span_id", "start_ns", "end_ns", "service"]
 #: Metric names and the columns of `gpu` that they fill, side by side.
@@ -64,6 +62,7 @@ class Landing:
         self._connection = connection
         self._spans = RecentKeys(keep_s=SPANS_KEPT_S, limit=SPANS_KEPT)
         self._rates = DecodeRates(self._last_stored)
+        self._inserts = SpanInserts(connection)
         since = datetime.now(UTC) - timedelta(seconds=SPANS_KEPT_S)
         for name in ("sealed_span_keys", "recent_span_keys"):
             self._spans.add(connection.execute(landing_sql(name), {"since": since}).fetchnumpy()["key"])
@@ -112,7 +111,7 @@ class Landing:
         return counted
 
     @contextmanager
-    def _batch(self, **tables: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
+    def _batch(self, **tables: pa.Table) -> Iterator[None]:
         """Give SQL the tables under their names with the prefix `batch_`; after an error the rollback takes them."""
         for name, table in tables.items():
             self._connection.register(f"batch_{name}", table)
@@ -126,16 +125,29 @@ class Landing:
             return [], np.array([], np.uint64)
         with self._batch(spans=pa.concat_tables(part.spans.select(["trace_id", "span_id"]) for part in batches)):
             keys = np.asarray(self._connection.execute(landing_sql("span_keys")).fetchnumpy()["key"], np.uint64)
-        repeated = self._spans.known(keys)
-        first = np.zeros(len(keys), np.bool_)
-        first[np.unique(keys, return_index=True)[1]] = True
-        repeated |= ~first
+        order, repeated_in_order = self._repeated(keys)
+        repeated = np.empty_like(repeated_in_order)
+        repeated[order] = repeated_in_order
         ends = np.cumsum([part.spans.num_rows for part in batches])
         kept = [
             _without(part, gone) if gone.any() else part
             for part, gone in zip(batches, np.split(repeated, ends[:-1]), strict=True)
         ]
-        return kept, keys[~repeated]
+        return kept, keys[order][~repeated_in_order]
+
+    def _repeated(self, keys: Keys) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+        """Return the order that sorts the keys and, in it, whether each has landed before or stands earlier in `keys`.
+
+        Sorted keys are found in 0.08 us each, others in 0.35 us: their places lie side by side in memory.
+        """
+        order = np.argsort(keys)
+        ranked = keys[order]
+        again = ranked[1:] == ranked[:-1]
+        if again.any():
+            order = np.argsort(keys, kind="stable")  # the first of equals stays
+        repeated = self._spans.known(ranked)
+        repeated[1:] |= again
+        return order, repeated
 
     def _land_resources(self, batches: Sequence[Batches]) -> None:
         new = pa.concat_tables(part.resources for part in batches) if batches else None
@@ -146,19 +158,15 @@ class Landing:
 
     def _land_spans(self, batches: Sequence[SpanBatches], arrived: dict[str, datetime]) -> None:
         parts = [part.spans for part in batches]
-        tables = {name: _joined([getattr(part, name) for part in batches]) for name in ("events", "links")}
-        with self._batch(**tables):
-            spans = _streamed(parts)
-            keys = frozenset(spans.schema.names[len(SPANS) :])
-            with self._batch(spans=spans):
-                events = tables["events"].num_rows > 0
-                self._connection.execute(f"insert into spans_open by name {span_select(keys, events=events)}")
-            with self._batch(spans=pa.concat_tables(part.select(TOUCHED) for part in parts).combine_chunks()):
-                for name in ("dirty", "lag"):
-                    self._connection.execute(landing_sql(name), arrived)
-                for name in ("events", "links"):
-                    if tables[name].num_rows:
-                        self._connection.execute(landing_sql(name))
+        tables = {name: joined([getattr(part, name) for part in batches]) for name in ("events", "links")}
+        self._inserts.run(parts, tables["events"])
+        touched = pa.concat_tables(part.select(TOUCHED) for part in parts).combine_chunks()
+        with self._batch(spans=touched, **tables):
+            for name in ("dirty", "lag"):
+                self._connection.execute(landing_sql(name), arrived)
+            for name in ("events", "links"):
+                if tables[name].num_rows:
+                    self._connection.execute(landing_sql(name))
 
     def _land_metrics(self, batches: Sequence[MetricBatches]) -> None:
         points = pa.concat_tables(part.metrics for part in batches)
@@ -203,32 +211,6 @@ class Landing:
         if not rows:
             rows = self._connection.execute(landing_sql("last_sealed_point"), counter).fetchall()
         return Last(*rows[0]) if rows else None
-
-
-def _joined(parts: Sequence[pa.Table]) -> pa.Table:
-    """Return the rows of all parts in one chunk, `attrs` known to be JSON."""
-    whole = pa.concat_tables(parts, promote_options="default").combine_chunks()
-    at = whole.schema.get_field_index("attrs")
-    chunks = [pa.ExtensionArray.from_storage(pa.json_(), chunk) for chunk in whole["attrs"].chunks]
-    return whole.set_column(at, pa.field("attrs", pa.json_()), pa.chunked_array(chunks, pa.json_()))
-
-
-def _streamed(parts: Sequence[pa.Table]) -> pa.RecordBatchReader:
-    """Return a reader, to be read once, of the rows of all parts in chunks of CHUNK_ROWS or a little more."""
-    empty = pa.unify_schemas([part.schema for part in parts]).empty_table()
-
-    def chunks() -> Iterator[pa.RecordBatch]:
-        group: list[pa.Table] = [empty]
-        rows = 0
-        for part in parts:
-            group.append(part)
-            rows += part.num_rows
-            if rows >= CHUNK_ROWS:
-                yield from _joined(group).to_batches()
-                group, rows = [empty], 0
-        yield from _joined(group).to_batches()
-
-    return pa.RecordBatchReader.from_batches(_joined([empty]).schema, chunks())
 
 
 def _without(batches: SpanBatches, gone: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> SpanBatches:

@@ -1,6 +1,7 @@
 """What the extension in `csrc/` offers; it is absent where no compiler was."""
 
 Names = tuple[bytes, ...]
+LAYOUT: int
 
 def rules(
     keys: Names,

@@ -11,7 +11,7 @@ import pyarrow as pa
 #: The promoted keys that any span of the body has follow as one nullable string column each, named like the key.
 SPANS: Final = pa.schema(
     [
-        pa.field("trace_id", pa.string(), nullable=False),  # 32 lower-case hex digits
+        pa.field("trace_id", pa.uuid(), nullable=False),  # the 16 bytes as they came
         pa.field("span_id", pa.uint64(), nullable=False),  # big-endian value of the 8 bytes
         pa.field("parent_span_id", pa.uint64()),  # null at a root
         pa.field("name", pa.string(), nullable=False),
@@ -28,7 +28,7 @@ SPANS: Final = pa.schema(
 )
 EVENTS: Final = pa.schema(
     [
-        pa.field("trace_id", pa.string(), nullable=False),
+        pa.field("trace_id", pa.uuid(), nullable=False),
         pa.field("span_id", pa.uint64(), nullable=False),
         pa.field("name", pa.string(), nullable=False),
         pa.field("t_ns", pa.int64(), nullable=False),
@@ -37,9 +37,9 @@ EVENTS: Final = pa.schema(
 )
 LINKS: Final = pa.schema(
     [
-        pa.field("trace_id", pa.string(), nullable=False),
+        pa.field("trace_id", pa.uuid(), nullable=False),
         pa.field("span_id", pa.uint64(), nullable=False),
-        pa.field("linked_trace_id", pa.string(), nullable=False),
+        pa.field("linked_trace_id", pa.uuid(), nullable=False),
         pa.field("linked_span_id", pa.uint64(), nullable=False),
         pa.field("attrs", pa.string(), nullable=False),
     ]
@@ -83,7 +83,7 @@ METRICS: Final = pa.schema(
 )
 LOGS: Final = pa.schema(
     [
-        pa.field("trace_id", pa.string()),  # as in SPANS; null where the record has no valid one
+        pa.field("trace_id", pa.uuid()),  # as in SPANS; null where the record has no valid one
         pa.field("span_id", pa.uint64()),
         pa.field("t_ns", pa.int64()),  # null when the sender gave none
         pa.field("observed_ns", pa.int64()),  # null when the sender gave none
@@ -124,6 +124,11 @@ def table(rows: Iterable[tuple[object, ...]], schema: pa.Schema) -> pa.Table:
     )
 
 
+def _held(*tables: pa.Table) -> int:
+    """Return the bytes of the tables' buffers: `nbytes`, which looks at what of them is used, takes 60 us, not 2."""
+    return sum(table.get_total_buffer_size() for table in tables)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanBatches:
     """One trace body, decoded."""
@@ -144,7 +149,7 @@ class SpanBatches:
     @property
     def nbytes(self) -> int:
         """Memory that the batches hold."""
-        return int(self.spans.nbytes + self.events.nbytes + self.links.nbytes + self.resources.nbytes)
+        return _held(self.spans, self.events, self.links, self.resources)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +170,7 @@ class MetricBatches:
     @property
     def nbytes(self) -> int:
         """Memory that the batches hold."""
-        return int(self.metrics.nbytes + self.resources.nbytes)
+        return _held(self.metrics, self.resources)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +191,7 @@ class LogBatches:
     @property
     def nbytes(self) -> int:
         """Memory that the batches hold."""
-        return int(self.logs.nbytes + self.resources.nbytes)
+        return _held(self.logs, self.resources)
 
 
 Batches = SpanBatches | MetricBatches | LogBatches

@@ -57,10 +57,10 @@ def _event_name(record: LogRecord) -> str:
     return next(filter(None, names), "")
 
 
-def _ids(record: LogRecord) -> tuple[str | None, int | None]:
+def _ids(record: LogRecord) -> tuple[bytes | None, int | None]:
     """Return the span that the record belongs to; OTLP wants one with an invalid id to be taken without it."""
     trace_id, span_id = record.trace_id, record.span_id
     return (
-        trace_id.hex() if len(trace_id) == len(NO_TRACE) and trace_id != NO_TRACE else None,
+        trace_id if len(trace_id) == len(NO_TRACE) and trace_id != NO_TRACE else None,
         int.from_bytes(span_id, "big") or None if len(span_id) == len(NO_SPAN) else None,
     )

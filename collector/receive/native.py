@@ -38,6 +38,11 @@ from .content import CONTENT_EVENTS, CONTENT_KEYS, KEPT_KEYS
 from .points import BAD_BUCKETS
 from .privacy import DROP
 
+#: The tables that `batches.py` describes.
+LAYOUT: Final = 2
+if getattr(_otlp, "LAYOUT", 1) != LAYOUT:
+    raise ImportError("the extension _otlp was built from other sources than these: build it anew (make venv)")
+
 #: What `_otlp.decode` counts of each group, in its order.
 REASONS: Final = ("accepted", "duplicate", "bad_id", "bad_link", CONTENT_DROPPED, BAD_BUCKETS)
 #: Resources that are remembered; a fleet of more starts over.

@@ -69,7 +69,6 @@ class SpanReader:
             self._attributes.take(link.attributes)
 
     def _take(self, span: Span, origin: tuple[str | None, str | None, int], scope_attrs: dict[str, Json]) -> None:
-        trace_id = span.trace_id.hex()
         span_id = int.from_bytes(span.span_id, "big")
         attrs = scope_attrs | self._attributes.take_span(span.attributes)
         for field, key in ASIDE.items():
@@ -79,7 +78,7 @@ class SpanReader:
         status = span.status
         self._rows.append(
             (
-                trace_id,
+                span.trace_id,
                 span_id,
                 int.from_bytes(span.parent_span_id, "big") or None if len(span.parent_span_id) == 8 else None,
                 span.name,
@@ -93,21 +92,21 @@ class SpanReader:
             )
         )
         if span.events or span.links:
-            self._take_children(span, trace_id, span_id)
+            self._take_children(span, span_id)
 
-    def _take_children(self, span: Span, trace_id: str, span_id: int) -> None:
+    def _take_children(self, span: Span, span_id: int) -> None:
         attributes = self._attributes
         for event in span.events:
             attrs = attributes.take_event(event.name, event.attributes)
             t_ns = min(event.time_unix_nano, MAX_NS)
-            self.events.append((trace_id, span_id, event.name, t_ns, json_text(attrs)))
+            self.events.append((span.trace_id, span_id, event.name, t_ns, json_text(attrs)))
         for link in span.links:
             attrs = attributes.take(link.attributes)
             if not _valid(link.trace_id, link.span_id):
                 attributes.count("bad_link")
                 continue
-            linked = link.trace_id.hex(), int.from_bytes(link.span_id, "big")
-            self.links.append((trace_id, span_id, *linked, json_text(attrs)))
+            linked = link.trace_id, int.from_bytes(link.span_id, "big")
+            self.links.append((span.trace_id, span_id, *linked, json_text(attrs)))
 
     def spans(self) -> pa.Table:
         """Return the spans read so far."""

@@ -22,6 +22,7 @@ MEASURES: Final = {
     "preemptions": "preemptions in each bucket",
     "joules_a_token": "joules a generated token",
     "tokens_per_s": "tokens generated a second",
+    "gpu_tokens_per_s": "tokens generated a second, by GPU",
     "util": "GPU utilisation (1 = always busy)",
     "sm_mhz": "GPU clock, mean MHz",
     "power_w": "GPU power, W",

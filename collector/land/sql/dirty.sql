@@ -1,6 +1,6 @@
 -- One row a trace touched by this batch.
 insert into dirty by name
-select trace_id::UUID as trace_id,
+select trace_id,
        $now::TIMESTAMPTZ as since,
        $now::TIMESTAMPTZ as last_arrival,
        bool_or(parent_span_id is null) as root_seen,

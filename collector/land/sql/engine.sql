@@ -3,6 +3,7 @@ insert into engine by name
 select make_timestamptz(point.t_ns // 1000) as t,
        coalesce(point.attrs ->> '$.instance', resource.instance, '') as instance,
        point.attrs ->> '$.model' as model,
+       point.attrs ->> '$."hw.id"' as gpu,
        resource.service as source,
        coalesce(max(value) filter (where metric.engine_column = 'up') > 0, true) as up,
        max(value) filter (where metric.engine_column = 'running') as running,

@@ -1,6 +1,6 @@
 -- One row an event of a span that lands.
 insert into span_events_open by name
-select trace_id::UUID as trace_id,
+select trace_id,
        span_id,
        name,
        make_timestamptz(t_ns // 1000) as t,

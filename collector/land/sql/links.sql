@@ -1,8 +1,8 @@
 -- One row a link of a span that lands.
 insert into span_links_open by name
-select link.trace_id::UUID as trace_id,
+select link.trace_id,
        link.span_id,
-       linked_trace_id::UUID as linked_trace_id,
+       linked_trace_id,
        linked_span_id,
        link.attrs::JSON as attrs,
        make_timestamptz(span.start_ns // 1000) as started

@@ -4,7 +4,7 @@ using (
     select * exclude (said_started), coalesce(said_started, t - to_microseconds((age_s * 1e6)::bigint)) as started
     from (
         select
-            trace_id::uuid as trace_id, span_id, service, resource_id,
+            trace_id, span_id, service, resource_id,
             coalesce(attrs ->> '$."slo.request.id"', lower(printf('%016x', span_id))) as request_id,
             attrs ->> '$."slo.request"' as route, attrs ->> '$."slo.tenant"' as tenant, attrs ->> '$."slo.stage"' as stage,
             coalesce(make_timestamptz(coalesce(t_ns, observed_ns) // 1000), $now::timestamptz) as t,

@@ -1,6 +1,6 @@
 -- One row a log record.
 insert into logs_open by name
-select trace_id::UUID as trace_id,
+select trace_id,
        span_id,
        coalesce(make_timestamptz(coalesce(t_ns, observed_ns) // 1000), $now::TIMESTAMPTZ) as t,
        make_timestamptz(observed_ns // 1000) as observed,

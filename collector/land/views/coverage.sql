@@ -162,6 +162,7 @@ asked as (
     select
         requests.service,
         count(*) as requests,
+        sum(coalesce(requests.weight, 1)) as stands_for,
         count(*) filter (where requests.budget_ms is not null or budgeted.request_id is not null) as held,
         mode(requests.route) as route
     from requests
@@ -194,6 +195,7 @@ measured as (
         called.counted / nullif(called.answered, 0) as tokens_share,
         called.served / nullif(called.calls, 0) as server_share,
         coalesce(asked.requests, 0) as requests,
+        round(coalesce(asked.stands_for, 0))::bigint as stands_for,
         asked.held / nullif(asked.requests, 0) as budget_share,
         assembled.ended,
         assembled.assembled,
@@ -254,6 +256,7 @@ select
     tokens_share,      -- of the calls that ended ok: how many have both token counts
     server_share,      -- of the calls: how many were cut into queue, prefill and decode by the server's own span
     requests,          -- requests assembled
+    stands_for,        -- requests that they stand for, more than they are where traces are sampled
     budget_share,      -- of the requests: how many have a budget, of the total or of a stage
     ended,             -- requests that the service counted itself (slo.requests.ended) until 15 s ago, null when it counts none
     assembled,         -- requests assembled in the time that this count spans

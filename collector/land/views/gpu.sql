@@ -136,6 +136,58 @@ from during
 group by all
 order by started, trace_id, span_id, gpu;
 
+-- One row a minute, engine and GPU that it computed on, with the tokens a second that it brought there:
+-- gpu_throughput_between(from, to). Our runtime names its GPU; those of vLLM and SGLang are the ones of their host, evenly.
+create or replace macro gpu_throughput_between(from_t, to_t) as table
+with sample as (
+    select
+        *,
+        epoch(t) - epoch(lag(t) over (partition by instance, model order by t)) as since_s
+    from engine
+    where t >= from_t::timestamptz - interval 1 minute and t < to_t::timestamptz
+),
+rate as (  -- over the time that its samples cover: a silent engine's tokens of before are nobody's minute
+    select
+        time_bucket(interval 1 minute, t) as minute,
+        instance,
+        model,
+        gpu as named,
+        if(source in ('vllm', 'sglang'), split_part(instance, ':', 1), null) as guessed,
+        sum(since_s) as covered_s,
+        sum(prompt_tokens) / sum(since_s) as prompt_tokens_per_s,
+        sum(generation_tokens) / sum(since_s) as generation_tokens_per_s
+    from sample
+    where t >= from_t::timestamptz and up and since_s > 0 and since_s <= 60
+    group by all
+),
+device as (
+    select distinct host, gpu
+    from gpu
+    where sampled_at >= from_t::timestamptz - interval 1 minute and sampled_at < to_t::timestamptz
+),
+placed as (
+    select
+        rate.*,
+        device.host,
+        coalesce(named, device.gpu) as gpu,
+        count(*) over (partition by minute, instance, model, named) as gpus
+    from rate
+    left join device on device.gpu = named or (named is null and device.host = guessed)
+)
+select
+    minute,
+    instance,
+    model,
+    host,
+    gpu,
+    gpus,
+    prompt_tokens_per_s / gpus as prompt_tokens_per_s,
+    generation_tokens_per_s / gpus as generation_tokens_per_s,
+    covered_s
+from placed
+where gpu is not null
+order by minute, instance, model, gpu;
+
 -- One row a model call on a GPU with an energy counter, and one a GPU for what went to none: gpu_energy_between(from, to). The
 -- rows of a GPU sum to what its counter grew by.
 create or replace macro gpu_energy_between(from_t, to_t) as table

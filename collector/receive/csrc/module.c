@@ -10,6 +10,7 @@
 #define RULES "tailbudget.otlp.rules"
 #define BATCHES "tailbudget.otlp.batches"
 #define LISTS 6
+#define LAYOUT 2 /* of the tables: native.py takes no other, such as that of an extension that was not built anew */
 
 /* The rules with the Python lists whose bytes they point to. */
 typedef struct {
@@ -217,5 +218,10 @@ static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_otlp", "OTLP protob
 
 PyMODINIT_FUNC PyInit__otlp(void) {
     otlp_init();
-    return PyModule_Create(&MODULE);
+    PyObject *module = PyModule_Create(&MODULE);
+    if (module && PyModule_AddIntConstant(module, "LAYOUT", LAYOUT) < 0) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
 }

@@ -17,6 +17,8 @@
 #define MOST_DEEP 90
 #define MOST_GROUPS_DEEP 16
 #define MAX_NS INT64_MAX /* a later instant is cut to this one, in the year 2262 */
+#define INLINE static inline __attribute__((always_inline)) /* what a span needs hundreds of times */
+#define COLD static __attribute__((noinline))
 
 typedef struct {
     uint8_t *at;
@@ -25,7 +27,7 @@ typedef struct {
 
 /* ---- Arrow columns ---- */
 
-typedef enum { TEXT, WORD, HALF, BIT, WORDS } column_kind; /* utf8, 8 bytes, 4 bytes, boolean, list of 8 bytes */
+typedef enum { TEXT, ID, WORD, HALF, BIT, WORDS } column_kind; /* utf8, 16, 8, 4 bytes, boolean, list of 8 bytes */
 
 typedef struct {
     column_kind kind;
@@ -37,6 +39,7 @@ typedef struct {
 
 typedef struct {
     otlp_text text;
+    size_t quoted, quoted_size; /* `"name":` in `decoder.quoted` */
     uint64_t hash;
     uint64_t stamp;  /* of the object that had it last */
     size_t entry;    /* its place there */
@@ -44,14 +47,19 @@ typedef struct {
     bool content, event_known, event_content;
 } key;
 
-typedef enum { ANY, PLAIN_TEXT, PLAIN_NUMBER } form;
+/* The member of an AnyValue that is set, by its field number; 0 when there is none. */
+typedef struct {
+    uint32_t number;
+    uint64_t word;  /* of a boolean, an integer, a double */
+    otlp_text text; /* of everything else */
+} member;
 
 typedef struct {
     size_t key;
-    otlp_text value;
-    uint32_t number;
-    form form;
+    member value;
 } entry;
+
+#define GUESSES 32
 
 typedef struct {
     const uint8_t *at;
@@ -71,7 +79,9 @@ typedef struct frame {
 typedef struct {
     otlp_status status;
     const otlp_rules *rules;
-    buffer keys, key_slots; /* key; uint32_t: number of a key, plus one */
+    buffer keys, key_slots, quoted; /* key; uint32_t: number of a key, plus one; text */
+    uint32_t guesses[GUESSES]; /* the key that stood at this place in the object before */
+    uint32_t place;
     uint64_t stamp;
     buffer entries; /* entry, a stack */
     buffer edits;   /* edit */
@@ -89,28 +99,39 @@ static void fail(decoder *d, otlp_status status) {
     if (d->status == OTLP_OK) d->status = status;
 }
 
+COLD bool more_room(decoder *d, buffer *b, size_t size) {
+    size_t wanted = b->room < 512 ? 512 : b->room * 2;
+    while (wanted - b->used < size) wanted *= 2;
+    uint8_t *at = realloc(b->at, wanted);
+    if (!at) return fail(d, OTLP_NO_MEMORY), false;
+    b->at = at;
+    b->room = wanted;
+    return true;
+}
+
 /* Returns room for `size` bytes behind what is used, or NULL. */
-static uint8_t *room(decoder *d, buffer *b, size_t size) {
+INLINE uint8_t *room(decoder *d, buffer *b, size_t size) {
     if (d->status != OTLP_OK) return NULL;
-    if (b->room - b->used < size || !b->at) {
-        size_t wanted = b->room < 64 ? 64 : b->room * 2;
-        while (wanted - b->used < size) wanted *= 2;
-        uint8_t *at = realloc(b->at, wanted);
-        if (!at) return fail(d, OTLP_NO_MEMORY), NULL;
-        b->at = at;
-        b->room = wanted;
-    }
+    if ((b->room - b->used < size || !b->at) && !more_room(d, b, size)) return NULL;
     return b->at + b->used;
 }
 
-static void put(decoder *d, buffer *b, const void *from, size_t size) {
+#define STEP 16
+/* Copies by steps: up to STEP - 1 bytes more than `size` are read and written. */
+INLINE void copy_over(uint8_t *to, const uint8_t *from, size_t size) {
+    size_t at = 0;
+    do memcpy(to + at, from + at, STEP);
+    while ((at += STEP) < size);
+}
+
+INLINE void put(decoder *d, buffer *b, const void *from, size_t size) {
     uint8_t *at = room(d, b, size);
     if (!at || !size) return;
     memcpy(at, from, size);
     b->used += size;
 }
 
-static void put_byte(decoder *d, buffer *b, uint8_t byte) {
+INLINE void put_byte(decoder *d, buffer *b, uint8_t byte) {
     uint8_t *at = room(d, b, 1);
     if (at) *at = byte, b->used++;
 }
@@ -145,25 +166,40 @@ static uint32_t load32(const uint8_t *at) {
     return value;
 }
 
-/* Reads a number of at most `most` bytes. */
-static bool varint(decoder *d, cursor *c, int most, uint64_t *value) {
+COLD const uint8_t *long_number(const uint8_t *at, const uint8_t *end, int most, uint64_t *value) {
     uint64_t found = 0;
-    for (int i = 0; i < most && c->at < c->end; i++) {
-        uint8_t byte = *c->at++;
+    for (int i = 0; i < most && at < end; i++) {
+        uint8_t byte = *at++;
         if (i == 9 && byte > 1) break;
         found |= (uint64_t)(byte & 127) << (7 * i);
-        if (byte < 128) return *value = found, true;
+        if (byte < 128) return *value = found, at;
     }
-    return fail(d, OTLP_DECLINED), false;
+    return NULL;
 }
 
-static bool skip(decoder *d, cursor *c, size_t size) {
+/* Reads a number of at most `most` bytes; returns where it ends, NULL when there is none. */
+INLINE const uint8_t *number_at(const uint8_t *at, const uint8_t *end, int most, uint64_t *value) {
+    uint64_t found;
+    if (at < end && *at < 128) return *value = *at, at + 1;
+    at = long_number(at, end, most, &found);
+    if (at) *value = found;
+    return at;
+}
+
+INLINE bool varint(decoder *d, cursor *c, int most, uint64_t *value) {
+    const uint8_t *at = number_at(c->at, c->end, most, value);
+    if (!at) return fail(d, OTLP_DECLINED), false;
+    c->at = at;
+    return true;
+}
+
+INLINE bool skip(decoder *d, cursor *c, size_t size) {
     if ((size_t)(c->end - c->at) < size) return fail(d, OTLP_DECLINED), false;
     c->at += size;
     return true;
 }
 
-static bool read_tag(decoder *d, cursor *c, uint32_t *number, uint32_t *wire) {
+INLINE bool read_tag(decoder *d, cursor *c, uint32_t *number, uint32_t *wire) {
     uint64_t tag;
     if (!varint(d, c, 5, &tag)) return false;
     if (tag > UINT32_MAX || tag < 8) return fail(d, OTLP_DECLINED), false;
@@ -172,10 +208,10 @@ static bool read_tag(decoder *d, cursor *c, uint32_t *number, uint32_t *wire) {
     return true;
 }
 
-static bool skip_group(decoder *d, cursor *c, uint32_t number, int depth);
+COLD const uint8_t *group_end(decoder *d, cursor c, uint32_t number, int depth);
 
 /* Reads what follows the tag. */
-static bool read_value(decoder *d, cursor *c, field *f, int depth) {
+INLINE bool read_value(decoder *d, cursor *c, field *f, int depth) {
     const uint8_t *at = c->at;
     switch (f->wire) {
     case VARINT:
@@ -196,44 +232,86 @@ static bool read_value(decoder *d, cursor *c, field *f, int depth) {
         return skip(d, c, (size_t)size);
     }
     case GROUP:
-        return skip_group(d, c, f->number, depth);
+        at = group_end(d, *c, f->number, depth);
+        if (at) c->at = at;
+        return at;
     default:
         return fail(d, OTLP_DECLINED), false;
     }
 }
 
-static bool skip_group(decoder *d, cursor *c, uint32_t number, int depth) {
-    if (depth >= MOST_GROUPS_DEEP) return fail(d, OTLP_DECLINED), false;
-    while (c->at < c->end) {
+/* Returns where the group ends that `c` stands in, NULL when it does not. */
+COLD const uint8_t *group_end(decoder *d, cursor c, uint32_t number, int depth) {
+    if (depth >= MOST_GROUPS_DEEP) return fail(d, OTLP_DECLINED), NULL;
+    while (c.at < c.end) {
         field f;
-        if (!read_tag(d, c, &f.number, &f.wire)) return false;
-        if (f.wire == END_GROUP) return f.number == number ? true : (fail(d, OTLP_DECLINED), false);
-        if (!read_value(d, c, &f, depth + 1)) return false;
+        if (!read_tag(d, &c, &f.number, &f.wire)) return NULL;
+        if (f.wire == END_GROUP) return f.number == number ? c.at : (fail(d, OTLP_DECLINED), NULL);
+        if (!read_value(d, &c, &f, depth + 1)) return NULL;
     }
-    return fail(d, OTLP_DECLINED), false;
+    return fail(d, OTLP_DECLINED), NULL;
 }
 
 /* Reads the next field; false at the end and after a failure. */
-static bool next(decoder *d, cursor *c, field *f) {
+INLINE bool next(decoder *d, cursor *c, field *f) {
     if (d->status != OTLP_OK || c->at >= c->end) return false;
     f->start = c->at;
     return read_tag(d, c, &f->number, &f->wire) && read_value(d, c, f, 0);
 }
 
-static cursor within(otlp_text text) { return (cursor){text.at, text.at + text.size}; }
+INLINE cursor within(otlp_text text) { return (cursor){text.at, text.at + text.size}; }
 
-static bool is(const field *f, uint32_t number, uint32_t wire) { return f->number == number && f->wire == wire; }
+INLINE bool is(const field *f, uint32_t number, uint32_t wire) { return f->number == number && f->wire == wire; }
+
+/* Reads a pair as every encoder writes it: a name, then a value with one scalar member, and nothing else. False for
+ * any other pair, of which nothing is known then. */
+INLINE bool plain_pair(otlp_text pair, otlp_text *name, member *value) {
+    const uint8_t *at = pair.at, *end = at + pair.size;
+    uint64_t size;
+    if (at == end || *at != (1 << 3 | BYTES) || !(at = number_at(at + 1, end, 5, &size)) || (size_t)(end - at) < size)
+        return false;
+    *name = (otlp_text){at, (size_t)size};
+    at += size;
+    if (at == end || *at != (2 << 3 | BYTES) || !(at = number_at(at + 1, end, 5, &size)) || (size_t)(end - at) != size ||
+        at == end)
+        return false;
+    switch (*at++) {
+    case 1 << 3 | BYTES:
+        if (!(at = number_at(at, end, 5, &size)) || (size_t)(end - at) != size) return false;
+        *value = (member){.number = 1, .text = {at, (size_t)size}};
+        return true;
+    case 2 << 3 | VARINT:
+    case 3 << 3 | VARINT:
+        *value = (member){.number = at[-1] >> 3};
+        return number_at(at, end, 10, &value->word) == end;
+    case 4 << 3 | FIXED64:
+        if (end - at != 8) return false;
+        *value = (member){.number = 4, .word = load64(at)};
+        return true;
+    default:
+        return false;
+    }
+}
 
 /* ---- checking a body ---- */
 
 #define HIGH UINT64_C(0x8080808080808080)
 #define EACH UINT64_C(0x0101010101010101)
 
-static size_t ascii_run(const uint8_t *at, const uint8_t *end) {
-    const uint8_t *start = at;
-    while (end - at >= 8 && !(load64(at) & HIGH)) at += 8;
-    while (at < end && *at < 128) at++;
-    return (size_t)(at - start);
+/* Gives the last, at most eight, bytes of a text that is not empty as one word, some of them twice. */
+INLINE uint64_t tail_of(const uint8_t *at, const uint8_t *end) {
+    size_t size = (size_t)(end - at);
+    if (size >= 8) return load64(end - 8);
+    if (size >= 4) return load32(at) | (uint64_t)load32(end - 4) << 32;
+    return (at[0] | (uint64_t)at[size / 2] << 8 | (uint64_t)end[-1] << 16) * UINT64_C(0x1000001000001);
+}
+
+INLINE bool is_ascii(otlp_text text) {
+    if (!text.size) return true;
+    const uint8_t *at = text.at, *end = at + text.size;
+    for (; end - at > 8; at += 8)
+        if (load64(at) & HIGH) return false;
+    return !(tail_of(text.at, end) & HIGH);
 }
 
 /* Returns the bytes of the character at `at`, 0 when it is none: overlong, a surrogate or beyond U+10FFFF. */
@@ -252,16 +330,19 @@ static int character(const uint8_t *at, const uint8_t *end, uint32_t *code) {
     return size;
 }
 
-static bool is_utf8(otlp_text text) {
+COLD bool is_wide_utf8(otlp_text text) {
     const uint8_t *at = text.at, *end = at + text.size;
-    while ((at += ascii_run(at, end)) < end) {
+    while (at < end) {
         uint32_t code;
-        int size = character(at, end, &code);
+        int size = 8;
+        if (end - at < 8 || load64(at) & HIGH) size = character(at, end, &code);
         if (!size) return false;
         at += size;
     }
     return true;
 }
+
+INLINE bool is_utf8(otlp_text text) { return is_ascii(text) || is_wide_utf8(text); }
 
 /* What the fields of each message are; `ONE` is a message that is merged when it comes twice, which is declined. */
 typedef enum { OTHER, STRING, ONE, MANY, FIXED64S, VARINTS } meaning;
@@ -276,6 +357,7 @@ typedef struct {
 } spec;
 
 #define LAST_FIELD 16
+#define SPAN_DEPTH 3 /* of messages that hold a span */
 static const spec SPECS[MESSAGES][LAST_FIELD + 1] = {
     [TRACES] = {[1] = {MANY, RESOURCE_SPANS}},
     [METRICS] = {[1] = {MANY, RESOURCE_METRICS}},
@@ -289,8 +371,8 @@ static const spec SPECS[MESSAGES][LAST_FIELD + 1] = {
     [SCOPE_METRICS] = {[1] = {ONE, SCOPE}, [2] = {MANY, METRIC}, [3] = {STRING, 0}},
     [SCOPE_LOGS] = {[1] = {ONE, SCOPE}, [2] = {MANY, RECORD}, [3] = {STRING, 0}},
     [SCOPE] = {[1] = {STRING, 0}, [2] = {STRING, 0}, [3] = {MANY, PAIR}},
-    [SPAN] = {[3] = {STRING, 0}, [5] = {STRING, 0}, [9] = {MANY, PAIR}, [11] = {MANY, EVENT}, [13] = {MANY, LINK},
-              [15] = {ONE, STATUS}},
+    [SPAN] = {[3] = {STRING, 0}, [5] = {STRING, 0}, [11] = {MANY, EVENT}, [13] = {MANY, LINK},
+              [15] = {ONE, STATUS}}, /* [9], its attributes, are most of a body: `take_attribute` checks them */
     [EVENT] = {[2] = {STRING, 0}, [3] = {MANY, PAIR}},
     [LINK] = {[3] = {STRING, 0}, [4] = {MANY, PAIR}},
     [STATUS] = {[2] = {STRING, 0}},
@@ -411,7 +493,7 @@ static void pad(decoder *d, column *c, int64_t row) {
     } else if (c->kind == BIT) {
         set_bits(d, &c->data, c->rows, row, false);
     } else {
-        size_t size = (size_t)missing * (c->kind == WORD ? 8 : 4);
+        size_t size = (size_t)missing * (c->kind == ID ? 16 : c->kind == WORD ? 8 : 4);
         uint8_t *at = room(d, &c->data, size);
         if (!at) return;
         memset(at, 0, size);
@@ -620,17 +702,19 @@ static void put_number(decoder *d, buffer *out, uint64_t bits) {
 
 /* ---- text as JSON ---- */
 
-/* Returns how many bytes from `at` need no escape; it may stop early at a group of eight. */
-static size_t clean_run(const uint8_t *at, const uint8_t *end) {
-    const uint8_t *start = at;
-    while (end - at >= 8) {
-        uint64_t eight = load64(at), quote = eight ^ (EACH * '"'), slash = eight ^ (EACH * '\\');
-        uint64_t low = (eight - EACH * 0x20) & ~eight;
-        if ((low | ((quote - EACH) & ~quote) | ((slash - EACH) & ~slash)) & HIGH) break;
-        at += 8;
-    }
-    while (at < end && *at >= 0x20 && *at != '"' && *at != '\\') at++;
-    return (size_t)(at - start);
+/* Whether one of eight bytes needs an escape, or perhaps does. */
+INLINE bool unclean(uint64_t eight) {
+    uint64_t quote = eight ^ (EACH * '"'), slash = eight ^ (EACH * '\\');
+    uint64_t low = (eight - EACH * 0x20) & ~eight;
+    return (low | ((quote - EACH) & ~quote) | ((slash - EACH) & ~slash)) & HIGH;
+}
+
+INLINE bool needs_no_escape(otlp_text text) {
+    if (!text.size) return true;
+    const uint8_t *at = text.at, *end = at + text.size;
+    for (; end - at > 8; at += 8)
+        if (unclean(load64(at))) return false;
+    return !unclean(tail_of(text.at, end));
 }
 
 static void put_escaped(decoder *d, buffer *out, uint8_t byte) {
@@ -646,17 +730,27 @@ static void put_escaped(decoder *d, buffer *out, uint8_t byte) {
     put(d, out, text, 2);
 }
 
-static void put_quoted(decoder *d, buffer *out, otlp_text text) {
-    const uint8_t *at = text.at, *end = at + text.size;
-    if (!room(d, out, text.size + 2)) return;
-    put_byte(d, out, '"');
-    while (at < end && d->status == OTLP_OK) {
-        size_t run = clean_run(at, end);
-        put(d, out, at, run);
-        at += run;
-        if (at < end) put_escaped(d, out, *at++);
+COLD void put_with_escapes(decoder *d, buffer *out, otlp_text text) {
+    const uint8_t *at = text.at, *end = at + text.size, *clean = at;
+    for (; at < end; at++) {
+        if (*at >= 0x20 && *at != '"' && *at != '\\') continue;
+        put(d, out, clean, (size_t)(at - clean));
+        put_escaped(d, out, *at);
+        clean = at + 1;
     }
+    put(d, out, clean, (size_t)(at - clean));
     put_byte(d, out, '"');
+}
+
+INLINE void put_quoted(decoder *d, buffer *out, otlp_text text) {
+    uint8_t *at = room(d, out, text.size + 2);
+    if (!at) return;
+    *at++ = '"';
+    out->used++;
+    if (!needs_no_escape(text)) return put_with_escapes(d, out, text);
+    if (text.size) memcpy(at, text.at, text.size);
+    at[text.size] = '"';
+    out->used += text.size + 1;
 }
 
 static void put_base64(decoder *d, buffer *out, otlp_text bytes) {
@@ -737,8 +831,7 @@ static void take_slot(buffer *slots, uint64_t hash, size_t number) {
     *AT(*slots, uint32_t, at) = (uint32_t)number + 1;
 }
 
-/* Returns the number under which a name is remembered. */
-static size_t intern(decoder *d, otlp_text text) {
+static size_t look_up(decoder *d, otlp_text text) {
     uint64_t hash = hash_of(d->rules->seed, text);
     size_t count = COUNT(d->keys, key);
     if (grow(d, &d->key_slots, count))
@@ -755,9 +848,26 @@ static size_t intern(decoder *d, otlp_text text) {
                .hash = hash,
                .promoted = (int32_t)find(d->rules->promoted, text),
                .content = listed(d->rules, d->rules->keys, d->rules->key_prefixes, text)};
+    new.quoted = d->quoted.used;
+    put_quoted(d, &d->quoted, text);
+    put_byte(d, &d->quoted, ':');
+    new.quoted_size = d->quoted.used - new.quoted;
+    room(d, &d->quoted, STEP); /* behind the last one, for copy_over */
     put(d, &d->keys, &new, sizeof new);
     if (d->status == OTLP_OK) take_slot(&d->key_slots, hash, count);
     return count;
+}
+
+/* Returns the number under which a name is remembered: most likely the one at the same place of the object before. */
+INLINE size_t intern(decoder *d, otlp_text text) {
+    uint32_t *guess = &d->guesses[d->place++ % GUESSES];
+    if (*guess < COUNT(d->keys, key)) {
+        otlp_text known = AT(d->keys, key, *guess)->text;
+        if (known.size == text.size && text.size && !memcmp(known.at, text.at, text.size)) return *guess;
+    }
+    size_t number = look_up(d, text);
+    *guess = (uint32_t)number;
+    return number;
 }
 
 static bool is_content_event(decoder *d, otlp_text name) {
@@ -849,31 +959,43 @@ static size_t head_of(otlp_text text) {
 
 /* ---- values ---- */
 
-/* Reads a pair; its key is empty and its value `null` where they are absent. */
-static void read_pair(decoder *d, otlp_text pair, otlp_text *name, otlp_text *value) {
-    cursor c = within(pair);
-    field f;
-    *name = *value = (otlp_text){pair.at, 0};
-    while (next(d, &c, &f)) {
-        if (is(&f, 1, BYTES)) *name = f.text;
-        else if (is(&f, 2, BYTES)) *value = f.text;
-    }
-}
-
-/* Gives the member of a value that is set; its number is 0 when there is none. */
-static field read_any(decoder *d, otlp_text value) {
+/* Gives the field of a value that is set; its number is 0 when there is none. */
+static field find_any(decoder *d, otlp_text value) {
     static const uint8_t wires[] = {[1] = BYTES, VARINT, VARINT, FIXED64, BYTES, BYTES, BYTES, VARINT};
     cursor c = within(value);
     field f, found = {0};
     while (next(d, &c, &f))
-        if (f.number && f.number <= 8 && f.wire == wires[f.number]) found = f;
+        if (f.number <= 8 && f.wire == wires[f.number]) found = f;
     return found;
 }
 
-static void put_value(decoder *d, buffer *out, otlp_text value, int depth);
+static member member_of(field f) { return (member){f.number, f.value, f.text}; }
+
+COLD void read_other_pair(decoder *d, otlp_text pair, otlp_text *name, member *value) {
+    cursor c = within(pair);
+    field f;
+    otlp_text any = *name = (otlp_text){pair.at, 0};
+    while (next(d, &c, &f)) {
+        if (is(&f, 1, BYTES)) *name = f.text;
+        else if (is(&f, 2, BYTES)) any = f.text;
+    }
+    *value = member_of(find_any(d, any));
+}
+
+/* Reads a pair; its name is empty and its value nothing where they are absent. */
+INLINE void read_pair(decoder *d, otlp_text pair, otlp_text *name, member *value) {
+    if (!plain_pair(pair, name, value)) read_other_pair(d, pair, name, value);
+}
+
+static void put_value(decoder *d, buffer *out, member value, int depth);
+
+INLINE void begin_object(decoder *d) {
+    d->stamp++;
+    d->place = 0;
+}
 
 /* Adds to the object that began at entry `base`: a repeated key keeps its first place and takes the last value. */
-static void add(decoder *d, size_t base, entry e) {
+INLINE void add(decoder *d, size_t base, entry e) {
     if (d->status != OTLP_OK) return;
     key *k = AT(d->keys, key, e.key);
     if (k->stamp == d->stamp) {
@@ -885,22 +1007,26 @@ static void add(decoder *d, size_t base, entry e) {
     put(d, &d->entries, &e, sizeof e);
 }
 
-static void put_key(decoder *d, buffer *out, size_t number, bool first) {
-    if (!first) put_byte(d, out, ',');
-    put_quoted(d, out, AT(d->keys, key, number)->text);
-    put_byte(d, out, ':');
+INLINE void put_key(decoder *d, buffer *out, size_t number, bool first) {
+    const key *k = AT(d->keys, key, number);
+    uint8_t *at = room(d, out, k->quoted_size + STEP);
+    if (!at) return;
+    if (!first) *at++ = ',';
+    copy_over(at, d->quoted.at + k->quoted, k->quoted_size);
+    out->used += k->quoted_size + !first;
 }
 
 static void put_pairs(decoder *d, buffer *out, otlp_text pairs, int depth) {
     size_t base = COUNT(d->entries, entry);
     cursor c = within(pairs);
     field f;
-    d->stamp++;
+    begin_object(d);
     while (next(d, &c, &f)) {
-        otlp_text name, value;
+        otlp_text name;
+        member value;
         if (!is(&f, 1, BYTES)) continue;
         read_pair(d, f.text, &name, &value);
-        add(d, base, (entry){.key = intern(d, name), .value = value});
+        add(d, base, (entry){intern(d, name), value});
     }
     put_byte(d, out, '{');
     for (size_t i = base; i < COUNT(d->entries, entry) && d->status == OTLP_OK; i++) {
@@ -921,50 +1047,41 @@ static void put_array(decoder *d, buffer *out, otlp_text values, int depth) {
         if (!is(&f, 1, BYTES)) continue;
         if (!first) put_byte(d, out, ',');
         first = false;
-        put_value(d, out, f.text, depth + 1);
+        put_value(d, out, member_of(find_any(d, f.text)), depth + 1);
     }
     put_byte(d, out, ']');
 }
 
-/* Writes an AnyValue as JSON. */
-static void put_value(decoder *d, buffer *out, otlp_text value, int depth) {
+/* Writes what an AnyValue holds as JSON. */
+static void put_value(decoder *d, buffer *out, member value, int depth) {
     if (depth > MOST_DEEP) return fail(d, OTLP_DECLINED);
-    field f = read_any(d, value);
-    switch (f.number) {
+    switch (value.number) {
     case 1:
-        return put_quoted(d, out, f.text);
+        return put_quoted(d, out, value.text);
     case 2:
-        return f.value ? put(d, out, "true", 4) : put(d, out, "false", 5);
+        return value.word ? put(d, out, "true", 4) : put(d, out, "false", 5);
     case 3:
-        return put_integer(d, out, (int64_t)f.value);
+        return put_integer(d, out, (int64_t)value.word);
     case 4:
-        return put_number(d, out, f.value);
+        return put_number(d, out, value.word);
     case 5:
-        return put_array(d, out, f.text, depth);
+        return put_array(d, out, value.text, depth);
     case 6:
-        return put_pairs(d, out, f.text, depth);
+        return put_pairs(d, out, value.text, depth);
     case 7:
-        return put_base64(d, out, f.text);
+        return put_base64(d, out, value.text);
     case 8:
-        return put_integer(d, out, (int32_t)f.value);
+        return put_integer(d, out, (int32_t)value.word);
     default:
         return put(d, out, "null", 4);
     }
 }
 
-static void put_entry(decoder *d, buffer *out, const entry *e) {
-    if (e->form == ANY) put_value(d, out, e->value, 0);
-    else if (e->form == PLAIN_TEXT) put_quoted(d, out, e->value);
-    else put_integer(d, out, e->number);
-}
-
 /* Writes the text of a promoted key, of which `json` is the value: strings as they are, null as nothing. */
-static void promote(decoder *d, int32_t promoted, int64_t row, const entry *e, otlp_text json) {
-    if (json.size == 4 && !memcmp(json.at, "null", 4)) return;
-    if (*json.at == '"') {
-        field f = e->form == ANY ? read_any(d, e->value) : (field){.number = 1, .text = e->value};
-        json = f.number == 1 ? f.text : (otlp_text){json.at + 1, json.size - 2};
-    }
+INLINE void promote(decoder *d, int32_t promoted, int64_t row, const member *value, otlp_text json) {
+    if (!value->number) return;
+    if (value->number == 1) json = value->text;
+    else if (*json.at == '"') json = (otlp_text){json.at + 1, json.size - 2};
     put_text(d, d->promoted + promoted, row, json);
 }
 
@@ -977,9 +1094,9 @@ static void put_entries(decoder *d, buffer *out, int64_t row, size_t base, bool 
         int32_t promoted = AT(d->keys, key, e.key)->promoted;
         put_key(d, out, e.key, i == base);
         size_t start = out->used;
-        put_entry(d, out, &e);
+        put_value(d, out, e.value, 0);
         if (promoting && promoted >= 0 && d->status == OTLP_OK)
-            promote(d, promoted, row, &e, (otlp_text){out->at + start, out->used - start});
+            promote(d, promoted, row, &e.value, (otlp_text){out->at + start, out->used - start});
     }
     put_byte(d, out, '}');
     d->entries.used = base * sizeof(entry);
@@ -991,18 +1108,33 @@ static void put_object(decoder *d, column *to, int64_t row, size_t base, bool pr
     put_offset(d, to);
 }
 
-static void begin_object(decoder *d) { d->stamp++; }
-
 static otlp_text literal(const char *text) { return (otlp_text){(const uint8_t *)text, strlen(text)}; }
 
-/* Takes an attribute, or drops it when it is content. */
-static void take(decoder *d, const field *f, frame *in, size_t base) {
-    otlp_text name, value;
-    read_pair(d, f->text, &name, &value);
+/* Takes an attribute that was read, or drops it when it is content. */
+INLINE void take_pair(decoder *d, const field *f, frame *in, size_t base, otlp_text name, member value) {
     size_t number = intern(d, name);
     if (d->status != OTLP_OK) return;
     if (AT(d->keys, key, number)->content) drop(d, f, in);
-    else add(d, base, (entry){.key = number, .value = value});
+    else add(d, base, (entry){number, value});
+}
+
+static void take(decoder *d, const field *f, frame *in, size_t base) {
+    otlp_text name;
+    member value;
+    read_pair(d, f->text, &name, &value);
+    take_pair(d, f, in, base, name, value);
+}
+
+/* Checks and takes an attribute of a span. */
+static void take_attribute(decoder *d, const field *f, frame *in, size_t base) {
+    otlp_text name;
+    member value;
+    if (!plain_pair(f->text, &name, &value)) {
+        check(d, f->text, PAIR, SPAN_DEPTH + 1);
+        return take(d, f, in, base);
+    }
+    if (!is_utf8(name) || !is_utf8(value.text)) return fail(d, OTLP_DECLINED);
+    take_pair(d, f, in, base, name, value);
 }
 
 /* Takes the attributes, with field number `number`, of an event; of one that carries content only what names it. */
@@ -1011,12 +1143,12 @@ static void take_event(decoder *d, otlp_text event, uint32_t number, otlp_text n
     cursor c = within(event);
     field f;
     while (next(d, &c, &f)) {
-        otlp_text key_text, value;
+        otlp_text key_text;
+        member value;
         if (!is(&f, number, BYTES)) continue;
         if (content) {
             read_pair(d, f.text, &key_text, &value);
-            field any = read_any(d, value);
-            otlp_text said = any.number == 1 ? any.text : (otlp_text){value.at, 0};
+            otlp_text said = value.number == 1 ? value.text : (otlp_text){f.text.at, 0};
             if (compare(key_text, literal("event.name")) || compare(said, name)) {
                 drop(d, &f, in);
                 continue;
@@ -1027,7 +1159,8 @@ static void take_event(decoder *d, otlp_text event, uint32_t number, otlp_text n
 }
 
 static void drop_if_content(decoder *d, const field *pair, frame *in) {
-    otlp_text name, value;
+    otlp_text name;
+    member value;
     read_pair(d, pair->text, &name, &value);
     size_t number = intern(d, name);
     if (d->status == OTLP_OK && AT(d->keys, key, number)->content) drop(d, pair, in);
@@ -1076,14 +1209,8 @@ enum { TRACE_ID, SPAN_ID, PARENT, NAME, KIND, START, END, STATE, MESSAGE, SERVIC
 enum { EVENT_NAME = 2, EVENT_T, EVENT_ATTRS, EVENT_COLUMNS };
 enum { LINKED_TRACE = 2, LINKED_SPAN, LINK_ATTRS, LINK_COLUMNS };
 
-static bool is_zero(otlp_text text) {
-    for (size_t i = 0; i < text.size; i++)
-        if (text.at[i]) return false;
-    return true;
-}
-
-static bool is_trace_id(otlp_text id) { return id.size == 16 && !is_zero(id); }
-static bool is_span_id(otlp_text id) { return id.size == 8 && !is_zero(id); }
+static bool is_trace_id(otlp_text id) { return id.size == 16 && (load64(id.at) | load64(id.at + 8)); }
+static bool is_span_id(otlp_text id) { return id.size == 8 && load64(id.at); }
 static uint64_t id_number(otlp_text id) { return __builtin_bswap64(load64(id.at)); }
 
 static void put_hex(decoder *d, buffer *out, otlp_text bytes) {
@@ -1099,8 +1226,7 @@ static void put_hex(decoder *d, buffer *out, otlp_text bytes) {
 
 static void put_trace_id(decoder *d, column *c, int64_t row, otlp_text id) {
     present(d, c, row);
-    put_hex(d, &c->data, id);
-    put_offset(d, c);
+    put(d, &c->data, id.at, 16);
 }
 
 typedef struct {
@@ -1231,11 +1357,10 @@ static void put_span(decoder *d, const span *s, size_t base) {
     put_some(d, &c[MESSAGE], row, s->message);
     put_origin(d, &c[SERVICE], row);
     if (s->tracestate.size)
-        add(d, base, (entry){.key = intern(d, literal("w3c.tracestate")), .form = PLAIN_TEXT, .value = s->tracestate});
+        add(d, base, (entry){intern(d, literal("w3c.tracestate")), {.number = 1, .text = s->tracestate}});
     for (int i = 0; i < 3; i++)
         if (s->dropped[i])
-            add(d, base, (entry){.key = intern(d, literal(aside[i])), .form = PLAIN_NUMBER,
-                                 .number = (uint32_t)s->dropped[i]});
+            add(d, base, (entry){intern(d, literal(aside[i])), {.number = 3, .word = s->dropped[i]}});
     put_object(d, &c[ATTRS], row, base, true);
 }
 
@@ -1247,7 +1372,7 @@ static void read_span_field(decoder *d, const field *f, frame *in, span *s, size
         case 3: s->tracestate = f->text; return;
         case 4: s->parent = f->text; return;
         case 5: s->name = f->text; return;
-        case 9: take(d, f, in, base); return;
+        case 9: take_attribute(d, f, in, base); return;
         case 11:
         case 13: put(d, &d->children, f, sizeof *f); return;
         case 15: read_status(d, f, in, s); return;
@@ -1647,12 +1772,11 @@ static void find_event_name(decoder *d, otlp_text text, record *r) {
     cursor c = within(text);
     field f;
     while (!r->event_name.size && next(d, &c, &f)) {
-        otlp_text name, value;
+        otlp_text name;
+        member value;
         if (!is(&f, 6, BYTES)) continue;
         read_pair(d, f.text, &name, &value);
-        if (compare(name, literal("event.name"))) continue;
-        field any = read_any(d, value);
-        if (any.number == 1) r->event_name = any.text;
+        if (!compare(name, literal("event.name")) && value.number == 1) r->event_name = value.text;
     }
 }
 
@@ -1662,7 +1786,7 @@ static void put_body(decoder *d, const record *r, int64_t row, frame *up) {
     if (!r->body.number) return;
     if (is_content_event(d, r->event_name)) return drop(d, &r->body, up);
     frame in = enter(&r->body, up);
-    field any = read_any(d, r->body.text);
+    field any = find_any(d, r->body.text);
     if (any.number == 6) {
         frame list = enter(&any, &in);
         size_t base = COUNT(d->entries, entry);
@@ -1675,7 +1799,7 @@ static void put_body(decoder *d, const record *r, int64_t row, frame *up) {
         put_object(d, c, row, base, false);
     } else if (any.number) {
         present(d, c, row);
-        put_value(d, &c->data, r->body.text, 0);
+        put_value(d, &c->data, member_of(any), 0);
         put_offset(d, c);
     }
     leave(d, &in);
@@ -1704,8 +1828,7 @@ static void read_record(decoder *d, const field *f, frame *up) {
     put_some(d, &to[LOG_EVENT], row, r.event_name);
     put_origin(d, &to[LOG_SERVICE], row);
     if (r.dropped)
-        add(d, base, (entry){.key = intern(d, literal("otel.dropped_attributes_count")), .form = PLAIN_NUMBER,
-                             .number = (uint32_t)r.dropped});
+        add(d, base, (entry){intern(d, literal("otel.dropped_attributes_count")), {.number = 3, .word = r.dropped}});
     put_object(d, &to[LOG_ATTRS], row, base, false);
     d->counts[OTLP_ACCEPTED]++;
 }
@@ -1827,12 +1950,19 @@ static void give_spans(decoder *d, otlp_batches *out) {
 
 static void begin_columns(column *columns, const char *kinds) {
     for (size_t i = 0; kinds[i]; i++)
-        columns[i].kind = kinds[i] == 't' ? TEXT : kinds[i] == 'w' ? WORD : kinds[i] == 'h' ? HALF : kinds[i] == 'b' ? BIT : WORDS;
+        switch (kinds[i]) {
+        case 't': columns[i].kind = TEXT; break;
+        case 'i': columns[i].kind = ID; break;
+        case 'w': columns[i].kind = WORD; break;
+        case 'h': columns[i].kind = HALF; break;
+        case 'b': columns[i].kind = BIT; break;
+        default: columns[i].kind = WORDS;
+        }
 }
 
-/* The kinds of the columns of each table: text, word, half word, bit, list of words. */
-static const char SPAN_KINDS[] = "twwttwwttttwt", EVENT_KINDS[] = "twtwt", LINK_KINDS[] = "twtwt",
-                  POINT_KINDS[] = "ttttbwwwwwwwwllwlhttwtt", LOG_KINDS[] = "twwwhtttttwt";
+/* The kinds of the columns of each table: text, id of a trace, word, half word, bit, list of words. */
+static const char SPAN_KINDS[] = "iwwttwwttttwt", EVENT_KINDS[] = "iwtwt", LINK_KINDS[] = "iwiwt",
+                  POINT_KINDS[] = "ttttbwwwwwwwwllwlhttwtt", LOG_KINDS[] = "iwwwhtttttwt";
 enum { MOST_COLUMNS = POINT_COLUMNS };
 
 static void free_columns(column *columns, size_t count) {
@@ -1881,7 +2011,7 @@ otlp_status otlp_decode(otlp_signal signal, otlp_text body, const otlp_rules *ru
     free_columns(links, LINK_COLUMNS);
     free_columns(d.promoted, rules->promoted.count);
     free(d.promoted);
-    buffer *buffers[] = {&d.keys, &d.key_slots, &d.entries, &d.edits, &d.ids, &d.id_slots, &d.children};
+    buffer *buffers[] = {&d.keys, &d.key_slots, &d.quoted, &d.entries, &d.edits, &d.ids, &d.id_slots, &d.children};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) free(buffers[i]->at);
     if (d.status != OTLP_OK) otlp_free(out);
     return d.status;

@@ -1,0 +1,185 @@
+"""Spans as OTLP bytes, the same bytes as OpenTelemetry's encoder gives, for a fifth of its instructions.
+
+What is rare (events, links, odd kinds of values, errors with words) its encoder still does.
+"""
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+#: Attributes, keys, and resources with scopes whose bytes are kept: services repeat few, and nothing grows with time.
+MAX_KEPT: Final = 1_024
+MAX_KEPT_BYTES: Final = 128
+_INT64_MAX: Final = 2**63 - 1
+#: Lengths and small counts as they are on the wire.
+_SHORT: Final = tuple(bytes((n,)) for n in range(128))
+#: Of `flags`: whether the parent is remote is known, and it is.
+_LOCAL, _REMOTE = (b"\x85\x01" + struct.pack("<I", flags) for flags in (0x100, 0x300))
+
+_double = struct.Struct("<d").pack
+_times = struct.Struct("<cQcQ").pack
+
+_floats: dict[str, bytes] = {}
+_said: dict[tuple[str, type, Any], bytes] = {}
+_heads: dict[tuple[int, int], "_Head"] = {}
+
+
+def encode(spans: Sequence[ReadableSpan]) -> bytes:
+    """Return the spans as the bytes of an ExportTraceServiceRequest; raises what OpenTelemetry's encoder raises."""
+    resources: dict[int, dict[_Head, list[bytes]]] = {}
+    for span in spans:
+        key = (id(span.resource), id(span.instrumentation_scope))
+        head = _heads.get(key) or _head(key, span)
+        encoded = _framed(b"\x12", _plain(span) or _any(span))
+        resources.setdefault(key[0], {}).setdefault(head, []).append(encoded)
+    return b"".join(map(_resource_spans, resources.values()))
+
+
+class _Head:
+    """What stands around the spans of one resource and scope, which are held here, so that their ids stay theirs."""
+
+    __slots__ = ("_held", "resource", "resource_schema", "schema", "scope")
+
+    def __init__(self, span: ReadableSpan) -> None:
+        self._held: tuple[Resource, InstrumentationScope | None] = (span.resource, span.instrumentation_scope)
+        resource = encode_spans([span]).resource_spans[0]
+        scope = resource.scope_spans[0]
+        self.resource = _framed(b"\x0a", resource.resource.SerializeToString())
+        self.scope = _framed(b"\x0a", scope.scope.SerializeToString())
+        self.schema = _text(b"\x1a", scope.schema_url)
+        self.resource_schema = _text(b"\x1a", resource.schema_url)
+
+
+def _head(key: tuple[int, int], span: ReadableSpan) -> _Head:
+    if len(_heads) >= MAX_KEPT:
+        _heads.clear()
+    head = _heads[key] = _Head(span)
+    return head
+
+
+def _resource_spans(scopes: Mapping[_Head, list[bytes]]) -> bytes:
+    first = next(iter(scopes))
+    scope_spans = [_framed(b"\x12", b"".join((head.scope, *spans, head.schema))) for head, spans in scopes.items()]
+    return _framed(b"\x0a", b"".join((first.resource, *scope_spans, first.resource_schema)))
+
+
+def _any(span: ReadableSpan) -> bytes:
+    encoded: bytes = encode_spans([span]).resource_spans[0].scope_spans[0].spans[0].SerializeToString()
+    return encoded
+
+
+def _plain(span: ReadableSpan) -> bytes | None:
+    """Return a span without anything rare, else None."""
+    context, parent, status = span.get_span_context(), span.parent, span.status
+    start_ns, end_ns = span.start_time, span.end_time
+    rare = span.events or span.links or span.dropped_attributes or span.dropped_events or span.dropped_links
+    if rare or context is None or status.description or not start_ns or not end_ns:
+        return None
+    try:
+        attributes = _attributes(span.attributes)
+        if attributes is None:
+            return None
+        code = status.status_code.value
+        state = context.trace_state
+        return b"".join((
+            b"\x0a\x10", context.trace_id.to_bytes(16, "big"), b"\x12\x08", context.span_id.to_bytes(8, "big"),
+            _text(b"\x1a", state.to_header()) if state else b"",
+            b"\x22\x08" + parent.span_id.to_bytes(8, "big") if parent else b"",
+            _text(b"\x2a", span.name), b"\x30", _SHORT[span.kind.value + 1], _times(b"\x39", start_ns, b"\x41", end_ns),
+            attributes,
+            b"\x7a\x02\x18" + _SHORT[code] if code else b"\x7a\x00",
+            _REMOTE if parent and parent.is_remote else _LOCAL,
+        ))  # fmt: skip
+    except (ValueError, OverflowError, KeyError, struct.error):  # no UTF-8, too large a number, an odd kind in a tuple
+        return None
+
+
+def _attributes(attributes: Mapping[str, Any] | None) -> bytes | None:
+    """Return the attributes, None where the kind of a value is rare: this loop is most of what a span costs here."""
+    if not attributes:
+        return b""
+    # Going through the mapping by itself is three times as slow.
+    copied: Mapping[str, Any] = attributes.copy() if hasattr(attributes, "copy") else attributes
+    parts: list[bytes] = []
+    for key, value in copied.items():
+        kind = type(value)
+        if kind is float:
+            parts.append(_floats.get(key) or _begin_float(key))
+            parts.append(_double(value))
+        elif kind in _REPEATED:  # the kind is part of it, since True equals 1
+            parts.append(_said.get((key, kind, value)) or _say(key, kind, value))
+        elif kind in _VALUES:
+            parts.append(_attribute(key, _VALUES[kind](value)))
+        else:
+            return None
+    return b"".join(parts)
+
+
+def _begin_float(key: str) -> bytes:
+    """Return all of a float's attribute but its last 8 bytes."""
+    begun = _floats[key] = _attribute(key, b"\x21" + bytes(8))[:-8]
+    return begun
+
+
+def _say(key: str, kind: type, value: Any) -> bytes:
+    attribute = _attribute(key, _VALUES[kind](value))
+    if len(attribute) <= MAX_KEPT_BYTES:
+        _said[key, kind, value] = attribute
+    return attribute
+
+
+def _attribute(key: str, value: bytes) -> bytes:
+    """Return a KeyValue in its field of a span, and make room for one more to be kept."""
+    for kept in (_floats, _said):
+        if len(kept) >= MAX_KEPT:
+            kept.clear()
+    return _framed(b"\x4a", _text(b"\x0a", key) + _framed(b"\x12", value))
+
+
+def _framed(tag: bytes, body: bytes) -> bytes:
+    size = len(body)
+    return tag + (_SHORT[size] if size < 128 else _varint(size)) + body
+
+
+def _text(tag: bytes, text: str) -> bytes:
+    """Return a field of text, nothing for none."""
+    return _framed(tag, text.encode()) if text else b""
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _int(value: int) -> bytes:
+    if 0 <= value < 128:
+        return b"\x18" + _SHORT[value]
+    if not -_INT64_MAX - 1 <= value <= _INT64_MAX:
+        raise OverflowError(value)
+    return b"\x18" + _varint(value & (2**64 - 1))
+
+
+def _sequence(values: tuple[Any, ...]) -> bytes:
+    return _framed(b"\x2a", b"".join([_framed(b"\x0a", _VALUES[type(value)](value)) for value in values]))
+
+
+#: kind of value -> its AnyValue. A subclass of one, such as an enumeration's member, is rare.
+_VALUES: Final[Mapping[type, Callable[[Any], bytes]]] = {
+    str: lambda value: _framed(b"\x0a", value.encode()),
+    bool: lambda value: b"\x10" + _SHORT[value],
+    int: _int,
+    float: lambda value: b"\x21" + _double(value),
+    bytes: lambda value: _framed(b"\x3a", value),
+    tuple: _sequence,
+}
+#: Kinds whose values come again and again.
+_REPEATED: Final = (str, bool, int)
