@@ -217,8 +217,8 @@ measured as (
     left join assembled on assembled.service is not distinct from service.service
 )
 select
-    service, dialects, spans, last_span, calls, ttft_share, tokens_share, server_share, requests, budget_share, ended, assembled,
-    assembled_share,
+    service, dialects, spans, last_span, calls, ttft_share, tokens_share, server_share, requests, stands_for, budget_share, ended,
+    assembled, assembled_share,
     holes(
         [
             case when service is null and spans > 0 then 'name of the service' end,
