@@ -10,7 +10,7 @@ with hop as (
     where started >= from_t::timestamptz and started < to_t::timestamptz and role in ('call', 'network')
 ),
 answered as (
-    select hop.*, caller.region as from_region, callee.region as to_region
+    select hop.service, hop.peer, hop.since, hop.round_trip_ms, caller.region as from_region, callee.region as to_region
     from hop
     left join spans as answer
         on answer.trace_id = hop.trace_id and answer.parent_span_id = hop.span_id and answer.service <> hop.service

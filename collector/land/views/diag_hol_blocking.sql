@@ -44,7 +44,7 @@ gap as (  -- of streams beside a culprit, and when it was over since the first t
         select trace_id, span_id, unnest(gaps_us) as gap_us, unnest(range(len(gaps_us))) as place
         from streams
         where side = 'client' and started >= from_t::timestamptz - interval 5 minutes and started < to_t::timestamptz
-            and (trace_id, span_id) in (select (other_trace_id, other_span_id) from other where streamed)
+            and (trace_id, span_id) in (select other_trace_id, other_span_id from other where streamed)
     )
 ),
 still as (  -- how long a stream stood still while a culprit was computed

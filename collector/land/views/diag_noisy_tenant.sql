@@ -41,7 +41,9 @@ harmed as (
 judged as (
     select
         since, server, model, tenant, any_value(share) as share, max(queue_p95_ms - usual_p95_ms) as saved_ms,
-        list({'tenant': other, 'n': n, 'queue_p95_ms': queue_p95_ms, 'usual_p95_ms': usual_p95_ms} order by other) as others
+        list(
+            to_json({'tenant': other, 'n': n, 'queue_p95_ms': queue_p95_ms, 'usual_p95_ms': usual_p95_ms}) order by other
+        ) as others
     from harmed
     group by all
 )
@@ -49,7 +51,7 @@ select
     least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'tenant': tenant, 'server': server, 'model': model}) as scope,
     'page' as severity,
-    to_json({'token_share': share, 'harmed': others, 'saved_ms': saved_ms}) as evidence,
+    to_json({'token_share': share, 'harmed': json_listed(others), 'saved_ms': saved_ms}) as evidence,
     format(
         'give tenant {} a quota (AdaptiveLimit or BoundedQueue of its own): others would wait up to {:.0f} ms less', tenant, saved_ms
     ) as advice

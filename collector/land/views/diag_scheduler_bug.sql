@@ -32,7 +32,10 @@ select
     max(t) as found_at,
     to_json({'instance': instance, 'model': model}) as scope,
     'page' as severity,
-    to_json({'from': min(began), 'gpu_util': avg(util), 'waited_ms': 1e3 * (epoch(max(t)) - epoch(min(began)))}) as evidence,
+    to_json({
+        'from': strftime(min(began) at time zone 'UTC', '%Y-%m-%d %H:%M:%S+00'), 'gpu_util': avg(util),
+        'waited_ms': 1e3 * (epoch(max(t)) - epoch(min(began)))
+    }) as evidence,
     format(
         'restart {} and look for a lock or a limit (max_num_batched_tokens) in its scheduler: requests waited {:.0f} ms beside an idle GPU',
         instance, 1e3 * (epoch(max(t)) - epoch(min(began)))

@@ -36,12 +36,12 @@ ordered as (
         ), false) as beside
     from step
     join turn using (trace_id, span_id)
-    where (trace_id, span_id) not in (from linked)
+    where (trace_id, span_id) not in (select trace_id, span_id from linked)
 ),
 family as (
     select
         service, route, request_id, trace_id, started, total_ms, parent_span_id, calls_before, sum(ms) - max(ms) as saved_ms,
-        list(distinct name) as names
+        list_sort(list(distinct name)) as names
     from ordered
     group by all
     having count(*) >= 2 and not bool_or(beside) and sum(ms) - max(ms) >= request_share * total_ms
@@ -49,8 +49,8 @@ family as (
 route_series as (
     select
         service, route, five_minutes(started) as since, count(distinct request_id) as n, median(saved_ms) as saved_ms,
-        median(saved_ms / total_ms) as saved_share, list_sort(list_distinct(flatten(list(names))))[:6] as names,
-        any_value(trace_id) as trace_id
+        median(saved_ms / total_ms) as saved_share, list_slice(list_sort(list_distinct(flatten(list(names)))), 1, 6) as names,
+        arg_min(trace_id, started) as trace_id
     from family
     group by all
     having count(distinct request_id) >= fewest
