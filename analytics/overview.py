@@ -10,11 +10,12 @@ from .window import Window
 
 
 def latency_summary(reader: Reader, window: Window) -> pa.Table:
-    """Return one row: n, p50_ms, p95_ms, p99_ms, budget_ms, budgets, counted, good, dropped, failed.
+    """Return one row: n, stands_for, p50_ms, p95_ms, p99_ms, budget_ms, budgets, counted, good, dropped, failed.
 
-    Percentiles are exact, over all `n` requests that are not synthetic, and null when n is 0. `budget_ms` is the
-    commonest budget of the total, `budgets` how many different ones there are. `counted` requests have a budget and
-    were not rejected; `good` of them ended ok, or with a client that left content, within it.
+    Percentiles are exact, over all `n` requests that are not synthetic, and null when n is 0; where traces are sampled
+    the requests stand for more, which percentiles leave out of account. `budget_ms` is the commonest budget of the
+    total, `budgets` how many different ones there are. `counted` requests have a budget and were not rejected; `good`
+    of them ended ok, or with a client that left content, within it.
     """
     return ask(reader, "latency_summary", window.params())
 

@@ -11,7 +11,7 @@ def edges(reader: Reader) -> pa.Table:
 
     Columns: caller, callee (kind:name), n (hops), calls_per_request, p50_ms, p95_ms, failed_share, connect_ms,
     new_share, from_region, to_region, calls_per_request_before and p95_ms_before (of the week before), change (in
-    words; null for none), route (the one of which the caller has most requests).
+    words; null for none).
     """
     return ask(reader, "map_edges")
 

@@ -14,7 +14,9 @@ UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 class Window:
     """Requests that started from `from_ts` (inclusive) to `to_ts` (exclusive), both with a zone.
 
-    Where `route`, `tenant` or `model` is given, only those that have it; a request's model is that of its answer.
+    Where `route`, `tenant` or `model` is given, only those that have it; a request's model is that of its answer. With
+    `slice` only those that meet it where a `Sliced` reader asks: an SQL condition over `requests` which may use
+    `$from_ts` and `$to_ts`.
     """
 
     from_ts: datetime
@@ -22,6 +24,7 @@ class Window:
     route: str | None = None
     tenant: str | None = None
     model: str | None = None
+    slice: str = ""
 
     def span(self) -> dict[str, object]:
         """Return the named parameters of a question about time alone: from_ts, to_ts."""

@@ -112,6 +112,7 @@ def _lines(found: Row, now: datetime) -> Iterator[str]:
         shown = [_shown(row, now, lag_s=lags_s.get(row["service"])) for row in found["services"]]
         yield to_text(pa.Table.from_pylist(shown)).rstrip()
         yield from _ahead(lags_s)
+    yield from _sampled(found["services"])
     yield from _missing(found["services"])
     yield from _unstored(found["unstored"])
     yield ""
@@ -121,6 +122,15 @@ def _ahead(lags_s: Mapping[str | None, float | None]) -> Iterator[str]:
     for service, lag_s in lags_s.items():
         if lag_s is not None and lag_s < -AHEAD_S:
             yield f"clock      {service or '(no name)'} is {-lag_s:.1f} s ahead of the collector: let NTP set both"
+
+
+def _sampled(services: Sequence[Row]) -> Iterator[str]:
+    for row in services:
+        if row["stands_for"] > row["requests"]:
+            yield (
+                f"sampled    {row['service'] or '(no name)'}: {row['requests']:,} requests stand for about "
+                f"{row['stands_for']:,}: objectives weigh them so, percentiles and counts elsewhere are of what came"
+            )
 
 
 def _shown(row: Mapping[str, Any], now: datetime, *, lag_s: float | None) -> Row:

@@ -62,6 +62,8 @@ def _parts(found: Row) -> Iterator[str]:
     figures = ", ".join(f"{name} {total[f'{name}_ms']:,.0f} ms" for name in ("p50", "p95", "p99"))
     kept = "" if not total["counted"] else f"; {total['good']} of {total['counted']} within their budget"
     yield f"{total['n']:,} requests: {figures}; {total['dropped']} dropped, {total['failed']} failed{kept}"
+    if round(total["stands_for"]) > total["n"]:
+        yield f"sampled: they stand for about {total['stands_for']:,.0f}; the figures are of what came"
     for part in found["breakdowns"]:
         yield _table(part, found["measure"])
 

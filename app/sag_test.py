@@ -15,12 +15,19 @@ from tailbudget.instrument.errors import UserError
 
 from .text import iso, to_text
 
+NUMBERS: Final = (
+    *("DOUBLE", "FLOAT", "DECIMAL", "HUGEINT", "BIGINT", "INTEGER", "SMALLINT", "TINYINT"),
+    *("UBIGINT", "UINTEGER", "USMALLINT", "UTINYINT"),
+)
 #: Column -> the types that it may have. `streams` may be there too: the detector takes the load from the rest.
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "series": ("VARCHAR",),
-    "t": ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"),
-    "tokens": ("DOUBLE", "FLOAT", "BIGINT", "INTEGER", "UBIGINT", "UINTEGER", "HUGEINT"),
-    "active_stream_s": ("DOUBLE", "FLOAT", "BIGINT", "INTEGER", "UBIGINT", "UINTEGER", "HUGEINT"),
+    "t": (
+        *("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"),  # pandas writes nanoseconds
+        *("TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"),
+    ),
+    "tokens": NUMBERS,
+    "active_stream_s": NUMBERS,
 }
 EXPECTED: Final = (
     "expected series VARCHAR, t TIMESTAMPTZ (start of 10 s), tokens DOUBLE, active_stream_s DOUBLE, streams DOUBLE"
@@ -45,7 +52,9 @@ def back_test(path: Path, settings: SagSettings) -> tuple[list[str], pa.Table]:
             raise UserError(f"{str(path)!r} cannot be read as Parquet ({reason}): {EXPECTED}") from error
         wrong = sum(count for _, count in found)
         if wrong:
-            raise UserError(f"{str(path)!r} has {wrong} bins with a null, infinite or negative value: {EXPECTED}")
+            raise UserError(
+                f"{str(path)!r} has {wrong} bin(s) with a null, NaN, infinite or negative value: {EXPECTED}"
+            )
         names = [str(name) for name, _ in found]
         return names, alarms(ConnectionReader(connection), bins="bins", settings=settings)
 
@@ -54,7 +63,7 @@ def _check(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"no file {str(path)!r}: {EXPECTED}")
     described = connection.execute("describe from read_parquet($path)", {"path": str(path)}).fetchall()
-    types = {str(name): str(kind) for name, kind, *_ in described}
+    types = {str(name).lower(): str(kind).partition("(")[0] for name, kind, *_ in described}
     for name, allowed in COLUMNS.items():
         if name not in types:
             raise UserError(f"{str(path)!r} has no column {name!r} (it has {', '.join(types)}): {EXPECTED}")

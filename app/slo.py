@@ -8,7 +8,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from tailbudget.analytics.objectives import Channel, Objective, Watched, burn
-from tailbudget.analytics.reader import NotAnsweredError, Reader
+from tailbudget.analytics.reader import Reader
 from tailbudget.analytics.suggest import Shares
 
 from .text import to_text
@@ -49,17 +49,10 @@ def status(reader: Reader, objectives: Sequence[Objective], *, now: datetime) ->
         told = {
             "objective": one.name,
             "blind_since": last_event if blind else None,
-            "coverage": _coverage(reader, one, now=now),
+            "coverage": burn.coverage(reader, one, now=now),
         }
         rows += [{**told, **row} for row in burn.status(reader, one, now=now).to_pylist()]
     return rows
-
-
-def _coverage(reader: Reader, objective: Objective, *, now: datetime) -> float | None:
-    try:
-        return burn.coverage(reader, objective, now=now)
-    except NotAnsweredError:  # elsewhere nobody knows what services counted: as where they do not count
-        return None
 
 
 def status_report(rows: Sequence[Row]) -> str:

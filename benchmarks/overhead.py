@@ -21,11 +21,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
-from instructions import Instructions
 from machine import describe
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.trace import INVALID_SPAN
 from served import streaming
+from served.instructions import Instructions
 
 from tailbudget import stage, stream
 from tailbudget.instrument import providers

@@ -85,15 +85,14 @@ class GgufFile(ModelFile):
         kind = str(self._of_model("rope.scaling.type", "none"))
         if self._of_model("rope.scaling.yarn_log_multiplier", 0.0):
             raise UserError(f"{self.path} has a YaRN of its own (yarn_log_multiplier): expected the paper's")
-        said = {theirs: self._of_model(f"rope.scaling.{name}", 0) or None for theirs, name in ROPE_FIELDS.items()}
-        given = {name: value for name, value in said.items() if value is not None}
-        rope = {"rope_type": "default" if kind == "none" else kind, **given}
-        if kind == "linear":
-            rope.setdefault("factor", 1.0)
+        said = {theirs: self._of_model(f"rope.scaling.{name}", 0) for theirs, name in ROPE_FIELDS.items()}
+        rope = {"rope_type": "default" if kind == "none" else kind} | {
+            name: each for name, each in said.items() if each
+        }
         divisors, amplitude, longest = stretched(rope, base=base, head_dim=head_dim, context=context, of=self.path)
-        # llama.cpp multiplies the paper's attention factor by these.
-        for name in ("attn_factor", "yarn_attn_factor"):
-            amplitude *= float(self._of_model(f"rope.scaling.{name}", 1.0)) if kind == "yarn" else 1.0
+        if kind == "yarn":  # llama.cpp multiplies the paper's attention factor by these
+            for name in ("attn_factor", "yarn_attn_factor"):
+                amplitude *= float(self._of_model(f"rope.scaling.{name}", 1.0))
         return divisors, amplitude, longest
 
     def _vocabulary(self) -> Vocabulary:

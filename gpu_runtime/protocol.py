@@ -26,7 +26,7 @@ NOTHING: dict[str, tuple[object, ...]] = {
     "web_search_options": (None,),
     # vLLM's and SGLang's own: clients that say all of their defaults say these.
     "use_beam_search": (None, False),
-    "length_penalty": (None, 1, 1.0),
+    "length_penalty": (None, 1),
     "stop_token_ids": (None, []),
     "include_stop_str_in_output": (None, False),
     "skip_special_tokens": (None, True),

@@ -26,17 +26,18 @@ def stretched(
     if divide is None:
         known = ", ".join(repr(each) for each in ("default", *DIVISORS))
         raise UserError(f"{of} scales RoPE by {kind!r}: expected one of {known}")
-    if kind == "linear":
-        return divide(rope, base, head_dim), 1.0, context
-    said = {
-        "original_max_position_embeddings": context,
-        **{name: each for name, each in rope.items() if each is not None},
+    said = {"original_max_position_embeddings": context} | {
+        name: each for name, each in rope.items() if each is not None
     }
-    if kind == "llama3":
-        return divide(said, base, head_dim), 1.0, context
-    said.setdefault("factor", context / said["original_max_position_embeddings"])
-    longest = int(said["factor"] * said["original_max_position_embeddings"])
-    return divide(said, base, head_dim), _amplitude(said), max(context, longest)
+    amplitude, longest = 1.0, context
+    try:
+        if kind == "yarn":
+            original = int(said["original_max_position_embeddings"])
+            said.setdefault("factor", context / original)
+            amplitude, longest = _amplitude(said), max(context, int(said["factor"] * original))
+        return divide(said, base, head_dim), amplitude, longest
+    except KeyError as error:
+        raise UserError(f"{of} scales RoPE by {kind!r} and does not say {error}: fetch or convert it again") from error
 
 
 def _linear(rope: Mapping[str, Any], base: float, head_dim: int) -> tuple[float, ...]:

@@ -45,6 +45,8 @@ SERVICE = "tailbudget-runtime"
 MAX_BODY_BYTES = 8 << 20
 #: What streams have to end after a signal, before their connections are closed.
 GRACE_S = 5
+#: Longer than clients keep an idle connection (httpx: 5 s): who closes first as the other sends loses a request.
+KEEP_ALIVE_S = 65
 
 
 class Endpoints:
@@ -297,6 +299,7 @@ async def _serve(runtime: Runtime, listener: socket.socket, points: PointSender,
         access_log=False,
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]))

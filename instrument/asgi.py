@@ -1,6 +1,7 @@
 """ASGI middleware: the SERVER span of each HTTP request, its budgets, and whether the client stayed for the answer."""
 
 import asyncio
+import functools
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -237,10 +238,11 @@ class Exchange:
             return
         self._ended = True
         with guard:
+            attributes = self._clocks()
             if route := self._framework_route():
                 self._span.update_name(f"{self._method()} {route}")
-                self._span.set_attribute("http.route", route)
-            self._span.set_attributes(self._clocks())
+                attributes["http.route"] = route
+            self._span.set_attributes(attributes)
             outcome = self._outcome(error)
             if outcome == "error":
                 self._span.set_status(Status(StatusCode.ERROR))
@@ -289,7 +291,7 @@ class _AsgiExchange(Exchange):
         self._send = send
         self._activation = Activation(self.context)
         #: The server tells of a client that left through `receive` alone: from ASGI 2.4 on `send` raises OSError too.
-        self._send_tells_nothing = _version(scope) < (2, 4)
+        self._send_tells_nothing = _before_2_4(str((scope.get("asgi") or {}).get("spec_version", "2.0")))
         #: The total, if it bites.
         self.cap = async_cap_of(None, self._span)
 
@@ -370,10 +372,11 @@ def _end_from_loop(loop: asyncio.AbstractEventLoop, timer: asyncio.TimerHandle, 
         loop.call_soon_threadsafe(act)
 
 
-def _version(scope: Scope) -> tuple[int, ...]:
-    """Return the version of ASGI's HTTP that the server speaks, the newest one where it says none that can be read."""
-    said = str(scope.get("asgi", {}).get("spec_version", "2.0")).split(".")
-    return tuple(map(int, said)) if all(part.isdecimal() for part in said) else (3,)
+@functools.cache
+def _before_2_4(version: str) -> bool:
+    """Say whether this is an older version of ASGI's HTTP; one that cannot be read is not."""
+    parts = version.split(".")
+    return all(part.isdecimal() for part in parts) and tuple(map(int, parts)) < (2, 4)
 
 
 def _is_server(span: Span) -> bool:

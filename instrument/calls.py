@@ -1,5 +1,6 @@
 """A model call seen from its client: its span, its clocks, and the HTTP requests below it."""
 
+import functools
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -88,6 +89,7 @@ def covered(library: str) -> bool:
     return False
 
 
+@functools.lru_cache(maxsize=1024)
 def provider_of(host: str, default: str = "openai") -> str:
     """Return the provider's name in the GenAI conventions for the host of its API."""
     return next((name for end, name in PROVIDERS.items() if host.endswith(end)), default)

@@ -69,7 +69,7 @@ class CollectorAbsentError(requests.RequestException):
 class PromptSession(requests.Session):
     """A session that gives up at once when the process is ending and nobody answers; `packs` makes it gzip bodies.
 
-    Where a `body` is given, that is what it sends.
+    Where a `body` is given, that is what it sends instead of an empty one.
     """
 
     def __init__(self, *, packs: bool = False) -> None:
@@ -87,7 +87,7 @@ class PromptSession(requests.Session):
             if self.failing:
                 raise CollectorAbsentError("no collector answered, and the process is ending")
             kwargs["timeout"] = ENDING_TIMEOUT_S
-        if self.body is not None:
+        if self.body is not None and not kwargs["data"]:  # else the exporter found something to encode by itself
             kwargs["data"] = self.body
         if self.packs:
             kwargs["data"] = gzip.compress(kwargs["data"], GZIP_LEVEL)
@@ -111,16 +111,16 @@ class PromptSession(requests.Session):
 
 
 class Encoded(Sequence[ReadableSpan]):
-    """So many spans of which nothing is left to encode."""
+    """Spans of which nothing is left to encode: none comes when they are iterated, though they can be counted."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, spans: Sequence[ReadableSpan]) -> None:
+        self._spans = spans
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._spans)
 
     def __getitem__(self, index: Any) -> Any:
-        raise IndexError(index)
+        return self._spans[index]
 
     def __iter__(self) -> Iterator[ReadableSpan]:
         return iter(())
@@ -147,7 +147,7 @@ class SpanBytesExporter(OTLPSpanExporter):
             return super().export(spans)
         self._prompt_session.body = body
         try:
-            return super().export(Encoded(len(spans)))
+            return super().export(Encoded(spans))
         finally:
             self._prompt_session.body = None
 

@@ -42,7 +42,7 @@ class Gaps:
         # No gap above the pace, and no lag so far: nobody waited, which is the usual case and costs nothing.
         if longest_ns > READING_NS:
             self.stall_ns = max(self.stall_ns, max(accumulate((g - READING_NS for g in gaps), initial=self._lag_ns)))
-        self._lag_ns += sum(gaps) - READING_NS * len(gaps)
+        self._lag_ns += arrivals[-1] - arrivals[0] - READING_NS * len(gaps)
         self.max_ns = max(self.max_ns, longest_ns)
         self.count += len(gaps)
         room = MAX_GAPS - len(self._kept)

@@ -159,7 +159,9 @@ def _tokens(text: str) -> int:
 
 
 def _get(part: Any, name: str) -> Any:
-    return part.get(name) if isinstance(part, Mapping) else getattr(part, name, None)
+    if isinstance(part, (dict, Mapping)):  # a dictionary is known without asking the abstract class
+        return part.get(name)
+    return getattr(part, name, None)
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ from .vocabulary import (
     NET_REUSED,
     NET_TLS_RESUMED,
     RATELIMIT_PREFIX,
+    RATELIMIT_REFUSED,
     convert,
 )
 
@@ -34,6 +35,8 @@ RATE_LIMITS: Final = {
     "retry-after": "retry_after",
 }
 
+#: HTTP status of a provider that refuses for its limits.
+TOO_MANY: Final = 429
 _RECORD_KEY = otel_context.create_key("tailbudget-network")
 #: The HTTP request that this thread or task is sending, for what sees no request: name resolution.
 sending: "contextvars.ContextVar[Attempt | None]" = contextvars.ContextVar("tailbudget-sending", default=None)
@@ -95,6 +98,7 @@ class NetRecord:
         self.host = host
         self._span = span
         self._attempts: list[Attempt] = []
+        self._refused = 0
         self.limits: dict[str, AttributeValue] = {}
 
     def begin(self, host: str = "") -> Attempt:
@@ -103,11 +107,15 @@ class NetRecord:
         self._attempts.append(attempt)
         return attempt
 
-    def end(self, attempt: Attempt, headers: Mapping[str, str] | None = None) -> None:
-        """Take the headers of a request's answer, None for one that failed, and put all that is known on the span."""
+    def end(self, attempt: Attempt, headers: Mapping[str, str] | None = None, *, status: int = 0) -> None:
+        """Take the headers of an answer, None for none, and its status, and put all that is known on the span."""
         attempt.stop()
-        for name, meaning in RATE_LIMITS.items():
-            if headers is not None and (said := headers.get(name)) and said.replace(".", "", 1).isdigit():
+        if status == TOO_MANY:
+            self._refused += 1
+            self.limits[RATELIMIT_REFUSED] = self._refused
+        for name in headers or ():  # once over those that came: asking httpx for nine costs six times as much
+            meaning = RATE_LIMITS.get(name.lower())
+            if headers and meaning and (said := headers[name]).replace(".", "", 1).isdigit():
                 self.limits[RATELIMIT_PREFIX + meaning] = float(said) if meaning == "retry_after" else int(float(said))
         if self._span.is_recording():
             self._span.set_attributes(self.attributes())

@@ -1,6 +1,8 @@
-"""What every entry does with spans: make one current and undo that anywhere, record an error without content."""
+"""What every entry does with spans: make one current, undo that anywhere, tell errors and arguments without content."""
 
 import asyncio
+import hashlib
+import json
 import threading
 
 from opentelemetry import context as otel_context
@@ -48,6 +50,12 @@ def error_type(error: BaseException) -> str:
     """Return the qualified name of the error's class, as `error.type` wants it."""
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def arguments_hash(arguments: object) -> str:
+    """Return 16 hex digits, the same for the same arguments. ValueError or TypeError for what JSON cannot hold."""
+    said = json.dumps(arguments, sort_keys=True, default=str).encode()
+    return hashlib.blake2b(said, digest_size=8).hexdigest()
 
 
 def record_error(span: Span, error: BaseException) -> None:

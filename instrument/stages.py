@@ -18,8 +18,8 @@ from .caps import async_cap_of, call_in_worker, cap_of
 from .errors import UserError
 from .guard import Guard
 from .request import RequestState, current_request
-from .spans import Activation, owner, record_error
-from .vocabulary import STAGE, STAGES, Stage
+from .spans import Activation, arguments_hash, owner, record_error
+from .vocabulary import STAGE, STAGES, TOOL_CALL_HASH, Stage
 
 F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -174,6 +174,10 @@ class StageScope:
         """Begin the stage under this name."""
         return OpenStage(self._stage, name, self._attributes)
 
+    def _of_call(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "StageScope":
+        """Return the scope of one call of a decorated function."""
+        return StageScope(self._stage, name, _told(self._stage, args, kwargs) | self._attributes)
+
     #: What to do with each kind of function; the first test that holds decides.
     _WRAPPERS: ClassVar[tuple[tuple[Callable[[Any], bool], str], ...]] = (
         (inspect.isasyncgenfunction, "_async_generator"),
@@ -192,7 +196,7 @@ class StageScope:
 
     def _function(self, function: Callable[..., Any], name: str | None) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            with StageScope(self._stage, name, self._attributes) as span:
+            with self._of_call(name, args, kwargs) as span:
                 cap = cap_of(self._stage, span)
                 return function(*args, **kwargs) if cap is None or cap.left_s > 0 else cap.answer()
 
@@ -200,7 +204,7 @@ class StageScope:
 
     def _coroutine(self, function: Callable[..., Any], name: str | None) -> Callable[..., Any]:
         async def call(*args: Any, **kwargs: Any) -> Any:
-            with StageScope(self._stage, name, self._attributes) as span:
+            with self._of_call(name, args, kwargs) as span:
                 cap = async_cap_of(self._stage, span)
                 work = function(*args, **kwargs)
                 if faults.heeded:
@@ -211,13 +215,13 @@ class StageScope:
 
     def _generator(self, function: Callable[..., Any], name: str | None) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            return (yield from _drive(self.open(name), function(*args, **kwargs)))
+            return (yield from _drive(self._of_call(name, args, kwargs).open(name), function(*args, **kwargs)))
 
         return call
 
     def _async_generator(self, function: Callable[..., Any], name: str | None) -> Callable[..., Any]:
         async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            running = self.open(name)
+            running = self._of_call(name, args, kwargs).open(name)
             generator = function(*args, **kwargs)
             step: Callable[[], Any] = functools.partial(generator.asend, None)
             try:
@@ -243,6 +247,13 @@ class StageScope:
         return call
 
 
+def _told(stage: Stage, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, AttributeValue]:
+    """Return what a call's arguments say: of a tool a hash, so that the same call made twice shows."""
+    with Guard("stage"):
+        return {TOOL_CALL_HASH: arguments_hash([args, kwargs])} if stage == "tools" else {}
+    return {}
+
+
 async def _late(stage: Stage, work: Awaitable[R]) -> R:
     """Return what `work` gives, begun as late as the request asks."""
     await faults.endure(stage)
@@ -254,7 +265,7 @@ def stage(stage: Stage, name: str | None = None, **attributes: AttributeValue) -
 
     As a context manager it gives the stage's span. As a decorator it takes functions, coroutine functions, generators
     and asynchronous generators; a generator's stage covers its whole iteration. Without `name` a decorated function's
-    own name is used. `attributes` go onto the span.
+    own name is used. `attributes` go onto the span; a decorated tool's has a hash of its arguments too.
 
     Where the request's budget bites (`Budget(on_over=...)`) coroutine functions and `async with` blocks are cancelled
     when the stage's budget or the total is spent, and a blocking function is not begun when nothing is left.
@@ -269,7 +280,7 @@ def within(stage: Stage, function: Callable[P, R], *args: P.args, **kwargs: P.kw
     stage's budget or the total is spent: then the fallback answers, or OverBudgetError is raised. Nothing can stop
     such a thread: the function goes on and its result is thrown away.
     """
-    with StageScope(stage, getattr(function, "__name__", None), {}) as span:
+    with StageScope(stage, getattr(function, "__name__", None), _told(stage, args, kwargs)) as span:
         cap = cap_of(stage, span)
         answer: R = call_in_worker(cap, function, *args, **kwargs) if cap else function(*args, **kwargs)
         return answer

@@ -91,6 +91,8 @@ FALLBACK: Final = "slo.fallback"
 HEDGED: Final = "slo.hedged"
 ROUTE_MODEL: Final = "slo.route.model"
 RATELIMIT_PREFIX: Final = "slo.ratelimit."
+#: How many of a call's attempts were answered 429.
+RATELIMIT_REFUSED: Final = "slo.ratelimit.refused"
 
 # Of the HTTP requests of a call: `slo.net.` and a phase, in seconds, then what the connection was.
 NET_PREFIX: Final = "slo.net."

@@ -4,13 +4,17 @@ import asyncio
 import contextlib
 import gzip
 import json
+import shutil
+import subprocess
 import threading
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import pytest
 import uvicorn
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -199,16 +203,38 @@ def sink() -> Iterator[Sink]:
         thread.join(10)
 
 
+class Certificate(NamedTuple):
+    """Files of a certificate that signs itself, for `localhost`."""
+
+    key: str
+    chain: str
+
+
+def certificate(folder: Path) -> Certificate:
+    """Make a certificate; skips the test where the openssl command is not."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command for a certificate")
+    made = Certificate(str(folder / "key.pem"), str(folder / "cert.pem"))
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    kind = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command = ["openssl", "req", *kind, "-keyout", made.key, "-out", made.chain, *names]
+    subprocess.run(command, check=True, capture_output=True)
+    return made
+
+
 @contextlib.contextmanager
-def serve(app: Any) -> Iterator[str]:
+def serve(app: Any, *, tls: Certificate | None = None) -> Iterator[str]:
     """Serve an ASGI app on uvicorn in a thread; gives its base URL."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical", lifespan="on"))
+    config = uvicorn.Config(app, port=port, log_level="critical", lifespan="on")
+    if tls:
+        config.ssl_keyfile, config.ssl_certfile = tls.key, tls.chain
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started, timeout_s=20, what="uvicorn")
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(20)

@@ -1,6 +1,6 @@
 /* A libnvidia-ml.so.1 with two GPUs for tests; each switch is an environment variable.
    LOST_AFTER=n: the second is lost after n reads; COMES_BACK=1: until the library is opened anew; DIVIDED=file: the
-   first is divided into two MIG devices while the file is there. Compiled with -DOLD_DRIVER it lacks what drivers of before 2018 lack. */
+   first is divided into two MIG devices while the file is there; UTIL=file: how busy both are, in per cent. Compiled with -DOLD_DRIVER it lacks what drivers of before 2018 lack. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,8 +41,17 @@ int nvmlDeviceGetName(device *gpu, char *text, unsigned int length) {
     return OK;
 }
 
+static unsigned int busy(void) {
+    unsigned int percent = 75;
+    FILE *file = getenv("UTIL") ? fopen(getenv("UTIL"), "r") : NULL;
+    if (!file) return percent;
+    if (fscanf(file, "%u", &percent) != 1) percent = 75;
+    fclose(file);
+    return percent;
+}
+
 int nvmlDeviceGetUtilizationRates(device *gpu, utilization *found) {
-    found->gpu = 75;
+    found->gpu = busy();
     found->memory = 40;
     return divided(gpu) ? NOT_SUPPORTED : whole(gpu);
 }

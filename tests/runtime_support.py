@@ -180,7 +180,7 @@ RUN = (
 @contextmanager
 def server(endpoint: str, *, environment: dict[str, str] | None = None, **settings: Any) -> Iterator[tuple[str, Any]]:
     """Run the runtime in a process of its own, on the tiny model unless told otherwise; yields base URL and process."""
-    port = free_port()
+    port = settings.get("port") or free_port()
     chosen = {"model": str(tiny_path()), "port": port, "dtype": "float32", **settings}
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, repr(chosen)],
@@ -191,7 +191,7 @@ def server(endpoint: str, *, environment: dict[str, str] | None = None, **settin
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: process.poll() is not None or _healthy(url), what="the runtime being ready")
+        wait_until(lambda: process.poll() is not None or _healthy(url), timeout_s=180, what="the runtime being ready")
         yield url, process
     finally:
         if process.poll() is None:

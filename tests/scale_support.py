@@ -1,5 +1,6 @@
 """Engines for the proofs of scale, on loopback: ClickHouse's engine behind HTTP, a Spark cluster of two workers."""
 
+import json
 import math
 import os
 import signal
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,10 +135,13 @@ def written_lake(reader: Reader, names: Sequence[str], folder: Path) -> dict[str
 
 def same(one: object, other: object) -> bool:
     """Return whether two answers are equal, numbers within 1e-9 of their size."""
-    if isinstance(one, float) and isinstance(other, int | float):
+    if isinstance(one, int | float) and isinstance(other, int | float) and float in (type(one), type(other)):
         return one == other or math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9) or (one != one and other != other)
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, dict) and isinstance(other, dict):
         return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, str) and isinstance(other, str) and one != other:
+        with suppress(ValueError):  # in JSON engines write 4.0 or 4, 0.0004 or 4.0E-4
+            return same(json.loads(one), json.loads(other))
     return type(one) is type(other) and one == other

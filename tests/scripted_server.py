@@ -16,21 +16,31 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-LIMITS = {
-    "x-ratelimit-limit-requests": "100", "x-ratelimit-remaining-requests": "7",
-    "anthropic-ratelimit-tokens-limit": "50000", "anthropic-ratelimit-tokens-remaining": "123",
-}  # fmt: skip
 STALL_S = 1.2
 BACKOFF_S = 0.05
 
 
 @dataclass
 class ScriptedServer:
-    """`headers` are those of the requests that came, `asked` counts them by model."""
+    """`headers` are of the requests that came, `asked` counts them by model.
 
+    Its answers say that `left` of 100 requests and `left_tokens` of 50,000 tokens are left.
+    """
+
+    left: int = 7
+    left_tokens: int = 123
     headers: list[dict[str, str]] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
     clients_gone: int = 0
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """What the headers of an answer say of a client's limits."""
+        return {
+            "x-ratelimit-limit-requests": "100", "x-ratelimit-remaining-requests": str(self.left),
+            "anthropic-ratelimit-tokens-limit": "50000",
+            "anthropic-ratelimit-tokens-remaining": str(self.left_tokens),
+        }  # fmt: skip
 
     def app(self) -> Starlette:
         """Return the ASGI app."""
@@ -54,7 +64,7 @@ class ScriptedServer:
         self.asked[model] += 1
         refusals = int(model.split("-")[1]) if model.startswith("busy-") else 0
         if model == "limited" or self.asked[model] <= refusals:
-            headers = LIMITS | {"retry-after-ms": str(int(BACKOFF_S * 1000)), "retry-after": "0.05"}
+            headers = self.limits | {"retry-after-ms": str(int(BACKOFF_S * 1000)), "retry-after": "0.05"}
             return said, JSONResponse({"error": {"message": "secret"}}, status_code=429, headers=headers)
         return said, None
 
@@ -77,7 +87,7 @@ class ScriptedServer:
                 self.clients_gone += 1
                 raise
 
-        return StreamingResponse(watched(), media_type=kind, headers=LIMITS)
+        return StreamingResponse(watched(), media_type=kind, headers=self.limits)
 
     async def _plain(self, request: Request) -> Response:
         self.headers.append(dict(request.headers))
@@ -92,7 +102,7 @@ class ScriptedServer:
         if not said.get("stream"):
             message = {"role": "assistant", "content": "Hello you. Bye"}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            return JSONResponse(base | {"choices": [choice], "usage": usage}, headers=LIMITS)
+            return JSONResponse(base | {"choices": [choice], "usage": usage}, headers=self.limits)
 
         async def events() -> AsyncIterator[str]:
             base["object"] = "chat.completion.chunk"
@@ -116,7 +126,7 @@ class ScriptedServer:
             "parallel_tool_calls": False, "tool_choice": "auto", "tools": [], "status": "completed", "usage": usage,
         }  # fmt: skip
         if not said.get("stream"):
-            return JSONResponse(whole, headers=LIMITS)
+            return JSONResponse(whole, headers=self.limits)
 
         async def events() -> AsyncIterator[str]:
             begun = whole | {"status": "in_progress", "usage": None}
@@ -151,7 +161,7 @@ class ScriptedServer:
         if not said.get("stream"):
             content = [{"type": "text", "text": "Hello you. Bye"}]
             end = {"content": content, "stop_reason": "end_turn", "usage": usage | {"output_tokens": 4}}
-            return JSONResponse(message | end, headers=LIMITS)
+            return JSONResponse(message | end, headers=self.limits)
 
         async def events() -> AsyncIterator[str]:
             yield _sse({"type": "message_start", "message": message})

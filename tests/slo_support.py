@@ -1,5 +1,6 @@
 """Requests written straight into the tables, for what is judged over days."""
 
+import math
 import uuid
 from collections.abc import Iterable
 from datetime import datetime
@@ -18,6 +19,12 @@ def store() -> duckdb.DuckDBPyConnection:
     connection.execute("set timezone = 'UTC'; set threads = 1")
     connection.execute(SCHEMA.read_text(encoding="utf-8"))
     return connection
+
+
+def odds(n: int, bad: int, target: float) -> float:
+    """Return the logarithm of how much likelier so many bad ones are at their own share than at half the budget."""
+    well, ill = 0.5 * (1 - target), bad / n
+    return bad * math.log(ill / well) + (n - bad) * (math.log((1 - ill) / (1 - well)) if ill < 1 else 0)
 
 
 def write(

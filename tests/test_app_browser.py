@@ -7,9 +7,10 @@ import subprocess
 import sys
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -92,9 +93,9 @@ def browser() -> Iterator[Browser]:
 class Visit:
     """One open page, with what it complained about and whom it asked."""
 
-    def __init__(self, browser: Browser, size: str = "desktop") -> None:
+    def __init__(self, browser: Browser, size: str = "desktop", zone: str = "UTC") -> None:
         width, height = SIZES[size]
-        self.page: Page = browser.new_page(viewport={"width": width, "height": height})
+        self.page: Page = browser.new_page(viewport={"width": width, "height": height}, timezone_id=zone)
         self.errors: list[str] = []
         self.elsewhere: list[str] = []
         self.page.on("console", self._console)
@@ -150,6 +151,8 @@ def test_a_page_draws_its_pictures_and_asks_nobody_else(
             pictures.nth(place).locator("xpath=ancestor::*[@role='graphics-document']").get_attribute("aria-label")
         )
         assert box["x"] + box["width"] <= SIZES[size][0], "wider than the screen"
+    if folder := os.environ.get("TAILBUDGET_PICTURES"):
+        visit.page.screenshot(path=f"{folder}/{path or 'overview'}-{size}.png")
     assert visit.page.locator('[data-testid="stException"]').count() == 0
     assert (visit.errors, visit.elsewhere) == ([], [])
     visit.page.close()
@@ -196,6 +199,29 @@ def test_everything_is_reached_and_used_by_keyboard_and_shows_that_it_is(browser
     visit.page.close()
 
 
+def _on_a_link(visit: Visit) -> bool:
+    """Go down in a table that has the focus, which takes keys a moment later; return whether it is on a trace."""
+    visit.page.keyboard.press("ArrowDown")
+    visit.page.wait_for_timeout(200)
+    return bool(visit.page.evaluate(r"/^\/trace\?request=[\w-]+$/.test(document.activeElement.textContent)"))
+
+
+def test_enter_opens_a_link_of_a_table(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/latency?live=false&range=1h")
+    visit.pictures(4)
+    visit.page.get_by_role("button", name="SQL · CSV").nth(1).focus()
+    while visit.page.evaluate("document.activeElement.tagName") not in ("CANVAS", "TD"):
+        visit.page.keyboard.press("Tab")
+    wait_until(lambda: _on_a_link(visit), what="a link of the table under the keyboard")
+    with visit.page.expect_popup() as popup:
+        visit.page.keyboard.press("Enter")
+    assert re.search(r"/trace\?request=req-\w+$", popup.value.url)
+    popup.value.close()
+    assert visit.errors == []
+    visit.page.close()
+
+
 def test_the_heatmap_has_a_cell_for_each_row_and_its_budget_line(browser: Browser, address: str) -> None:
     visit = Visit(browser)
     visit.open(f"{address}/?live=false")
@@ -225,8 +251,6 @@ def test_range_and_route_stay_while_one_goes_from_page_to_page_and_back(browser:
     visit.page.wait_for_function("location.pathname == '/violations' && location.search.includes('range=1h')")
     visit.pictures(4)
     assert "route=%2Fchat" in visit.page.url
-    visit.page.locator("button").get_by_text("6h", exact=True).click()
-    visit.page.wait_for_function("location.search.includes('range=6h')")
     visit.page.go_back()
     visit.page.wait_for_function("location.pathname == '/' && location.search.includes('range=1h')")
     visit.page.locator('button[aria-checked="true"]').get_by_text("1h", exact=True).wait_for()
@@ -311,13 +335,167 @@ def test_dragging_over_time_sets_the_range_of_all_pages(browser: Browser, addres
     visit.page.close()
 
 
+def _state(visit: Visit) -> dict[str, object]:
+    """Return the address, the controls and the n of the Overview once all of them stand still."""
+    visit.done()
+    page = visit.page
+    return {
+        "search": page.evaluate("location.search"),
+        "between": page.get_by_label("From/to (UTC)", exact=True).input_value(),
+        "range": page.locator('button[aria-checked="true"]:visible').all_inner_texts(),
+        "route": page.get_by_label("Route", exact=True).input_value(),
+        "n": page.get_by_text("p50 total · n").all_inner_texts(),
+        "pictures": visit.pictures(3).count(),
+        "title": page.get_by_text("Total latency by time · n").all_inner_texts(),
+    }
+
+
+def _stands(visit: Visit, wanted: dict[str, object]) -> bool:
+    return _state(visit) == wanted
+
+
+def test_back_undoes_each_change_on_a_page_one_at_a_time_and_forward_does_it_again(
+    browser: Browser, address: str, database: tuple[duckdb.DuckDBPyConnection, Seeded]
+) -> None:
+    begin, end = database[1].started + timedelta(minutes=3), database[1].ended
+    visit = Visit(browser)
+    visit.open(f"{address}/?live=false&range=6h")
+    steps = [_state(visit)]
+
+    def took(step: Callable[[], None], search: str) -> None:
+        step()
+        visit.page.wait_for_function(f"location.search.includes({search!r})")
+        wait_until(lambda: _state(visit)["n"] != steps[-1]["n"], what=f"another n with {search}")
+        steps.append(_state(visit))
+
+    def typed() -> None:
+        visit.page.get_by_label("From/to (UTC)", exact=True).fill(f"{begin:%Y-%m-%dT%H:%M:%S}/{end:%Y-%m-%dT%H:%M:%S}")
+        visit.page.keyboard.press("Enter")
+
+    def routed() -> None:
+        visit.page.get_by_label("Route", exact=True).click()
+        visit.page.get_by_role("option", name="/chat", exact=True).click()
+
+    took(typed, "between=")
+    took(lambda: _drag(visit, visit.pictures(3).nth(0), (0.4, 0.5), (0.6, 0.6)), "between=")
+    took(routed, "route=%2Fchat")
+    took(lambda: visit.page.locator("button:visible").get_by_text("1h", exact=True).click(), "range=1h")
+    assert [one["range"] for one in steps] == [["6h"], [], [], [], ["1h"]]
+    assert len({str(one) for one in steps}) == len(steps)
+    for way, order in (("back", steps[-2::-1]), ("forward", steps[1:])):
+        for wanted in order:
+            visit.page.evaluate(f"history.{way}()")
+            wait_until(partial(_stands, visit, wanted), what=f"{way} to {wanted}")
+    assert visit.errors == []
+    visit.page.close()
+
+
+def test_back_ends_what_was_picked_and_forward_outlines_it_again(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/latency?range=1h")
+    told = visit.page.get_by_text("Who took")
+    outline = visit.page.locator(PICTURE).nth(0).locator("g.layer_2_marks path")
+    _drag(visit, visit.pictures(4).nth(0), (0.7, 0.35), (0.95, 0.7))
+    visit.page.wait_for_function("location.search.includes('picked=') && location.search.includes('until=')")
+    visit.page.get_by_role("button", name="End the selection").wait_for()
+    chosen = told.inner_text()
+    visit.page.evaluate("history.back()")
+    told.filter(has_text="over 4 s").wait_for()
+    visit.page.wait_for_function("!location.search.includes('picked=')")
+    visit.done()
+    assert outline.count() == 0
+    visit.page.evaluate("history.forward()")
+    told.filter(has_text=chosen).wait_for()
+    outline.wait_for()
+    other = Visit(browser, "phone")
+    other.open(visit.page.url)
+    assert other.page.get_by_text("Who took").inner_text() == chosen
+    visit.page.get_by_role("button", name="End the selection").click()
+    told.filter(has_text="over 4 s").wait_for()
+    assert (visit.errors, other.errors) == ([], [])
+    visit.page.close()
+    other.page.close()
+
+
+def test_the_card_of_an_objective_opens_its_requests_and_a_control_ends_that(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/?live=false&range=1h")
+    visit.pictures(3)
+    visit.page.locator("a.card").filter(has_text="answers · acme").click()
+    visit.page.wait_for_function("location.pathname == '/latency' && location.search.includes('only=objective')")
+    visit.pictures(4)
+    title = visit.page.get_by_text("Total latency by time · n")
+    narrowed = title.inner_text()
+    visit.page.get_by_label("Only", exact=True).click()
+    visit.page.get_by_role("option", name="all requests").click()
+    wait_until(lambda: title.inner_text() != narrowed, what="all requests")
+    assert "only=" not in visit.page.url
+    visit.page.evaluate("history.back()")
+    wait_until(lambda: title.inner_text() == narrowed, what="the objective's requests again")
+    assert visit.page.get_by_label("Only", exact=True).input_value() == "objective answers · acme"
+    assert visit.errors == []
+    visit.page.close()
+
+
+def test_a_slider_that_is_moved_is_one_step_back(browser: Browser, address: str) -> None:
+    visit = Visit(browser)
+    visit.open(f"{address}/stages?live=false&range=1h")
+    visit.pictures(4)
+    slider = visit.page.get_by_role("slider")
+    before, steps = slider.get_attribute("aria-valuenow"), visit.page.evaluate("history.length")
+    box = slider.bounding_box()
+    assert box is not None
+    visit.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    visit.page.mouse.down()
+    for place in range(1, 5):
+        visit.page.mouse.move(box["x"] - 30 * place, box["y"])
+        visit.page.wait_for_timeout(300)  # longer than it waits to send where it is
+    visit.page.mouse.up()
+    visit.page.wait_for_function("location.search.includes('at_most_')")
+    visit.done()
+    assert visit.page.evaluate("history.length") == steps + 1
+    visit.page.evaluate("history.back()")
+    wait_until(lambda: slider.get_attribute("aria-valuenow") == before, what="the slider where it was")
+    assert visit.errors == []
+    visit.page.close()
+
+
+def test_times_are_in_the_viewers_zone_and_utc_on_hover(
+    browser: Browser, address: str, database: tuple[duckdb.DuckDBPyConnection, Seeded]
+) -> None:
+    visit = Visit(browser, zone="Asia/Kolkata")
+    visit.open(f"{address}/latency?live=false&range=1h")
+    title = visit.page.get_by_test_id("stCaptionContainer").filter(has_text="Who took")
+    (shown,) = re.findall(r"(\d\d:\d\d:\d\d) IST to", title.inner_text())
+    title.get_by_role("button", name="Help").hover()
+    (said,) = re.findall(r"(\d\d:\d\d:\d\d) to .* UTC", visit.page.get_by_role("tooltip").inner_text())
+    ahead = datetime.strptime(shown, "%H:%M:%S") - datetime.strptime(said, "%H:%M:%S")  # noqa: DTZ007 - two clocks
+    assert ahead % timedelta(days=1) == timedelta(hours=5, minutes=30)
+    table = visit.page.get_by_test_id("stDataFrame").first
+    box = table.bounding_box()
+    assert box is not None
+    tooltip = visit.page.get_by_test_id("stDataFrameTooltipContent")
+    for x in range(20, int(box["width"]), 40):  # along its head
+        visit.page.mouse.move(box["x"] + x, box["y"] + 18)
+        visit.page.wait_for_timeout(300)
+        if tooltip.count():
+            break
+    assert re.search(r"In Asia/\w+: [\d-]+ [\d:]+ to [\d:]+ UTC\.", tooltip.inner_text())
+    over = next(row for row in database[1].rows["violations"])
+    visit.open(f"{address}/trace?request={over['request_id']}")
+    started = visit.page.locator(".leads time")
+    assert started.inner_text().endswith("IST")
+    assert started.get_attribute("title") == f"{over['started']:%Y-%m-%d %H:%M:%S} UTC"
+    assert visit.errors == []
+    visit.page.close()
+
+
 def test_a_box_over_cells_lists_their_requests_and_pauses_the_live_page(browser: Browser, address: str) -> None:
     visit = Visit(browser)
     visit.open(f"{address}/latency")
-    before = visit.page.get_by_text("Who took").inner_text()
-    assert "over 4 s" in before
+    assert "over 4 s" in visit.page.get_by_text("Who took").inner_text()
     _drag(visit, visit.pictures(4).nth(0), (0.3, 0.45), (0.6, 0.6))
-    wait_until(lambda: visit.page.get_by_text("Who took").inner_text() != before, what="the requests of the box")
+    visit.page.get_by_role("button", name="End the selection").wait_for()
     visit.done()
     chosen = visit.page.get_by_text("Who took").inner_text()
     visit.page.wait_for_timeout(6_000)  # longer than the rhythm of a live page

@@ -76,20 +76,11 @@ def _unfiltered() -> None:
     controls.show("Coverage", filters=())
 
 
-def _run(
-    monkeypatch: pytest.MonkeyPatch,
-    api: str,
-    name: str,
-    *,
-    select: dict[str, Any] | None = None,
-    **query: str | list[str],
-) -> AppTest:
+def _run(monkeypatch: pytest.MonkeyPatch, api: str, name: str, **query: str | list[str]) -> AppTest:
     monkeypatch.setenv("TAILBUDGET_API", api)
     app = AppTest.from_function(_script, args=(name,), default_timeout=30)
     for key, value in query.items():
         app.query_params[key] = value
-    for key, bounds in (select or {}).items():
-        app.session_state[key] = {"selection": {"brush": bounds}}
     app.run()
     assert not app.exception
     return app
@@ -136,7 +127,7 @@ def test_a_collector_that_does_not_answer_is_named_with_the_way_out(monkeypatch:
 def test_overview_shows_percentiles_with_n_and_open_alerts(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
-    text = _text(_run(monkeypatch, seeded[0], "overview"))
+    text = _text(_run(monkeypatch, seeded[0], "overview", range="1h"))
     n = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
     assert f"p95 total · n {n:,}" in text
     assert re.search(r'<b>▲ page · sag</b> since <time [^>]*title="[\d-]+ [\d:]+ UTC">', text)
@@ -378,9 +369,9 @@ def test_a_card_of_an_objective_has_its_percentiles_and_opens_its_slice(
     assert f"n {len(totals)} in the last hour" in chat
     assert "coverage <b class=bad>▲ 91.2 %</b>" in chat
     assert "still running <b class=bad>▲ 3</b>" in chat
-    assert 'href="/latency?range=1h&amp;route=%2Fchat' in chat
+    assert 'href="/latency?range=1h&amp;only=objective+chat-total"' in chat
     answers_card = next(card for card in drawn if "answers · acme" in card)
-    assert "tenant=acme" in answers_card
+    assert "only=objective+answers+%C2%B7+acme" in answers_card
     assert '"card small' in answers_card
     assert "coverage" not in answers_card
     first_token = next(card for card in drawn if "first-token" in card)
@@ -410,19 +401,32 @@ def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
     rows = [row for row in seeded[1].rows["requests"] if not row["synthetic"]]
-    begin, end = seeded[1].started + timedelta(seconds=600), seeded[1].started + timedelta(seconds=700)
-    bounds = {"t": [begin.timestamp() * 1000, end.timestamp() * 1000], "lo_ms": [2000.0, 4000.0]}
-    app = _run(monkeypatch, seeded[0], "latency", select={"heatmapheld-latency": bounds})
-    inside = [
-        row for row in rows if begin.replace(microsecond=0) <= row["started"] < end and 2000 <= row["total_ms"] < 4000
-    ]
+    begin, end = (seeded[1].started.replace(microsecond=0) + timedelta(seconds=s) for s in (600, 700))
+    until = seeded[1].ended.replace(microsecond=0)
+    box = f"{controls.stretch(begin, end)}/2000/4000"
+    app = _run(monkeypatch, seeded[0], "latency", picked=box, until=f"{until:%Y-%m-%dT%H:%M:%S}")
+    inside = [row for row in rows if begin <= row["started"] < end and 2000 <= row["total_ms"] < 4000]
     assert "**Who adds time**" in _text(app)
     listed = app.dataframe[0].value
-    assert abs(len(listed) - len(inside)) <= 1  # the end is taken to the whole second
+    assert len(listed) == len(inside) > 10
     assert listed["total_ms"].between(2000, 4000).all()
     assert listed["trace"].iloc[0].startswith("/trace?request=req-")
-    assert app.session_state["held"] is not None
-    assert controls.HOLDING in "heatmapheld-latency"
+    assert app.session_state["until"] == until
+    (heatmap, *_) = app.get("vega_lite_chart")
+    outlined = json.loads(heatmap.proto.spec)["params"][0]["value"]
+    assert outlined == {"t": [one.timestamp() * 1000 for one in (begin, end)], "lo_ms": [2000, 4000]}
+    app.button(key="end-picked").click().run()
+    assert "**Who took over 4 s" in _text(app)
+    assert not {"picked", "until"} & app.query_params.keys()
+
+
+@pytest.mark.parametrize("picked", ["nonsense", "1/2", "2026-03-01T12:00:00/2026-03-01T11:00:00/1/2", "12"])
+def test_an_address_that_picks_nothing_shows_what_is_shown_without(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], picked: str
+) -> None:
+    app = _run(monkeypatch, seeded[0], "latency", picked=picked, until="noon")
+    assert "**Who took over 4 s" in _text(app)
+    assert _charts(app) == 4
 
 
 def test_a_lower_end_in_the_address_lists_who_took_longer(
@@ -445,7 +449,59 @@ def test_the_map_says_what_changed_against_the_week_before_and_leads_to_latency(
     provider = hops.loc["provider:api.example"]
     assert provider["change"] == "slower, more calls"
     assert (provider["calls_per_request"], provider["p95_ms"], provider["p95_ms_before"]) == (2, 900, 500)
-    assert provider["latency"] == "/latency?range=15m&route=ask"
+    assert provider["latency"] == "/latency?range=24h&only=hop+shop+%3E+api.example"
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("only", "condition"),
+    [
+        ("objective first-token", "ttft_ms is not null"),
+        ("objective answers · acme", "tenant = 'acme' and outcome <> 'rejected'"),
+        ("service demo", "service = 'demo'"),
+        ("version 1.4.0", "version = '1.4.0'"),
+        ("service nobody", "false"),
+    ],
+)
+def test_a_link_narrows_every_picture_of_a_page_to_an_objective_or_a_service(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], only: str, condition: str
+) -> None:
+    app = _run(monkeypatch, seeded[0], "latency", range="1h", only=only)
+    sql = f"select count(*) as n, max(total_ms) as ms from requests where not synthetic and {condition}"
+    wanted = answers.typed(sql).to_pylist()[0]
+    if not wanted["n"]:
+        assert f"No request of {only} in the last hour" in _text(app)
+        return
+    assert f"Total latency by time · n {wanted['n']:,}" in _text(app)
+    assert app.selectbox(key="only").value == only
+    app.number_input(key="over_ms").set_value(1).run()
+    assert app.dataframe[0].value["total_ms"].max() == pytest.approx(wanted["ms"])
+    for page in ("overview", "stages", "violations"):
+        assert _charts(_run(monkeypatch, seeded[0], page, range="1h", only=only)), page
+    app.selectbox(key="only").select(controls.EVERY).run()
+    every = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
+    assert f"Total latency by time · n {every:,}" in _text(app)
+
+
+def test_an_objective_that_is_not_known_narrows_nothing_and_is_said(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    app = _run(monkeypatch, seeded[0], "overview", range="1h", only="objective gone")
+    every = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
+    assert f"p95 total · n {every:,}" in _text(app)
+    assert next(iter(app.warning)).value == "Nothing is known of objective gone: the page shows all requests."
+
+
+def test_a_hop_leads_to_the_latency_of_the_requests_that_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = seen([shop(trace, calls=trace % 2, call_ms=900) for trace in range(101, 141)])
+    row = connection.sql("select min(started), max(started) + interval 1 second from requests").to_arrow_table()
+    between = controls.stretch(*row.to_pylist()[0].values())
+    with local_api(connection) as api:
+        n = {}
+        for only in ("hop shop > api.example", "service billing", "hop shop > elsewhere"):
+            text = _text(_run(monkeypatch, api, "latency", between=between, only=only))
+            n[only] = int((re.findall(r"Total latency by time · n (\d+)", text) or [0])[0])
+    assert list(n.values()) == [20, 40, 0]
     connection.close()
 
 
@@ -520,7 +576,7 @@ def test_every_rule_has_words_and_a_page_that_shows_it() -> None:
 def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
-    app = _run(monkeypatch, seeded[0], "stages", what_if="decode", at_most_decode="500")
+    app = _run(monkeypatch, seeded[0], "stages", range="1h", what_if="decode", at_most_decode="500")
     changed = sum(not row["synthetic"] and row["decode_ms"] > 500 for row in seeded[1].rows["requests"])
     assert f"With decode at 500 ms or less, {changed:,} of n" in _text(app)
     assert "less than now" in _text(app)
@@ -552,7 +608,7 @@ def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(
     assert "preemptions in each bucket" in text
 
 
-def test_a_point_of_the_quadrant_lists_who_was_in_that_step_and_holds_the_page(
+def test_a_point_of_the_quadrant_lists_who_was_in_that_step(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
     monkeypatch.setenv("TAILBUDGET_API", seeded[0])
@@ -561,14 +617,13 @@ def test_a_point_of_the_quadrant_lists_who_was_in_that_step_and_holds_the_page(
     deepest = max(points, key=lambda row: row["wait_ms"])
     steps = [gpu.step_requests(ApiReader(seeded[0]), controls.bucket(row), instance=INSTANCE) for row in points]
     chosen, step = next((row, one) for row, one in zip(points, steps, strict=True) if one.num_rows and row != deepest)
-    app = _run(monkeypatch, seeded[0], "gpu", range="1h", select={"queue_quadrantheld-step": [{"id": chosen["id"]}]})
+    app = _run(monkeypatch, seeded[0], "gpu", range="1h", picked=str(chosen["id"]))
     listed = app.dataframe[0].value
     assert listed["phase"].tolist() == step["phase"].to_pylist()
     assert listed["trace"].tolist() == [f"/trace?request={one}" for one in step["request_id"].to_pylist()]
-    assert words.step(chosen, step) in _text(app)
-    assert app.session_state["held"] is not None
+    assert words.step(chosen, step)[0] in _text(app)
     step = steps[points.index(deepest)]
-    assert words.step(deepest, step) in _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
+    assert words.step(deepest, step)[0] in _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
 
 
 def test_coverage_names_what_is_missing_with_its_line_and_what_was_not_stored(
@@ -600,7 +655,8 @@ def test_an_answer_is_drawn_by_the_kind_of_what_goes_across(
             monkeypatch, seeded[0], "sql", sql=f"select {across}, ttft_ms from requests where ttft_ms is not null"
         )
         (chart,) = app.get("vega_lite_chart")
-        assert json.loads(chart.proto.spec)["mark"]["type"] == mark
+        drawn = json.loads(chart.proto.spec)
+        assert drawn.get("layer", [drawn])[0]["mark"]["type"] == mark
     assert not _charts(_run(monkeypatch, seeded[0], "sql", sql="select count(*) as n from requests"))
 
 
@@ -639,6 +695,7 @@ def test_a_comparison_says_what_got_worse_with_both_n(
     app = _run(monkeypatch, seeded[0], "compare")
     assert [box.value for box in app.selectbox][-3:] == ["version", "1.3.9", "1.4.0"]
     assert "From 1\\.3\\.9 to 1\\.4\\.0" in _text(app)
+    assert all(f"only=version+{version}" in _text(app) for version in ("1.3.9", "1.4.0"))
 
 
 def test_a_comparison_of_one_value_says_what_to_do(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:

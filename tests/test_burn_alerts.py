@@ -103,7 +103,7 @@ def test_each_objective_has_the_percentiles_of_what_it_is_about(folder: Path) ->
     globex, ohara = burn.percentiles(reader, Window(NOW - 15 * MINUTE, NOW), budgets)
     assert [budgets[0]["part"], budgets[1]["part"], budgets[0]["limit_ms"]] == ["globex", "o'hara", 1000.0]
     assert (globex["n"], globex["p50_ms"], globex["p99_ms"]) == (15 + 27, 600.0, 600.0)
-    assert (ohara["n"], ohara["p95_ms"], ohara["tenant"], ohara["route"]) == (45, 4000.0, "o'hara", "/chat")
+    assert (ohara["n"], ohara["p95_ms"]) == (45, 4000.0)
     nothing, all_of_it = burn.percentiles(reader, Window(NOW - 15 * MINUTE, NOW, tenant="o'hara"), budgets)
     assert (nothing["n"], nothing["p95_ms"], all_of_it["n"]) == (0, None, 45)
 

@@ -1,39 +1,24 @@
 """A wall clock that jumps, back or forth, loses and doubles nothing."""
 
-import shutil
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from .clock_support import Clock
 from .collector_support import Collector, trace_body
 from .support import wait_until
 
 HOUR_S = 3600
 
 
-@pytest.fixture
-def shim(tmp_path: Path) -> Path:
-    """Return the library that moves a process's clock."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler: the clock is moved by a small library")
-    path = tmp_path / "clock.so"
-    source = Path(__file__).with_name("clock_stub.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", path, source, "-ldl"], check=True)
-    return path
-
-
 @pytest.mark.parametrize(
     "jumps_s", [(0, -2 * HOUR_S), pytest.param((0, 20 * HOUR_S, -1 * HOUR_S), marks=pytest.mark.slow)]
 )
 def test_a_clock_that_jumps_loses_and_doubles_nothing(
-    tmp_path: Path, shim: Path, monkeypatch: pytest.MonkeyPatch, jumps_s: tuple[int, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jumps_s: tuple[int, ...]
 ) -> None:
-    offset = tmp_path / "offset"
-    offset.write_text("0")
-    monkeypatch.setenv("CLOCK_OFFSET_FILE", str(offset))
+    clock = Clock(tmp_path)
     running = Collector(tmp_path / "data", {"free_bytes": 0})
     bodies: list[bytes] = []
 
@@ -42,13 +27,14 @@ def test_a_clock_that_jumps_loses_and_doubles_nothing(
 
     def begin() -> None:
         with monkeypatch.context() as preloading:
-            preloading.setenv("LD_PRELOAD", str(shim))
+            for name, value in clock.environment.items():
+                preloading.setenv(name, value)
             running.start()
 
     begin()
     try:
         for number, jump_s in enumerate(jumps_s):
-            offset.write_text(str(jump_s))
+            clock.turn(jump_s)
             seen = running.value("select epoch(now())::bigint")
             assert abs(seen - (time.time() + jump_s)) < 60, "the clock of the process has moved"
             bodies.append(trace_body(10, seed=number))

@@ -78,6 +78,17 @@ def test_shares_are_of_the_calls_and_requests_of_each_service() -> None:
     assert other["dialects"] == ["OpenInference"]
 
 
+def test_sampled_requests_are_told_from_those_that_they_stand_for() -> None:
+    shares = {1: "ot=th:c", 2: "ot=th:8", 3: None}
+    found = covered(
+        *(
+            request(number, {"slo.request": "/chat", "w3c.tracestate": state}, STREAMED)
+            for number, state in shares.items()
+        )
+    )
+    assert (found["shop"]["requests"], found["shop"]["stands_for"]) == (3, 4 + 2 + 1)
+
+
 def test_what_is_missing_comes_with_the_line_that_adds_it() -> None:
     (row,) = covered(request(1, {}, {**CALL, "gen_ai.provider.name": "openai"})).values()
     assert set(holes(row)) == {"ttft", "tokens", "server stages", "budgets, count of requests"}

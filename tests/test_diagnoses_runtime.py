@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -11,6 +11,7 @@ from .collector_support import collector
 from .runtime_support import server
 from .support import wait_until
 
+RULES: Final = ("kv_pressure", "queue_deep")
 #: More than eight waiting is deep here: a thousand would take the tiny engine minutes.
 DEEP = "from found_queue_deep(now() - interval 1 hour, now(), most_waiting := 8)"
 ASKED = 24

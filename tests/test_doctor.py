@@ -132,6 +132,18 @@ def test_every_reason_that_the_collector_counts_is_told_in_words() -> None:
     assert (counted | set(CONTENT_REASONS.values())) - set(REASONS) == set()
 
 
+def test_sampling_is_told_with_what_it_leaves_unweighted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with collector(tmp_path / "data") as running:
+        request = trace_request(2, start_ns=time.time_ns() - 1_000_000_000, attributes={**CALL, "slo.request": "/chat"})
+        for span in request.resource_spans[0].scope_spans[0].spans:
+            span.trace_state = "ot=th:c"
+        assert running.post("/v1/traces", request.SerializeToString())[0] == 200
+        wait_until(lambda: running.value("select count(*) from requests") == 2, what="two requests")
+        assert "sampled    shop: 2 requests stand for about 8: " in told(running, capsys)
+        assert run(["report", "--api", address(running), "--since", "1h"]) == 0
+        assert "sampled: they stand for about 8; the figures are of what came" in capsys.readouterr().out
+
+
 def test_how_late_spans_are_is_told_by_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     now_ns = time.time_ns()
     with collector(tmp_path / "data") as running:

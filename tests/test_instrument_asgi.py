@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -250,6 +250,38 @@ def leave_after(url: str, words: int) -> None:
         got = b""
         while got.count(b"word") < words or b"\r\n\r\n" not in got:
             got += connection.recv(4096)
+
+
+@pytest.mark.parametrize(
+    ("version", "failing", "outcome"), [("2.4", True, "dropped"), ("2.4", False, "ok"), ("2.3", False, "ok")]
+)
+async def test_a_part_that_cannot_be_sent_means_that_the_client_left(
+    recorded: Recorded, version: str, failing: bool, outcome: str
+) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if failing and len(sent) > 3:
+            raise OSError("gone")
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with suppress(OSError):  # as a framework that goes on with its background tasks
+            for more in (True, True, True, True, False):
+                await send({"type": "http.response.body", "body": b"word", "more_body": more})
+
+    scope = {"type": "http", "method": "GET", "path": "/chat", "headers": [], "asgi": {"spec_version": version}}
+    await ASGIMiddleware(app, budgets_ms={"/chat": {}})(scope, receive, send)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    attributes = recorded.attributes("/chat")
+    assert attributes["slo.outcome"] == outcome
+    assert attributes["slo.http.time_to_last_byte"] > attributes["slo.http.time_to_first_byte"]
+    assert len(sent) == (4 if failing else 6)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
 
 from tailbudget import UserError, init
+from tailbudget.instrument.exporters import PromptSession
 from tests.instrument_support import Sink, sink
 from tests.support import free_port, wait_until
 
@@ -71,6 +75,14 @@ def test_spans_are_whole_however_they_are_packed(collector: Sink, compression: s
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(collector.span_names()) == ["chat", "retrieval"]
     assert {h.get("content-encoding", "none") for h in collector.headers} == {compression}
+
+
+def test_what_the_exporter_encodes_by_itself_goes_before_what_was_encoded_here(collector: Sink) -> None:
+    theirs = encode_spans([ReadableSpan("theirs", SpanContext(1, 2, is_remote=False), start_time=1, end_time=2)])
+    with PromptSession(packs=True) as session:
+        session.body = b"ours"
+        assert session.request("POST", f"{collector.url}/v1/traces", data=theirs.SerializeToString()).ok
+    assert collector.span_names() == ["theirs"]
 
 
 def test_spans_arrive_soon_after_they_end(collector: Sink) -> None:

@@ -2,10 +2,7 @@
 
 import asyncio
 import os
-import shutil
 import ssl
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,15 +10,14 @@ import aiohttp
 import httpx
 import pytest
 import requests
-import uvicorn
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
 from tailbudget import UserError, request
 from tailbudget.instrument import hooks, propagation
-from tests.instrument_support import Recorded, recording, serve
+from tests.instrument_support import Recorded, certificate, recording, serve
 from tests.scripted_server import ScriptedServer
-from tests.support import free_port, wait_until
+from tests.support import free_port
 
 CLIENTS = ("httpx", "aiohttp", "urllib3")
 
@@ -51,23 +47,9 @@ def scripted() -> Iterator[tuple[ScriptedServer, str]]:
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """A server with TLS: its URL and its certificate."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command for a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = str(folder / "key.pem"), str(folder / "cert.pem")
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out"]
-    subprocess.run([*command, certificate, *names], check=True, capture_output=True)
-    port = free_port()
-    app = ScriptedServer().app()
-    config = uvicorn.Config(app, port=port, log_level="critical", ssl_keyfile=key, ssl_certfile=certificate)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started, timeout_s=20, what="uvicorn")
-    yield f"https://localhost:{port}", certificate
-    server.should_exit = True
-    thread.join(20)
+    made = certificate(tmp_path_factory.mktemp("tls"))
+    with serve(ScriptedServer().app(), tls=made) as url:
+        yield url, made.chain
 
 
 async def twice_with_httpx(url: str, certificate: str) -> None:

@@ -10,6 +10,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tailbudget import UserError, request, stage
+from tailbudget.instrument.guard import Guard
 from tests.instrument_support import Recorded, recording
 
 
@@ -213,6 +214,32 @@ async def test_one_scope_serves_tasks_threads_and_itself_at_once(recorded: Recor
             assert span.name == f"post {above.name}"
     assert sorted(depths) == [2] * 5 + [3] * 5
     assert len([span for span in recorded.spans if span.name == "execute_tool shared"]) == 15
+
+
+async def test_a_decorated_tool_tells_the_same_call_made_twice_by_a_hash_of_its_arguments(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @stage("tools")
+    async def search(name: str, *, limit: int = 3) -> str:
+        return name[:limit]
+
+    @stage("tools")
+    def pages(name: object) -> Iterator[object]:
+        yield name
+
+    for name in ("a secret", "a secret", "another"):
+        await search(name, limit=4)
+        assert list(pages(name=name)) == [name]
+    endless: list[object] = []
+    endless.append(endless)
+    monkeypatch.setattr(Guard, "reraise", False)
+    assert list(pages(endless)) == [endless]
+    hashes = [(span.attributes or {}).get("slo.tool.call_hash") for span in recorded.spans]
+    searched, paged = hashes[0:6:2], hashes[1:6:2]
+    assert len(set(searched)) == len(set(paged)) == 2
+    assert searched[0] == searched[1]
+    assert paged[0] == paged[1]
+    assert hashes[6] is None
 
 
 def test_what_is_no_function_is_refused_in_words() -> None:

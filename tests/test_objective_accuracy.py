@@ -64,6 +64,11 @@ TRACESTATES = {
     "vendor=a:b,ot=rv:6e6d1a75832a2f;th:c": 4.0,
     "ot=th:0": 1.0,
     "ot=th:ffffffffffffff": 1e6,  # nobody's word makes one request outweigh all others
+    "ot=p:3;r:5": 8.0,  # of samplers before the threshold
+    "ot=r:5;p:0": 1.0,
+    "ot=p:3;th:c": 4.0,
+    "ot=p:63": None,  # never sampled, so nobody knows
+    "ot=rp:3": None,
     "ot=th:": None,
     "ot=th:xyz": None,
     "foot=th:8": None,

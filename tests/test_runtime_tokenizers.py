@@ -262,6 +262,13 @@ def test_a_scaling_of_rope_that_is_not_built_is_refused_by_name(folder: Path, ki
         open_model(folder)
 
 
+def test_a_scaling_of_rope_that_says_too_little_is_named(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"rope_scaling": {"type": "llama3", "factor": 8.0}}))
+    with pytest.raises(UserError, match="scales RoPE by 'llama3' and does not say 'low_freq_factor'"):
+        open_model(folder)
+
+
 def test_yarn_over_the_longest_position_is_as_qwens_model_cards_switch_it_on(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}

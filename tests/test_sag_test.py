@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -57,12 +58,56 @@ def test_people_get_a_line_an_alarm(slow_and_fine: list[Bin], tmp_path: Path) ->
     assert CliRunner().invoke(cli, ["sag", "test", str(tmp_path / "bins.parquet")]).stdout == "no alarm in 1 series\n"
 
 
+FORMS: dict[str, Callable[[pa.Table], pa.Table]] = {
+    "in nanoseconds, as pandas writes them": lambda bins: _typed(bins, t=pa.timestamp("ns", "UTC")),
+    "of a naive clock": lambda bins: _typed(bins, t=pa.timestamp("ms")),
+    "of another zone": lambda bins: _typed(bins, t=pa.timestamp("us", "Asia/Tokyo")),
+    "as categories": lambda bins: bins.set_column(0, "series", bins["series"].dictionary_encode()),
+    "as decimals": lambda bins: _typed(bins, tokens=pa.decimal128(20, 6), active_stream_s=pa.decimal128(20, 6)),
+    "in any order": lambda bins: bins.sort_by([("tokens", "ascending")]),
+    "with other capitals": lambda bins: bins.rename_columns([name.title() for name in bins.column_names]),
+    "twice": lambda bins: pa.concat_tables([bins, bins]),
+}
+
+
+def _typed(bins: pa.Table, **types: pa.DataType) -> pa.Table:
+    fields = [pa.field(one.name, types.get(one.name, one.type)) for one in bins.schema]
+    return bins.cast(pa.schema(fields), safe=False)
+
+
+def _told(bins: pa.Table, folder: Path) -> list[tuple[str, list[str]]]:
+    """Return what is said of each series: its name, and when its alarms opened."""
+    pq.write_table(bins, folder / "bins.parquet")
+    done = CliRunner().invoke(cli, ["sag", "test", str(folder / "bins.parquet"), "--json"])
+    return [(one["series"], [alarm["opened"] for alarm in one["alarms"]]) for one in json.loads(done.stdout)]
+
+
+@pytest.fixture(scope="module")
+def plain(slow_and_fine: list[Bin], tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, list[str]]]:
+    return _told(pa.Table.from_pylist(slow_and_fine), tmp_path_factory.mktemp("plain"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_bins_in_another_form_give_the_same_alarms(
+    form: str, plain: list[tuple[str, list[str]]], slow_and_fine: list[Bin], tmp_path: Path
+) -> None:
+    assert [len(opened) for _, opened in plain] == [0, 1]
+    assert _told(FORMS[form](pa.Table.from_pylist(slow_and_fine)), tmp_path) == plain
+
+
+@pytest.mark.parametrize(("kept", "series"), [(0, []), (1, ["slow"]), (30, ["slow"])])
+def test_bins_too_few_for_a_baseline_are_no_alarm(
+    kept: int, series: list[str], slow_and_fine: list[Bin], tmp_path: Path
+) -> None:
+    assert _told(pa.Table.from_pylist(slow_and_fine).slice(0, kept), tmp_path) == [(name, []) for name in series]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"tokens": None}, "1 bins with a null, infinite or negative value"),
-        ({"active_stream_s": float("nan")}, "1 bins with a null"),
-        ({"tokens": -1.0}, "1 bins with a null"),
+        ({"tokens": None}, "1 bin.* with a null, NaN, infinite or negative value"),
+        ({"active_stream_s": float("nan")}, "1 bin.* with a null"),
+        ({"tokens": -1.0}, "1 bin.* with a null"),
         ({"t": "yesterday"}, "column 't' of .* is VARCHAR"),
     ],
 )

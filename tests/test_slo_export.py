@@ -86,6 +86,34 @@ def test_the_rules_fire_when_the_budget_burns_and_name_owner_and_runbook(file: P
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(("bad", "paged"), [("0x29 1x29 2x299 3x29", False), ("0x29 1x29 4x299 5x29", True)])
+def test_few_bad_ones_of_few_do_not_page_in_prometheus_either(
+    tmp_path: Path, promtool: str, bad: str, *, paged: bool
+) -> None:
+    one = Objective(name="chat", target=0.98)
+    (tmp_path / "rules.yaml").write_text(export.prometheus([one]))
+    labels = '{objective="chat", part=""}'
+    once = {"expr": 'count(ALERTS{rule="5% in 6h"})', "eval_time": "375m"}
+    case = {
+        "rule_files": ["rules.yaml"],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": f"{export.EVENTS}{labels}", "values": " ".join(f"{n}x14" for n in range(27))},
+                    {"series": f"{export.BAD}{labels}", "values": bad},
+                ],
+                "promql_expr_test": [{**once, "exp_samples": [{"labels": "{}", "value": 1}] if paged else []}],
+            }
+        ],
+    }
+    (tmp_path / "case.yaml").write_text(yaml.safe_dump(case))
+    command = [promtool, "test", "rules", str(tmp_path / "case.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_exported_thresholds_are_those_of_the_collector() -> None:
     connection = store()
     write(connection, [(NOW - timedelta(minutes=1), 2000.0, "ok")])

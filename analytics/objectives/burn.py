@@ -17,8 +17,15 @@ from .model import CLOCKS, DAY_S, Limit, Objective, Period, stages_of
 SQL: Final = Path(__file__).with_name("sql")
 #: Requests that are bad however fast they were; `left` is judged by its clocks, `rejected` is the caller's own doing.
 BAD_OUTCOMES: Final = ("error", "timeout", "dropped", "shed", "lost")
-#: Measured: 11 false pages a month become 0.1 at 5 to 30 requests an hour.
+#: Measured: 11 false pages a month become 0.1 at 5 to 30 requests an hour and 99.9 %.
 LEAST_BAD: Final = 3
+#: What pages is so many times as likely at the share that is bad as at SPENT of the budget. Measured with services that
+#: spend half of it: 0.25 false pages a month become 0.10 at 5 requests an hour and 98 %.
+LIKELIER: Final = 1100
+SPENT: Final = 0.5
+#: Two hours with at most so many requests page on that alone, until they hold evidence of less than UNLIKELY.
+FEW: Final = 40
+UNLIKELY: Final = 20
 #: A rule that even nothing but bad events could not fire, as 14.4x below a target of 93.06 %, fires at this share.
 CAP: Final = 0.9
 #: An alarm is over when its rules were silent for so long.
@@ -250,15 +257,14 @@ def slice_of(objective: Objective, part: str) -> dict[str, object]:
 def percentiles(reader: Reader, window: Window, budgets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return for each row of `slo_status` what its measure was in the window, in their order.
 
-    Keys: n, p50_ms, p95_ms, p99_ms (exact, null without requests), and route, tenant and model, where all its requests
-    have the same one.
+    Keys: n, p50_ms, p95_ms, p99_ms (exact, null without requests).
     """
     known = [(place, row) for place, row in enumerate(budgets) if row["slice"]]
     one = _sql("percentiles")
     parts = [one.format(place=place, slice=row["slice"], measure=row["measure"]) for place, row in known]
     found = reader.query(" union all ".join(parts), window.params()).to_pylist() if parts else []
     by_place = {row.pop("place"): row for row in found}
-    nothing = {"n": 0, "p50_ms": None, "p95_ms": None, "p99_ms": None, "route": None, "tenant": None, "model": None}
+    nothing = {"n": 0, "p50_ms": None, "p95_ms": None, "p99_ms": None}
     return [by_place.get(place, nothing) for place in range(len(budgets))]
 
 
@@ -283,6 +289,10 @@ def _params(objective: Objective, since: datetime, until: datetime, *, stored: b
         "period_s": objective.period.days * DAY_S,
         "cap": CAP,
         "least_bad": LEAST_BAD,
+        "likelier": LIKELIER,
+        "unlikely": UNLIKELY,
+        "spent": SPENT,
+        "few": FEW,
         **counted,
     }
 

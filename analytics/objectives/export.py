@@ -1,12 +1,13 @@
 """Objectives for those who keep Prometheus and Grafana: rules and a dashboard over the collector's `/metrics`."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import yaml
 
-from .burn import CAP, LEAST_BAD, RULES, Rule
+from .burn import CAP, LEAST_BAD, LIKELIER, RULES, SPENT, Rule
 from .model import DAY_S, Objective
 
 EVENTS: Final = "tailbudget_slo_events_total"
@@ -21,7 +22,7 @@ HEIGHT: Final = 8
 def prometheus(objectives: Sequence[Objective]) -> str:
     """Return a file of recording and alerting rules: a group an objective, with the burn rules of the collector.
 
-    The rule of the last 20 events stays with the collector: Prometheus has counts a time, no events.
+    The rules of few requests stay with the collector: Prometheus has counts a time, no events, and nothing that lasts.
     """
     groups = [
         {"name": f"tailbudget {one.name}", "rules": [*_recorded(one), *_alerts(one)]} for one in objectives
@@ -61,11 +62,21 @@ def _alerts(one: Objective) -> Iterator[dict[str, Any]]:
             "expr": (
                 f"slo:error_ratio:rate{rule.long}{named} >= {limit} "
                 f"and slo:error_ratio:rate{rule.short}{named} >= {limit} "
-                f"and {BY} (increase({BAD}{named}[{rule.long}])) >= {LEAST_BAD}"
+                f"and {BY} (increase({BAD}{named}[{rule.long}])) >= {LEAST_BAD}{_evidence(one, rule)}"
             ),
             "labels": {"severity": rule.severity, "rule": rule.name} | ({"owner": one.owner} if one.owner else {}),
             "annotations": {name: note for name, note in notes.items() if note},
         }
+
+
+def _evidence(one: Objective, rule: Rule) -> str:
+    """Return the condition that what pages is no chance (`odds` of `burn.sql`); nothing for a ticket."""
+    if rule.severity != "page":
+        return ""
+    named, well = f"{{objective={json.dumps(one.name)}}}", SPENT * (1 - one.target)
+    share, n = f"slo:error_ratio:rate{rule.long}{named}", f"{BY} (increase({EVENTS}{named}[{rule.long}]))"
+    good = f"(1 - {share}) * ln(clamp_min(1 - {share}, 1e-9) / {1 - well:.9g})"
+    return f" and {n} * ({share} * ln({share} / {well:.9g}) + {good}) >= {math.log(LIKELIER):.9g}"
 
 
 def threshold(one: Objective, rule: Rule) -> float:

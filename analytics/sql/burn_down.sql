@@ -2,14 +2,29 @@
 with budget as (
     select
         objective, part, goal, target, judged, n as all_n, budget_left,
-        -- a calendar's period is taken in UTC
-        case when period like '%d' then judged - to_days(try_cast(rtrim(period, 'd') as integer))
-            else date_trunc(period, judged at time zone 'UTC') at time zone 'UTC' end as since,
-        case when period like '%d' then judged
-            else (date_trunc(period, judged at time zone 'UTC')
-                + case period when 'quarter' then interval 3 month else ('1 ' || period)::interval end) at time zone 'UTC'
-        end as until
+        case period  -- a calendar's period is taken in UTC
+            when 'day' then date_trunc('day', judged at time zone 'UTC') at time zone 'UTC'
+            when 'week' then date_trunc('week', judged at time zone 'UTC') at time zone 'UTC'
+            when 'month' then date_trunc('month', judged at time zone 'UTC') at time zone 'UTC'
+            when 'quarter' then date_trunc('quarter', judged at time zone 'UTC') at time zone 'UTC'
+            when 'year' then date_trunc('year', judged at time zone 'UTC') at time zone 'UTC'
+            else judged - to_days(try_cast(rtrim(period, 'd') as integer))
+        end as since,
+        period
     from slo_status
+),
+ending as (
+    select
+        *,
+        case period
+            when 'day' then since + interval 1 day
+            when 'week' then since + interval 7 day
+            when 'month' then since + interval 1 month
+            when 'quarter' then since + interval 3 month
+            when 'year' then since + interval 1 year
+            else judged
+        end as until
+    from budget
 ),
 counted as (
     select objective, part, time_bucket(interval 6 hours, minute) + interval 6 hours as t, sum(n) as n, sum(bad) as bad
@@ -17,20 +32,20 @@ counted as (
     group by all
 ),
 point as (
-    select budget.*, least(counted.t, judged) as t, counted.n, counted.bad
-    from budget
+    select ending.*, least(counted.t, judged) as t, counted.n, counted.bad
+    from ending
     join counted using (objective, part)
     where counted.t > since
-    union all by name
-    select *, since as t, 0 as n, 0 as bad
-    from budget
+    union all
+    select ending.*, since as t, 0 as n, 0 as bad
+    from ending
 )
 select
     objective || if(part = '', '', ' · ' || part) as label,
     goal,
     t,
     1 - sum(bad) over so_far / (all_n * (1 - target)) as left_share,
-    1 - epoch(t - since) / epoch(until - since) as even_share,
+    1 - (epoch(t) - epoch(since)) / (epoch(until) - epoch(since)) as even_share,
     all_n as n,
     bad,
     strftime(t at time zone 'UTC', '%d %b %H:%M') as clock,

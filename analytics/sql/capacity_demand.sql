@@ -18,7 +18,7 @@ with served as (
         )
 ),
 ranked as (
-    select *, ntile(10) over (partition by region, prompt_bucket order by output_tokens) as tenth
+    select *, ntile(10) over (partition by region, prompt_bucket order by output_tokens, prompt_tokens) as tenth
     from served
 )
 select

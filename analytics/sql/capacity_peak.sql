@@ -16,9 +16,13 @@ extent as (
     from call
     group by all
 ),
-minutes as (  -- the quiet ones too
-    select region, unnest(generate_series(first, last, interval 1 minute)) as minute
+numbered as (
+    select region, first, unnest(range((epoch(last) - epoch(first))::bigint // 60 + 1)) as number
     from extent
+),
+minutes as (  -- the quiet ones too
+    select region, first + to_minutes(number) as minute
+    from numbered
 ),
 counted as (
     select minutes.region, minutes.minute, count(call.minute) as n

@@ -1,53 +1,53 @@
 -- One row a finding of any diagnosis in [from_ts, to_ts), newest first: the views diag_<rule> over a time of one's choice.
 with finding as (
     select 'agent_loop' as rule, * from found_agent_loop($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'batching_misconfig' as rule, * from found_batching_misconfig($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'blocked_loop' as rule, * from found_blocked_loop($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'breaker_open' as rule, * from found_breaker_open($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'buffered_stream' as rule, * from found_buffered_stream($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'cache_hit_low' as rule, * from found_cache_hit_low($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'cold_start' as rule, * from found_cold_start($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'dropped' as rule, * from found_dropped($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'far_endpoint' as rule, * from found_far_endpoint($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'hol_blocking' as rule, * from found_hol_blocking($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'kv_pressure' as rule, * from found_kv_pressure($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'littles_law' as rule, * from found_littles_law($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'looks_fast_ends_late' as rule, * from found_looks_fast_ends_late($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'no_pooling' as rule, * from found_no_pooling($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'noisy_tenant' as rule, * from found_noisy_tenant($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'output_uncapped' as rule, * from found_output_uncapped($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'oversized_model' as rule, * from found_oversized_model($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'p95_over_2s' as rule, * from found_p95_over_2s($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'prompt_bloat' as rule, * from found_prompt_bloat($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'queue_deep' as rule, * from found_queue_deep($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'queue_precedes_timeout' as rule, * from found_queue_precedes_timeout($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'rate_limited' as rule, * from found_rate_limited($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'scheduler_bug' as rule, * from found_scheduler_bug($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'tool_series' as rule, * from found_tool_series($from_ts::timestamptz, $to_ts::timestamptz)
-    union all by name
+    union all
     select 'unpredictable' as rule, * from found_unpredictable($from_ts::timestamptz, $to_ts::timestamptz)
 )
 select
@@ -63,7 +63,7 @@ select
         (evidence->>'$.setup_ms')::double,
         (evidence->>'$.failed_ms')::double,
         (evidence->>'$.consumer_ms')::double,
-        (evidence->>'$.connect_ms')::double,
+        (evidence->>'$.round_trip_ms')::double,
         (evidence->>'$.backoff_ms')::double,
         (evidence->>'$.queue_ms')::double,
         (evidence->>'$.wait_ms')::double,

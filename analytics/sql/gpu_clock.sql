@@ -1,10 +1,5 @@
 -- One row a GPU and bucket of time: its lowest and mean clock, its power, and in words what held it back; the most throttled first.
-with reason(place, bit, words) as (  -- NVML's clock event bits; idle, set clocks and displays hold nothing back
-    values
-        (1, 4, 'power cap'), (2, 8, 'hardware slowdown'), (3, 16, 'sync boost'), (4, 32, 'heat (software)'),
-        (5, 64, 'heat (hardware)'), (6, 128, 'power brake')
-),
-bucket as (
+with bucket as (
     select
         time_bucket(to_seconds($bucket_s), sampled_at) as t,
         time_bucket(to_seconds($bucket_s), sampled_at) + to_seconds($bucket_s) as t2,
@@ -24,25 +19,34 @@ told as (
     select
         bucket.*,
         (throttle & 252) <> 0 as throttled,
-        (select string_agg(words, ', ' order by place) from reason where throttle & bit <> 0) as reasons
+        nullif(concat_ws(  -- NVML's clock event bits; idle, set clocks and displays hold nothing back
+            ', ',
+            case when (throttle & 4) <> 0 then 'power cap' end,
+            case when (throttle & 8) <> 0 then 'hardware slowdown' end,
+            case when (throttle & 16) <> 0 then 'sync boost' end,
+            case when (throttle & 32) <> 0 then 'heat (software)' end,
+            case when (throttle & 64) <> 0 then 'heat (hardware)' end,
+            case when (throttle & 128) <> 0 then 'power brake' end
+        ), '') as reasons,
+        count(*) filter (where (throttle & 252) <> 0) over (partition by gpu) as held_back
     from bucket
 ),
 sagging as (
-    select told.*, sag.alert_id
-    from told
-    left join lateral (
-        select min(alert_id) as alert_id
-        from alerts
-        where kind = 'sag'
-            and opened < told.t2
-            and (closed is null or closed > told.t)
-    ) as sag on true
+    select moment.t, min(alerts.alert_id) as alert_id
+    from (select distinct t, t2 from bucket) as moment
+    join alerts
+        on alerts.opened < moment.t2
+        and (alerts.closed is null or alerts.closed > moment.t)
+    where alerts.kind = 'sag'
+    group by moment.t
 )
 select
-    *,
+    told.* exclude (held_back),
+    sagging.alert_id,
     if(reasons is distinct from lag(reasons) over (partition by gpu order by t), reasons, null) as spell,
     strftime(t at time zone 'UTC', '%H:%M:%S') as clock,
     $from_ts::timestamptz as window_from,
     $to_ts::timestamptz as window_to
-from sagging
-order by count(*) filter (where throttled) over (partition by gpu) desc, gpu, t
+from told
+left join sagging using (t)
+order by held_back desc, gpu, t

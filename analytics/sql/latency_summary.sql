@@ -18,6 +18,7 @@ judged as (
 )
 select
     count(*) as n,
+    coalesce(sum(coalesce(weight, 1)), 0) as stands_for,
     quantile_cont(total_ms, 0.50) as p50_ms,
     quantile_cont(total_ms, 0.95) as p95_ms,
     quantile_cont(total_ms, 0.99) as p99_ms,

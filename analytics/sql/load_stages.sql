@@ -14,7 +14,7 @@ spent as (
         sent.step, sent.offered, unnest($stages::varchar[]) as stage,
         unnest([
             network_ms, queue_ms, retrieval_ms, prompt_ms, prefill_ms, decode_ms, tools_ms, post_ms, other_ms
-        ]) as ms
+        ]) as spent_ms
     from requests
     join sent using (trace_id)
     where requests.run_id = $run_id and requests.started between (select since from bounds) and (select until from bounds)
@@ -24,9 +24,9 @@ select
     offered,
     stage,
     count(*) as n,
-    avg(ms) as ms,
-    avg(ms) / nullif(sum(avg(ms)) over (partition by step), 0) as share
+    avg(spent_ms) as ms,
+    avg(spent_ms) / nullif(sum(avg(spent_ms)) over (partition by step), 0) as share
 from spent
 group by step, offered, stage
-having avg(ms) > 0
+having avg(spent_ms) > 0
 order by offered, step, list_position($stages::varchar[], stage)

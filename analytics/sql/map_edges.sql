@@ -1,11 +1,4 @@
--- One row a service and what it calls, over the last 24 hours before the newest span, the slowest first, with the caller's busiest route.
-with busiest as (
-    select service, mode(route) as route
-    from requests
-    where started >= (select max(started) - interval 1 day from requests)
-        and not synthetic
-    group by service
-)
+-- One row a service and what it calls, over the last 24 hours before the newest span, the slowest first.
 select
     replace(from_node, 'service:', '') as caller,
     to_node as callee,
@@ -20,8 +13,6 @@ select
     to_region,
     calls_per_request_before,
     p95_ms_before,
-    change,
-    busiest.route
+    change
 from map_edges
-left join busiest on 'service:' || busiest.service = from_node
 order by p95_ms desc nulls last, caller, callee

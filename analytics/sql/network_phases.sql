@@ -5,6 +5,11 @@ with told as (
         name,
         coalesce(server_address, peer) as peer,
         start_ns,
+        (attrs->>'$."slo.net.pool_wait"')::double * 1e3 as pool_wait_ms,
+        (attrs->>'$."slo.net.dns"')::double * 1e3 as dns_ms,
+        (attrs->>'$."slo.net.connect"')::double * 1e3 as connect_ms,
+        (attrs->>'$."slo.net.tls"')::double * 1e3 as tls_ms,
+        (attrs->>'$."slo.net.send"')::double * 1e3 as send_ms,
         attrs
     from spans
     where trace_id = $trace_id::uuid
@@ -15,10 +20,7 @@ phase as (
         *,
         unnest(['pool wait', 'dns', 'connect', 'tls', 'send']) as phase,
         unnest([1, 2, 3, 4, 5]) as place,
-        unnest([
-            attrs->>'$."slo.net.pool_wait"', attrs->>'$."slo.net.dns"', attrs->>'$."slo.net.connect"',
-            attrs->>'$."slo.net.tls"', attrs->>'$."slo.net.send"'
-        ])::double * 1e3 as ms
+        unnest([pool_wait_ms, dns_ms, connect_ms, tls_ms, send_ms]) as ms
     from told
 ),
 timed as (
@@ -35,7 +37,14 @@ select
     to_ms - ms as from_ms,
     to_ms,
     ms,
-    string_agg(phase || ' ' || printf('%.3g', ms), ', ' order by place) filter (where ms >= 0.1) over (partition by span_id) as phases,
+    nullif(concat_ws(
+        ', ',
+        case when pool_wait_ms >= 0.1 then format('pool wait {:.1f}', pool_wait_ms) end,
+        case when dns_ms >= 0.1 then format('dns {:.1f}', dns_ms) end,
+        case when connect_ms >= 0.1 then format('connect {:.1f}', connect_ms) end,
+        case when tls_ms >= 0.1 then format('tls {:.1f}', tls_ms) end,
+        case when send_ms >= 0.1 then format('send {:.1f}', send_ms) end
+    ), '') as phases,
     try_cast(attrs->>'$."slo.net.reused"' as boolean) as reused,
     attrs->>'$."slo.net.http_version"' as http_version,
     try_cast(attrs->>'$."slo.net.attempts"' as bigint) as attempts,

@@ -42,7 +42,11 @@ waited as (
 ),
 told as (  -- where no engine timed its queue, Little's law: those who wait, over those who come a second
     select
-        loaded.*,
+        loaded.instance,
+        loaded.t,
+        running,
+        waiting,
+        kv_used,
         util,
         coalesce(n, 0) as n,
         if(n > 0, 'timed by the engine', 'waiting over calls a second') as source,

@@ -12,7 +12,7 @@ member as (
 teller as (  -- an engine's span may stand in a trace of its own
     select
         member.trace_id, member.span_id,
-        string_agg(distinct concat_ws(': ', spans.service, coalesce(spans.scope, spans.name)), ', ') as told_by
+        array_to_string(list_sort(list(distinct concat_ws(': ', spans.service, coalesce(spans.scope, spans.name)))), ', ') as told_by
     from member
     join spans
         on spans.span_id = member.id

@@ -21,7 +21,9 @@ select
     stages.over_ms,
     case when place = 1 and stages.budget_ms is not null then parts.offset_ms end as room_from_ms,
     case when place = 1 then parts.offset_ms + stages.budget_ms end as room_to_ms,
-    max(greatest(parts.offset_ms + parts.duration_ms, coalesce(room_to_ms, 0))) over () as until_ms
+    max(greatest(
+        parts.offset_ms + parts.duration_ms, coalesce(case when place = 1 then parts.offset_ms + stages.budget_ms end, 0)
+    )) over () as until_ms
 from parts
 left join stages using (request_id, trace_id, stage)
 order by row;

@@ -76,7 +76,7 @@ suspect as (
 ),
 clean as materialized (
     select
-        bucket.*,
+        bucket.series, bucket.s, streams, token_s, pace,
         pace - greatest(coalesce(slower, 0) - 0.6, 0) as held,  -- one stuck request must not move the fit
         case when not coalesce(bool_or(flagged) over (
             -- A look back from gap_s later: what is judged by then may keep a bucket out, nothing that comes after.

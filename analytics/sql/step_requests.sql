@@ -20,7 +20,7 @@ part as (  -- no call is in an engine for longer than an hour
 select
     part.request_id,
     part.stage as phase,
-    epoch_ms(moment.t) - epoch_ms(part.started) as since_ms,
+    (epoch_us(moment.t) - epoch_us(part.started)) // 1000 as since_ms,
     part.duration_ms,
     calls.model,
     requests.tenant,

@@ -5,6 +5,10 @@ with call as (
     where trace_id = $trace_id::uuid
         and request_id = $request_id
 ),
+joined as (
+    select unnest(spans) as span_id, ttft_ms, server_ttft_ms
+    from call
+),
 stream as (
     select
         streams.side,
@@ -13,13 +17,11 @@ stream as (
         streams.span_id,
         epoch_us(streams.started) - epoch_us($started::timestamptz) as span_us,
         any_value(spans.ttft_ns) / 1e3 as first_us,
-        max_by(
-            if(side = 'client', call.ttft_ms, call.server_ttft_ms) * 1e3, list_contains(call.spans, streams.span_id)
-        ) as call_first_us,
-        greatest(1e6, 8 * list_aggregate(streams.gaps_us, 'quantile_disc', 0.5)) as limit_us
+        max(if(side = 'client', joined.ttft_ms, joined.server_ttft_ms)) * 1e3 as call_first_us,
+        greatest(1e6, 8 * list_extract(list_sort(streams.gaps_us), (len(streams.gaps_us) + 1) // 2)::double) as limit_us
     from streams
     left join spans on spans.trace_id = streams.trace_id and spans.span_id = streams.span_id
-    left join call on list_contains(call.spans, streams.span_id)
+    left join joined on joined.span_id = streams.span_id
     where streams.trace_id = $trace_id::uuid
         and streams.request_id = $request_id
         and len(streams.gaps_us) > 0
@@ -36,7 +38,7 @@ gap as (
     select
         lane, side, model, begin_us, limit_us, len(gaps_us) as gaps, list_sum(gaps_us) as took_us,
         unnest(gaps_us) as gap_us,
-        generate_subscripts(gaps_us, 1) as number
+        unnest(range(len(gaps_us))) + 1 as number
     from placed
 ),
 timed as (

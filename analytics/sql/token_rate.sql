@@ -5,18 +5,20 @@ bin as (
     select *
     from decode_rate
     where t >= $shown_from_ts::timestamptz
-        and t < $to_ts
+        and t < $to_ts::timestamptz
         and active_stream_s > 0
         and ($model::varchar is null or model = $model)
 ),
 bucketed as (  -- a bucket of the detector ends with the bin that fills it
-    select bin.*, clean.s
+    select
+        bin.*,
+        min(clean.s) over (partition by bin.series order by bin.t rows between current row and unbounded following) as s
     from bin
-    asof left join clean on bin.series = clean.series and epoch(bin.t) <= clean.s
+    left join clean on clean.series = bin.series and clean.s = epoch(bin.t)
 ),
 judged as (
     select
-        bucketed.* exclude (s),
+        bucketed.*,
         state.token_s * exp(-state.slower) as expected_token_s,
         if(expected_token_s is null, null, active_stream_s) as expected_active_s,
         spread,

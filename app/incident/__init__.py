@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tailbudget.analytics import blame as blaming
 from tailbudget.analytics import diagnoses
-from tailbudget.analytics.reader import DATABASE_NAME, ConnectionReader, NotAnsweredError, Reader
+from tailbudget.analytics.reader import DATABASE_NAME, ConnectionReader, Reader
 from tailbudget.analytics.window import Window
 from tailbudget.collector.land.schema import create_or_check
 from tailbudget.instrument.errors import UserError
@@ -142,12 +142,8 @@ def _blamed(reader: Reader, window: Window, usual: Window, by: str) -> str:
 
 def _diagnosed(reader: Reader, window: Window) -> str:
     """Return a line a rule and scope that was found: when first and last, and what would mend it."""
-    try:
-        findings = diagnoses.findings(reader, window)
-    except NotAnsweredError as error:
-        return f"Not asked: {error}."
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in reversed(findings.to_pylist()):
+    for row in reversed(diagnoses.findings(reader, window).to_pylist()):
         found.setdefault((row["rule"], row["scope"]), []).append(row)
     lines = []
     for (rule, scope), rows in found.items():

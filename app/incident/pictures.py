@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tailbudget.analytics import overview, stages, token_rate, violations
-from tailbudget.analytics.reader import NotAnsweredError, Reader
+from tailbudget.analytics.reader import Reader
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.analytics.window import Window
 
@@ -60,8 +60,7 @@ DRAWN: Final[dict[str, tuple[str, Callable[[Reader, Reader, Window, int], pa.Tab
 def draw(store: Reader, own: Reader, window: Window, folder: Path) -> str:
     """Write the pictures that have something to show into `folder` and return the Markdown that shows them.
 
-    `store` knows what came before the window too; `own` has the folder's rows. A picture whose question the store does
-    not answer is named instead, with the reason.
+    `store` knows what came before the window too; `own` has the folder's rows.
     """
     if find_spec("vl_convert") is None:
         return MISSING
@@ -69,12 +68,7 @@ def draw(store: Reader, own: Reader, window: Window, folder: Path) -> str:
     bucket_s = max(round(seconds / BUCKETS / BUCKET_S), 1) * BUCKET_S
     shown = []
     for chart, (title, ask, by) in DRAWN.items():
-        try:
-            rows = ask(store, own, window, bucket_s)
-        except NotAnsweredError as error:
-            shown.append(f"{title}: not drawn, {error}")
-            continue
-        for number, (name, part) in enumerate(_each(rows, by)):
+        for number, (name, part) in enumerate(_each(ask(store, own, window, bucket_s), by)):
             file = folder / (f"{chart}-{number + 1}.svg" if by else f"{chart}.svg")
             folder.mkdir(exist_ok=True)
             file.write_text(_svg(chart, part), encoding="utf-8")

@@ -34,7 +34,7 @@ def _body() -> None:
     changes = table(comparisons.rows, compare.compare, a.side, b.side)
     if changes.num_rows:
         title = f"From {words.plain(a.words)} to {words.plain(b.words)}: change with its 95 % interval"
-        charts.draw("comparison", changes, title)
+        charts.draw("comparison", changes, title, hover=comparisons.hover(a, b) if by == TIME else None)
         comparisons.lead(a, b)
     else:
         st.info("Too few requests on one side: a p95 needs 200, a p50 20. Choose a longer range.")

@@ -30,13 +30,12 @@ def _body() -> None:
         return
     troubles = diagnosed.troubles(found)
     counted = f"{words.count(len(troubles), 'trouble')} · n {words.count(found.num_rows, 'finding')}"
-    drag = controls.drag("diagnoses")
     charts.draw(
         "diagnoses",
         diagnosed.shown(found, window),
         f"{counted} · ▲ pages · drag over time",
         brush="time",
-        on_brush=drag,
+        on_brush=controls.drag,
     )
     diagnosed.show(troubles[:MOST])
     if len(troubles) > MOST:

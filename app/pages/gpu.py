@@ -5,11 +5,8 @@ import streamlit as st
 
 from tailbudget.analytics import gpu
 
-from .parts import charts, controls, refresh, series, tables, words
+from .parts import charts, controls, picked, refresh, series, tables, words
 from .parts.answers import answer
-
-#: The picture in which a selection holds the page still.
-KEY = controls.HOLDING + "step"
 
 
 def page() -> None:
@@ -31,8 +28,7 @@ def _body() -> None:
     for pair in (pictures[place : place + 2] for place in range(0, len(pictures), 2)):  # in this order on a phone too
         for column, one in zip(st.columns(2, gap="medium"), pair, strict=False):
             with column:
-                drag = controls.drag(f"engine_series{one.key}")
-                charts.draw("engine_series", one.rows, one.heading, key=one.key, brush="time", on_brush=drag)
+                charts.draw("engine_series", one.rows, one.heading, key=one.key, brush="time", on_brush=controls.drag)
 
 
 def _quadrant(quadrant: pa.Table) -> None:
@@ -43,9 +39,11 @@ def _quadrant(quadrant: pa.Table) -> None:
     left, right = st.columns([3, 2], gap="medium")
     with left:
         title = f"**Queue against utilisation** · n {quadrant.num_rows} · {wrong} in the two named corners · click one"
-        picked = charts.draw("queue_quadrant", quadrant, title, key=KEY, brush="point")
+        charts.draw("queue_quadrant", quadrant, title, brush="point")
     with right:
-        point = series.point(quadrant, picked)
+        point = series.point(quadrant, picked.bounds())
         step = answer(gpu.step_requests, controls.bucket(point), instance=point["instance"])
-        charts.tools(step, words.step(point, step), name="step")
+        picked.ending()
+        title, moment = words.step(point, step)
+        charts.tools(step, title, name="step", hover=words.utc(moment))
         tables.step(tables.linked(step))

@@ -5,11 +5,8 @@ import streamlit as st
 from tailbudget.analytics import drill, latency, overview
 from tailbudget.analytics.window import Box, Window
 
-from .parts import charts, controls, empty, fault, refresh, tables, words
+from .parts import charts, controls, empty, fault, picked, refresh, tables, words
 from .parts.answers import answer, table
-
-#: The picture in which a selection holds the page still.
-KEY = controls.HOLDING + "latency"
 
 
 def page() -> None:
@@ -27,19 +24,20 @@ def _body() -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         title = f"Total latency by time · n {n:,} · drag a box over cells to see who is in them"
-        picked = charts.draw("heatmap", heatmap, title, key=KEY, brush="box")
+        charts.draw("heatmap", heatmap, title, brush="box")
     with right:
-        box = controls.box(picked, heatmap)
+        box = controls.box(heatmap)
         found = answer(latency.box_requests, window, box=box)
         at_most = f" · the slowest {found.num_rows}" if found.num_rows == latency.MOST_REQUESTS else ""
-        charts.tools(found, f"**Who took {words.box(box)}**{at_most} · an id opens its trace", name="requests")
+        title = f"**Who took {words.box(box)}**{at_most} · an id opens its trace"
+        charts.tools(found, title, name="requests", hover=words.utc(box.from_ts, box.to_ts))
         tables.requests(tables.linked(found))
     left, right = st.columns(2, gap="medium")
     with left:
         title = "Line p50, bands to p95 and p99 · drag to look into a stretch of time"
         bands = answer(latency.latency_bands, window, bucket_s=bucket_s)
-        charts.draw("latency_bands", bands, title, brush="time", on_brush=controls.drag("latency_bands"))
-        fault.suspects(n=n, window=box.window(window) if picked else None)
+        charts.draw("latency_bands", bands, title, brush="time", on_brush=controls.drag)
+        fault.suspects(n=n, window=box.window(window) if picked.text() else None)
     with right:
         _apart(window, box)
         _stages(window, box)

@@ -36,7 +36,7 @@ def _body() -> None:
         several = f" · the commonest of {summary['budgets']} budgets" if summary["budgets"] > 1 else ""
         title = f"Total latency by time · n {summary['n']:,} · drag to look into a stretch of time{several}"
         heatmap = answer(overview.latency_heatmap, window, bucket_s=chosen.bucket_s)
-        charts.draw("heatmap", heatmap, title, brush="time", on_brush=controls.drag("heatmap"))
+        charts.draw("heatmap", heatmap, title, brush="time", on_brush=controls.drag)
     with right:
         title = "Stages: bar p50 to p95, line to p99, tick the budget; right: p95 of budget"
         charts.draw("stage_bullets", answer(stages.stage_percentiles, window), title)

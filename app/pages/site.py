@@ -20,7 +20,7 @@ from . import (
     trace,
     violations,
 )
-from .parts import controls, focus, gate
+from .parts import browser, controls, gate
 
 #: Title, path (the first page answers at the root), what draws it, and what of the filter narrows it.
 PAGES: Final = (
@@ -39,12 +39,6 @@ PAGES: Final = (
     ("Coverage", "coverage", coverage.page, ()),
     ("SQL", "sql", sql.page, ()),
 )
-#: What Streamlit's settings do not reach: the room around the page, and titles beside their tools on a phone too.
-STYLE: Final = """<style>
-[data-testid="stMainBlockContainer"] { padding-left: clamp(1rem, 2.5vw, 5rem); padding-right: clamp(1rem, 2.5vw, 5rem);
-  padding-bottom: 2rem }
-[class*="st-key-head-"] { flex-wrap: nowrap } [class*="st-key-head-"] > :first-child { min-width: 0 }
-</style>"""
 
 
 def run() -> None:
@@ -52,8 +46,7 @@ def run() -> None:
     st.set_page_config(page_title="tailbudget", layout="wide")
     pages = [st.Page(draw, title=title, url_path=path, default=path is None) for title, path, draw, _ in PAGES]
     page = st.navigation(pages, position="top")
-    st.html(STYLE)
-    focus.show()
+    browser.show()
     if gate.passed():
         controls.show(page.title, filters=next(filters for title, *_, filters in PAGES if title == page.title))
         page.run()

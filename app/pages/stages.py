@@ -35,6 +35,5 @@ def _body() -> None:
         n = words.count(sum(one["n"].to_pylist()) // len(STAGES), "request")
         with column:
             title = f"Share of the critical path of {KINDS[kind]} · {n}"
-            drag = controls.drag(f"stage_shares{kind}")
-            charts.draw("stage_shares", one, title, key=kind, brush="time", on_brush=drag)
+            charts.draw("stage_shares", one, title, key=kind, brush="time", on_brush=controls.drag)
     leads.show({"Latency of this range": controls.link("latency")})

@@ -27,8 +27,7 @@ def _body() -> None:
         st.caption("Line: decode rate of a stream, coral below what is expected · grey: expected · drag over time")
         leads.latency(opened, to_ts=window.to_ts)
     for one in series.split(rates):
-        drag = controls.drag(f"token_rate{one.key}")
-        charts.draw("token_rate", one.rows, one.heading, key=one.key, brush="time", on_brush=drag)
+        charts.draw("token_rate", one.rows, one.heading, key=one.key, brush="time", on_brush=controls.drag)
     _gpus(window, chosen.bucket_s)
     _streams(window, chosen.bucket_s)
     st.caption(series.detector(settings))
@@ -39,10 +38,10 @@ def _gpus(window: Window, bucket_s: int) -> None:
     if not clocks.num_rows:
         st.caption("No GPU: no sample in this range, so there is no clock to show beside the rate.")
     for one in series.gpus(clocks):
-        drag = controls.drag(f"gpu_clock{one.key}")
-        charts.draw("gpu_clock", one.rows, one.heading, key=one.key, brush="time", on_brush=drag)
+        charts.draw("gpu_clock", one.rows, one.heading, key=one.key, brush="time", on_brush=controls.drag)
         if one.rows["power_w"].null_count < one.rows.num_rows:
-            charts.draw("gpu_power", one.rows, f"Power of {words.plain(one.key)} · dashed: allowed", key=one.key)
+            title = f"Power of {words.plain(one.key)} · dashed: allowed"
+            charts.draw("gpu_power", one.rows, title, key=one.key, brush="time", on_brush=controls.drag)
 
 
 def _streams(window: Window, bucket_s: int) -> None:
@@ -51,8 +50,7 @@ def _streams(window: Window, bucket_s: int) -> None:
         return
     left, right = st.columns(2, gap="medium")
     with left:
-        drag = controls.drag("stream_trouble")
-        charts.draw("stream_trouble", troubled, series.trouble(troubled), brush="time", on_brush=drag)
+        charts.draw("stream_trouble", troubled, series.trouble(troubled), brush="time", on_brush=controls.drag)
     with right:
         worst = answer(token_rate.worst_streams, window)
         charts.tools(worst, f"**The worst of them** · n {worst.num_rows} · an id opens it", name="worst")

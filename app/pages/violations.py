@@ -35,7 +35,7 @@ def _body() -> None:
     )
     title = f"Violations by time and blamed stage, ▼ marks · n {total:,} · drag to look into a stretch of time"
     timeline = answer(violations.violations_timeline, window, bucket_s=chosen.bucket_s)
-    charts.draw("violations_timeline", timeline, title, brush="time", on_brush=controls.drag("violations_timeline"))
+    charts.draw("violations_timeline", timeline, title, brush="time", on_brush=controls.drag)
     fault.report(window, n=n)
     suspect = fault.suspects(n=n)
     shown = fault.named(answer(violations.violations, window), suspect)

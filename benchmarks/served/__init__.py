@@ -1,1 +1,1 @@
-"""Services that benchmarks run in processes of their own."""
+"""Services that benchmarks run in processes of their own, and what those use."""

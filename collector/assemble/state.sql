@@ -42,14 +42,17 @@ create or replace temp macro stream_gaps(encoded) as case
         lambda word: ('0x' || word[7:8] || word[5:6] || word[3:4] || word[1:2])::uinteger
     )
 end;
--- How many traces one that was sampled stands for: its tracestate says with which threshold (56 bits, trailing zeros left
--- out; OpenTelemetry's probability sampling). Null without one. No more than a million: a wrong one must not be all there is.
+-- How many traces one that was sampled stands for: its tracestate says with which threshold (th: 56 bits, trailing zeros left
+-- out; OpenTelemetry's probability sampling), or, of older samplers, with which power of a half (p; 63 is none). Null without
+-- one. No more than a million: a wrong one must not be all there is.
 create or replace temp macro sampled_weight(tracestate) as case
     when regexp_matches(tracestate, '(^|,)\s*ot=([^,]*;)?th:[0-9a-f]{1,14}([;,]|$)')
     then least(
         1e6,
         pow(2, 56) / (pow(2, 56) - ('0x' || rpad(regexp_extract(tracestate, '(?:^|,)\s*ot=(?:[^,]*;)?th:([0-9a-f]+)', 1), 14, '0'))::ubigint)
     )
+    when regexp_matches(tracestate, '(^|,)\s*ot=([^,]*;)?p:([0-9]|[1-5][0-9]|6[0-2])([;,]|$)')
+    then least(1e6, pow(2, regexp_extract(tracestate, '(?:^|,)\s*ot=(?:[^,]*;)?p:([0-9]+)', 1)::integer))
 end;
 -- The bucket of a value in the roll-up: each is 2 % wider than the one before.
 create or replace temp macro rollup_bucket(ms) as case

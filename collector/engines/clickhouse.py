@@ -20,6 +20,7 @@ SETTINGS: Final = {
     "final": 1,
     "session_timezone": "UTC",
     "output_format_arrow_string_as_string": 1,
+    "output_format_json_escape_forward_slashes": 0,
 }
 
 

@@ -61,14 +61,14 @@ def expanded(tree: Any, engine: str) -> Any:
     for table in tree.find_all(exp.Table):
         if _called(table) or table.name not in own:
             refuse(_called(table) or table.name, engine)
-    for _ in range(MOST):
+    for number in range(MOST):
         node = next((node for node in tree.walk() if _macro(node, own)), None)
         if node is None:
             return tree
         name = _macro(node, own)
         refuse(name, engine)
         body = _bound(macros()[name], node.this if isinstance(node, exp.Table) else node)
-        own |= {cte.alias for cte in body.find_all(exp.CTE)}
+        own |= _apart(body, number)
         if isinstance(node, exp.Table):
             alias = node.args.get("alias") or exp.TableAlias(this=exp.to_identifier(name))
             node.replace(exp.Subquery(this=body, alias=alias.copy()))
@@ -96,6 +96,19 @@ def _macro(node: Any, own: set[str]) -> str:
     if isinstance(node, exp.Anonymous) and not isinstance(node.parent, exp.Table) and node.name not in words():
         return str(node.name) if node.name in macros() and not macros()[node.name].table else ""
     return ""
+
+
+def _apart(body: Any, number: int) -> set[str]:
+    """Give the relations of a macro's body names that no other has, and return them."""
+    names = {cte.alias: f"{cte.alias}_{number}" for cte in body.find_all(exp.CTE)}
+    for cte in body.find_all(exp.CTE):
+        cte.args["alias"].set("this", exp.to_identifier(names[cte.alias]))
+    for table in body.find_all(exp.Table):
+        if not _called(table) and table.name in names:
+            if not table.args.get("alias"):
+                table.set("alias", exp.TableAlias(this=exp.to_identifier(table.name)))
+            table.set("this", exp.to_identifier(names[table.name]))
+    return set(names.values())
 
 
 def _bound(macro: Macro, call: Any) -> Any:

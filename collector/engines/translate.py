@@ -13,6 +13,7 @@ from tailbudget.analytics import questions
 from tailbudget.analytics.reader import QueryError
 from tailbudget.analytics.written import written
 
+from .catalog import catalog
 from .macros import expanded, refuse
 from .words import CLICKHOUSE, SPARK, UNIT_S, filled, parse, said, seconds, words
 
@@ -36,7 +37,7 @@ def translate(sql: str, params: Mapping[str, object], engine: str) -> str:
         cte.set("materialized", None)
     for step in (_unnested, _cast, said, _framed):
         tree = step(tree, engine)
-    for own in (_named, _ordered, _bits) if engine == CLICKHOUSE else ():
+    for own in (_named, _ordered, _bits, _neighbours) if engine == CLICKHOUSE else ():
         tree = own(tree)
     return str(tree.sql(dialect=engine, comments=False))
 
@@ -79,7 +80,9 @@ def _unnested(tree: Any, engine: str) -> Any:
 
 def _cast(tree: Any, engine: str) -> Any:
     for cast in reversed(list(tree.find_all(exp.Cast))):
-        literal = cast.this.name if isinstance(cast.this, exp.Literal) and cast.this.is_string else None
+        said_text = isinstance(cast.this, exp.Cast) and cast.this.is_type(*exp.DataType.TEXT_TYPES)
+        bare = cast.this.this if said_text else cast.this
+        literal = bare.name if isinstance(bare, exp.Literal) and bare.is_string else None
         kind = cast.to.this
         if kind == exp.DataType.Type.TIMESTAMPTZ:
             form, value = (INSTANT, cast.this) if literal is None else (LITERAL_INSTANT, _instant(literal))
@@ -90,6 +93,8 @@ def _cast(tree: Any, engine: str) -> Any:
             cast.replace(filled(TRACE_ID[engine], engine, value))
         elif kind == exp.DataType.Type.UBIGINT and engine == SPARK:
             cast.set("to", exp.DataType.build("bigint"))
+        elif kind == exp.DataType.Type.JSON:
+            cast.replace(cast.this)  # JSON is text elsewhere
         elif kind == exp.DataType.Type.INTERVAL and (found := _LENGTH.fullmatch(literal or "")):
             length = exp.Literal.number(float(found[1]) * UNIT_S[found[2].upper()])
             cast.replace(exp.Anonymous(this="to_seconds", expressions=[length]))
@@ -110,13 +115,12 @@ def _framed(tree: Any, engine: str) -> Any:
     for spec in tree.find_all(exp.WindowSpec):
         bounds = {side: spec.args[side] for side in ("start", "end") if isinstance(spec.args.get(side), exp.Expr)}
         timed = any(bound.find(exp.Interval) or "seconds" in bound.meta for bound in bounds.values())
-        if timed and engine == SPARK:
-            continue
-        if timed:
+        if timed and engine == CLICKHOUSE:
             for one in spec.parent.args["order"].expressions:
                 one.set("this", filled(words()["epoch"][engine], engine, one.this))
         for side, bound in bounds.items():
-            spec.set(side, _whole(seconds(bound) if timed else bound))
+            whole = _whole(seconds(bound) if timed else bound)
+            spec.set(side, exp.Interval(this=whole, unit=exp.var("SECOND")) if timed and engine == SPARK else whole)
     return tree
 
 
@@ -131,11 +135,13 @@ def _whole(bound: Any) -> Any:
 
 
 def _named(tree: Any) -> Any:
-    """Say the name of each column: ClickHouse may call one of a join `table.column`."""
+    """Say the name of each column: ClickHouse may call one of a join `table.column`, and loses one of `table.*`."""
     for select in tree.find_all(exp.Select):
         for one in select.selects:
             if isinstance(one, exp.Column) and one.table and not one.is_star:
                 one.replace(exp.alias_(one.copy(), one.name))
+            elif isinstance(one, exp.Column) and one.table and not select.args.get("joins"):
+                one.replace(one.this)
     return tree
 
 
@@ -149,6 +155,16 @@ def _ordered(tree: Any) -> Any:
         for one in order.expressions:
             if isinstance(one.this, exp.Column) and not one.this.table and one.this.name in names:
                 one.set("this", exp.Literal.number(names.index(one.this.name) + 1))
+    return tree
+
+
+def _neighbours(tree: Any) -> Any:
+    """Let lag and lead be null beyond the first and last row: of what cannot be null ClickHouse says 0 there."""
+    tables = catalog().columns().values()
+    lists = {name for columns in tables for name, (kind, _) in columns.items() if kind.endswith("[]")}
+    for node in list(tree.find_all(exp.Lag, exp.Lead)):
+        if node.this.name not in lists:  # null is no list there
+            node.set("this", exp.Anonymous(this="toNullable", expressions=[node.this]))
     return tree
 
 

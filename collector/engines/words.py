@@ -1,7 +1,9 @@
 """How each engine says a function of DuckDB: the table of `words.csv`, and the few that an expression cannot tell."""
 
 import csv
-from collections.abc import Callable, Mapping
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +28,16 @@ LISTED: Final = {
     CLICKHOUSE: "arrayMap(p -> p.2, arraySort(groupArray((_2, _1)) FILTER (WHERE _filter)))",
     SPARK: "transform(array_sort(collect_list(struct(_2 AS k, _1 AS v)) FILTER (WHERE _filter)), p -> p.v)",
 }
+_PIECE: Final = re.compile(r"((?:[^{}]|\{\{|\}\})+)|\{(?::\.(\d)f)?\}")
+#: In any order, as what is sorted then may be; DISTINCT without null.
+UNORDERED: Final = {
+    CLICKHOUSE: "groupArray(_1) FILTER (WHERE _filter)",
+    SPARK: "collect_list(_1) FILTER (WHERE _filter)",
+}
+DISTINCT: Final = {
+    CLICKHOUSE: "groupUniqArray(_1) FILTER (WHERE NOT _1 IS NULL AND _filter)",
+    SPARK: "collect_set(_1) FILTER (WHERE _filter)",
+}
 
 
 @cache
@@ -49,9 +61,18 @@ def _dialect() -> Any:
 def parse(text: str) -> Any:
     """Return the one statement of `text` as DuckDB reads it; raises QueryError."""
     try:
-        return sqlglot.parse_one(text, read=_dialect())
+        tree = sqlglot.parse_one(text, read=_dialect())
     except sqlglot.errors.SqlglotError as error:
         raise QueryError(f"this cannot be translated: {error}") from error
+    for zoned in reversed(list(tree.find_all(exp.AtTimeZone))):
+        if zoned.args["zone"].name == "UTC":
+            zoned.replace(zoned.this)  # questions are asked in UTC
+    for read in reversed(list(tree.find_all(exp.JSONExtractScalar))):
+        value = read.this
+        for key in read.expression.find_all(exp.JSONPathKey):
+            value = exp.Anonymous(this="attribute", expressions=[value, exp.Literal.string(key.name)])
+        read.replace(value)
+    return tree
 
 
 def filled(template: str, engine: str, *arguments: Any, **named: Any) -> Any:
@@ -67,20 +88,39 @@ def filled(template: str, engine: str, *arguments: Any, **named: Any) -> Any:
 
 def said(tree: Any, engine: str) -> Any:
     """Say each function as the engine does; deepest first, so that arguments are said already."""
+    for node in reversed(list(tree.find_all(exp.ArrayAgg))):
+        if isinstance(node.this, exp.Distinct):
+            _put(node, filled(DISTINCT[engine], engine, node.this.expressions[0]))
+            continue
+        if not isinstance(node.this, exp.Order):
+            if any(call.name == "list_sort" for call in _calls_around(node)):
+                _put(node, filled(UNORDERED[engine], engine, node.this))
+                continue
+            raise QueryError("a list without an order cannot be translated: write list(x order by y)")
+        _put(node, filled(LISTED[engine], engine, node.this.this, node.this.expressions[0].this))
     for node in reversed(list(tree.find_all(exp.Anonymous))):
         name = node.name.lower()
         if name in words():
             say = SPECIAL.get(name, _plain)
             _put(node, say(list(node.expressions), words()[name][engine], engine))
-    for node in reversed(list(tree.find_all(exp.ArrayAgg))):
-        if not isinstance(node.this, exp.Order):
-            raise QueryError("a list without an order cannot be translated: write list(x order by y)")
-        _put(node, filled(LISTED[engine], engine, node.this.this, node.this.expressions[0].this))
     return tree
 
 
+def _calls_around(node: Any) -> Iterator[Any]:
+    """Yield the calls of which the node is an argument, or an argument's."""
+    while isinstance(node := node.parent, exp.Func):
+        yield node
+
+
 def _plain(arguments: list[Any], template: str, engine: str) -> Any:
+    if f"_{len(arguments)}" not in template:
+        raise QueryError(f"a function with {len(arguments)} arguments cannot be translated: expected {template}")
     return filled(template, engine, *arguments)
+
+
+def _range(arguments: list[Any], template: str, engine: str) -> Any:
+    first = arguments[0] if len(arguments) > 1 else exp.Literal.number(0)
+    return filled(template, engine, first, arguments[-1])
 
 
 def _put(node: Any, said: Any) -> None:
@@ -132,8 +172,53 @@ def _strftime(arguments: list[Any], template: str, engine: str) -> Any:
     text = form.name
     for old, new in FORMS[engine].items():
         text = text.replace(old, new)
-    moment = moment.this if isinstance(moment, exp.AtTimeZone) else moment  # questions are asked in UTC
     return filled(template, engine, moment, exp.Literal.string(text))
+
+
+def _date_trunc(arguments: list[Any], template: str, engine: str) -> Any:
+    return filled(template, engine, _truncated=exp.Anonymous(this="date_trunc", expressions=arguments))
+
+
+def _concat_ws(arguments: list[Any], template: str, engine: str) -> Any:
+    return filled(template, engine, arguments[0], _listed=exp.Array(expressions=arguments[1:]))
+
+
+def _format(arguments: list[Any], template: str, engine: str) -> Any:
+    """Say DuckDB's `format` piece by piece: text, {} and {:.1f}, where ties go to the even digit."""
+    if _PIECE.sub("", arguments[0].name):
+        raise QueryError(f"the form {arguments[0].name!r} cannot be translated: expected text, {{}} and {{:.1f}}")
+    pieces: list[Any] = []
+    values = iter(arguments[1:])
+    for text, digits in _PIECE.findall(arguments[0].name):
+        if text:
+            pieces.append(exp.Literal.string(text.replace("{{", "{").replace("}}", "}")))
+        elif digits:
+            form = {"_form": exp.Literal.string(f"%.{digits}f"), "_digits": exp.Literal.number(digits)}
+            pieces.append(filled(template, engine, next(values), **form))
+        else:
+            pieces.append(filled("CAST(_1 AS String)", engine, next(values)))
+    return exp.Anonymous(this="concat", expressions=pieces)
+
+
+def _to_json(arguments: list[Any], template: str, engine: str) -> Any:
+    """Say an object as text, one member after the other; of anything else what the engine makes of it."""
+    (value,) = arguments
+    if not isinstance(value, exp.Struct):
+        return value if "json" in value.meta else filled(template, engine, value)
+    pieces: list[Any] = []
+    for place, member in enumerate(value.expressions):
+        key = exp.Literal.string(f"{',' if place else '{'}{json.dumps(member.this.name)}:")
+        pieces += [key, _to_json([member.expression], template, engine)]
+    return _json(exp.Anonymous(this="concat", expressions=[*pieces, exp.Literal.string("}")]))
+
+
+def _json_listed(arguments: list[Any], template: str, engine: str) -> Any:
+    return _json(filled(template, engine, *arguments))
+
+
+def _json(text: Any) -> Any:
+    text.meta["json"] = True
+    return text
 
 
 SPECIAL: Final[Mapping[str, Callable[[list[Any], str, str], Any]]] = {
@@ -141,4 +226,10 @@ SPECIAL: Final[Mapping[str, Callable[[list[Any], str, str], Any]]] = {
     "to_seconds": _to_seconds,
     "quantile_cont": _quantile,
     "strftime": _strftime,
+    "range": _range,
+    "date_trunc": _date_trunc,
+    "concat_ws": _concat_ws,
+    "format": _format,
+    "to_json": _to_json,
+    "json_listed": _json_listed,
 }

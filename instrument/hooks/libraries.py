@@ -5,9 +5,7 @@ tool's arguments.
 """
 
 import functools
-import hashlib
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -17,7 +15,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.util.types import AttributeValue
 
 from ..guard import Guard
-from ..spans import Activation
+from ..spans import Activation, arguments_hash
 from ..stages import OpenStage
 from ..vocabulary import RETRIEVAL_DOCUMENTS, TOOL_CALL_HASH, Stage
 from .patching import SUPPRESSED, replace, set_value, suppressed
@@ -78,8 +76,7 @@ def _hashed(field: str) -> Says:
     """Return what hashes a tool's arguments, so that the same call made twice shows."""
 
     def digest(arguments: Arguments, _: Any) -> Mapping[str, AttributeValue]:
-        said = json.dumps(arguments.get(field), sort_keys=True, default=str).encode()
-        return {TOOL_CALL_HASH: hashlib.blake2b(said, digest_size=8).hexdigest()}
+        return {TOOL_CALL_HASH: arguments_hash(arguments.get(field))}
 
     return digest
 

@@ -65,7 +65,7 @@ class Outgoing:
     @guard
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
         """Take an answer's status and headers; the span of a plain request ends here, as the conventions want."""
-        self._record.end(self.attempt, headers)
+        self._record.end(self.attempt, headers, status=status)
         for kind in ("requests", "tokens"):
             remaining = self._record.limits.get(f"{RATELIMIT_PREFIX}remaining_{kind}")
             if isinstance(remaining, int):

@@ -9,7 +9,7 @@ import streamlit as st
 
 from . import controls
 from .charts import is_light
-from .words import clock, html_clock
+from .words import clock, html_clock, utc
 
 #: What an alert is about -> the page that shows it, and its name.
 KINDS: Final = {
@@ -43,23 +43,24 @@ def show(alerts: pa.Table, *, kinds: Collection[str] = tuple(KINDS)) -> None:
     closed = [row for row in rows if row["closed"] is not None]
     if closed:
         ended = ", ".join(f"{row['kind']} {clock(row['opened'])} to {clock(row['closed'])}" for row in closed[:3])
-        st.caption(f"Alerts that ended in this window: {len(closed)} · {ended}")
+        hover = "  \n".join(f"{row['kind']} {utc(row['opened'], row['closed'])}" for row in closed[:3])
+        st.caption(f"Alerts that ended in this window: {len(closed)} · {ended}", help=hover)
 
 
 def _line(row: Mapping[str, Any], *, linked: bool) -> str:
     path, title = KINDS.get(row["kind"], KINDS["burn"])
-    more = [f"{name} {row[name]}" for name in ("scope", "owner") if row[name]]
+    more = [escape(f"{name} {row[name]}") for name in ("scope", "owner") if row[name]]
     if row["acknowledged"] is not None:
-        more.append(f"taken by {row['acknowledged_by'] or 'somebody'} at {clock(row['acknowledged'])}")
+        more.append(f"taken by {escape(row['acknowledged_by'] or 'somebody')} at {html_clock(row['acknowledged'])}")
     severity = escape(row["severity"])
     runbook = str(row["runbook"] or "")
     is_address = runbook.startswith(("http://", "https://"))
     if runbook and not is_address:
-        more.append(f"runbook {runbook}")
+        more.append(escape(f"runbook {runbook}"))
     links = ({title: controls.link(path)} if linked else {}) | ({"runbook": runbook} if is_address else {})
     led = " · ".join(f'<a target="_self" href="{escape(href)}">{name}</a>' for name, href in links.items())
     return (
         f'<div class="alert {severity}" role="status"><b>{"▲ " if severity == "page" else ""}{severity} · '
         f"{escape(row['kind'])}</b> since {html_clock(row['opened'])}: {escape(row['summary'])} "
-        f'<span class="quiet">{escape(" · ".join(more))}{" · " if more and led else ""}{led}</span></div>'
+        f'<span class="quiet">{" · ".join(more)}{" · " if more and led else ""}{led}</span></div>'
     )

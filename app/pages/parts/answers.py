@@ -9,6 +9,8 @@ import streamlit as st
 
 from tailbudget.analytics.reader import ApiReader, Reader
 from tailbudget.analytics.sag import SagSettings
+from tailbudget.analytics.slices import Sliced
+from tailbudget.analytics.window import Window
 from tailbudget.analytics.written import Recorder
 
 from ...elsewhere import READERS, Elsewhere
@@ -80,9 +82,11 @@ def _ask(
     _question: Callable[..., Any], _args: tuple[object, ...], _named: dict[str, object], *, key: str
 ) -> tuple[Any, str]:
     del key  # what the cache tells answers apart by
-    reader = Recorder(_reader())
-    found: Any = _question(reader, *_args, **_named)
-    sql = "\n;\n\n".join(reader.asked)
+    recorder = Recorder(_reader())
+    asked = (getattr(one, "window", one) for one in _args)  # a side of a comparison has its own
+    windows = [one for one in asked if isinstance(one, Window) and one.slice]
+    found: Any = _question(Sliced(recorder, windows) if windows else recorder, *_args, **_named)
+    sql = "\n;\n\n".join(recorder.asked)
     return (found.replace_schema_metadata({"sql": sql}) if isinstance(found, pa.Table) else found), sql
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 
 from tailbudget.instrument.errors import UserError
 
-from . import charts, saved
+from . import charts, controls, saved
 
 NONE: Final = "saved questions"
 #: Rows that are drawn.
@@ -67,7 +67,9 @@ def picture(answered: pa.Table) -> None:
     more = f" · the first {MOST_DRAWN:,} rows" if answered.num_rows > MOST_DRAWN else ""
     title = f"**{y}** by {x} · n {drawn.num_rows:,}{more}"
     if pa.types.is_temporal(kind):
-        charts.draw("quick_time", drawn, title)
+        title += " · drag sets the range of all pages"
+        timed = drawn.rename_columns(["t", "y"]).append_column("clock", drawn["x"].cast(pa.string()))
+        charts.draw("quick_time", timed, title, brush="time", on_brush=controls.drag)
     elif _is_number(kind):
         charts.draw("quick_points", drawn, title)
     else:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from . import controls
 from .charts import is_light
-from .words import NOTHING, clock, count, duration, share
+from .words import NOTHING, clock, count, duration, share, utc
 
 #: A grid, since Streamlit's own rows are either unequal or one below the other on a phone, above everything else.
 STYLE = """<style>
@@ -44,7 +44,7 @@ class Card(NamedTuple):
     """One figure: what it is, its value, a note below, and whether that is bad, good, neither or from too small an n.
 
     `bar` is a share that is drawn below the value, `href` what the card opens. `figures` are values by name below the
-    note, greyed where `few`; one that begins with ▲ is over its limit.
+    note, greyed where `few`; one that begins with ▲ is over its limit. `hover` is said on hover.
     """
 
     label: str
@@ -55,6 +55,7 @@ class Card(NamedTuple):
     href: str = ""
     figures: Mapping[str, str] = {}
     few: bool = False
+    hover: str = ""
 
 
 def show(row: Sequence[Card]) -> None:
@@ -67,6 +68,7 @@ def show(row: Sequence[Card]) -> None:
 def _html(card: Card) -> str:
     label, value, note = escape(card.label), escape(card.value), escape(card.note)
     kind = f"card{' small' if card.verdict == 'small' else ''}{' few' if card.few else ''}"
+    hover = f' title="{escape(card.hover)}"' if card.hover else ""
     tag = f'a class="{kind}" target="_self" href="{escape(card.href)}"' if card.href else f'div class="{kind}"'
     bar = ""
     if card.bar is not None:
@@ -76,7 +78,7 @@ def _html(card: Card) -> str:
         for name, said in card.figures.items()
     )
     return (
-        f'<{tag}><div class="label">{label}</div><div class="value">{value}</div>{bar}'
+        f'<{tag}{hover}><div class="label">{label}</div><div class="value">{value}</div>{bar}'
         f'<div class="note {card.verdict}">{note}</div>'
         f"{f'<div class=figures>{figures}</div>' if figures else ''}</{tag.split()[0]}>"
     )
@@ -94,24 +96,24 @@ def latency(summary: Mapping[str, Any], told: Mapping[str, Any], *, href: str = 
 def budgets(rows: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]], *, span: str) -> None:
     """Draw a card an objective: good share, what is left of its budget, how fast it burns, and its clock in `span`.
 
-    `rows` are those of `budgets`, `told` those of `burn.percentiles`. A card opens the latency of its requests.
+    `rows` are those of `budgets`, `told` those of `burn.percentiles`. A card opens the latency of exactly
+    its requests.
     """
-    show([_budget(*both, span)._replace(href=_slice(both[1])) for both in zip(rows, told, strict=True)])
+    show([_budget(*both, span)._replace(href=_slice(both[0])) for both in zip(rows, told, strict=True)])
 
 
-def _slice(told: Mapping[str, Any]) -> str:
-    return controls.link("latency", **{name: told[name] for name in controls.FILTERS})
+def _slice(row: Mapping[str, Any]) -> str:
+    return controls.link("latency", only=f"objective {controls.budget(row)}" if row["slice"] else None)
 
 
 def _budget(row: Mapping[str, Any], told: Mapping[str, Any], span: str) -> Card:
-    name = f"{row['objective']} · {row['part']}" if row["part"] else str(row["objective"])
-    label = f"{name} · {row['goal']} · n {row['n']:,} in {row['period']}"
+    label = f"{controls.budget(row)} · {row['goal']} · n {row['n']:,} in {row['period']}"
     margin = f" ± {100 * row['margin']:.1f}" if row.get("margin") else ""  # of sampled traces
     good = Card(label, f"{share(row['good_share'], 1)}{margin} good", "", "small", row["budget_left"])
     good = good._replace(figures=_clock(row, told, span), few=told["n"] < SMALL_N)
     if row["blind_since"] is not None:
         blind = f"▲ no event since {clock(row['blind_since'])}: see Coverage"
-        return good._replace(value="blind", note=blind, verdict="bad", bar=None)
+        return good._replace(value="blind", note=blind, verdict="bad", bar=None, hover=utc(row["blind_since"]))
     if row["n"] < SMALL_N:
         return good._replace(note=f"n {row['n']}: too few to judge by")
     left = row["budget_left"]

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -11,6 +11,7 @@ import pyarrow as pa
 import streamlit as st
 from pyarrow import csv
 
+from . import picked
 from .answers import asked
 
 FOLDER = Path(__file__).resolve().parents[2] / "charts"
@@ -65,37 +66,65 @@ def draw(
     *,
     key: str = "",
     brush: Literal["time", "box", "point"] | None = None,
-    on_brush: Callable[[], None] | Literal["rerun"] = "rerun",
-) -> dict[str, Any]:
+    on_brush: Callable[[Mapping[str, Any]], None] = picked.pick,
+    hover: str | None = None,
+) -> None:
     """Draw the chart `name` from `frame` below `title` in Markdown and what takes its rows away.
 
     The chart's description, which says what one row is, is what screen readers say.
-    `key` tells pictures of one chart apart. With `brush` return what is picked: `{}`, or bounds by field, or `id`.
+    `key` tells pictures of one chart apart. With `brush` call `on_brush` with what was picked: bounds by field or `id`,
+    `{}` once that is ended. `hover` is as in `tools`.
     """
-    tools(frame, title, name=f"{name}{key}")
+    tools(frame, title, name=f"{name}{key}", hover=hover)
     drawn = spec(name, light=is_light())
-    picked: Any = None
-    # The picture of another stretch of time is another picture: it begins without a selection.
-    place = f"{name}{key}{st.session_state.get('between') or ''}" if brush == "time" else f"{name}{key}"
     if brush is None:
         st.vega_lite_chart(frame, drawn)
+        return
+    if brush == "time":  # the picture of another stretch of time is another picture: it begins without a selection
+        place = f"{name}{key}{st.session_state.get('between') or ''}"
     else:
-        layer = next(one for one in drawn["layer"] if one.get("name") == "brushed")
-        layer["params"] = [{"name": "brush", "select": BRUSHES[brush]}]
-        picked = st.vega_lite_chart(frame, drawn, key=place, on_select=on_brush)
-    return brushed(picked)
+        place = _outlined(f"{name}{key}", drawn)
+    layer = next(one for one in drawn["layer"] if one.get("name") == "brushed")
+    layer["params"] = [{"name": "brush", "select": BRUSHES[brush]}]
+
+    def callback() -> None:
+        on_brush(brushed(st.session_state.get(place)))
+        if brush != "time":
+            number, outlined, _ = st.session_state[f"drawn {name}{key}"]
+            st.session_state[f"drawn {name}{key}"] = number, outlined, picked.text()
+
+    st.vega_lite_chart(frame, drawn, key=place, on_select=callback)
 
 
-def brushed(picked: Any) -> dict[str, Any]:
+def _outlined(name: str, drawn: dict[str, Any]) -> str:
+    """Return the key of a picture in which something may be picked, and say in `drawn` what it outlines.
+
+    What a person picks in it, it shows itself. What the address brings, by a link or back and forward, is outlined in
+    another picture.
+    """
+    now = picked.text()
+    number, outlined, known = st.session_state.get(f"drawn {name}", (0, "", ""))
+    if now != known or outlined not in ("", now):
+        number, outlined = number + 1, now
+    st.session_state[f"drawn {name}"] = number, outlined, now
+    if outlined:
+        next(one for one in drawn["params"] if one["name"] == "picked")["value"] = picked.bounds()
+    return f"{name} {number}"
+
+
+def brushed(state: Any) -> dict[str, Any]:
     """Return the bounds by field of a chart's state, of a picked mark its `id`; `{}` without a selection."""
-    found = (picked or {}).get("selection", {}).get("brush", {})
+    found = (state or {}).get("selection", {}).get("brush", {})
     return dict(found[-1] if found else {}) if isinstance(found, list) else dict(found)
 
 
-def tools(frame: pa.Table, title: str, *, name: str) -> None:
-    """Draw a picture's title, and beside it what takes it away: its SQL, and its rows as CSV."""
+def tools(frame: pa.Table, title: str, *, name: str, hover: str | None = None) -> None:
+    """Draw a picture's title, and beside it what takes it away: its SQL, and its rows as CSV.
+
+    `hover` is said on hover: the title's times in UTC.
+    """
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"head-{name}"):
-        st.caption(title, width="stretch")
+        st.caption(title, width="stretch", help=hover)
         with st.popover("SQL · CSV", type="tertiary", key=f"tools-{name}", on_change="rerun") as menu:
             if menu.open:
                 st.code(asked(frame), language="sql", height=320)

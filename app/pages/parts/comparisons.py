@@ -9,14 +9,14 @@ import pyarrow as pa
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from tailbudget.analytics import breakdown
+from tailbudget.analytics import breakdown, slices
 from tailbudget.analytics.compare import Change, Side
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Window
 
 from . import controls, leads
 from .answers import answer
-from .words import clock, count, duration
+from .words import clock, count, duration, utc
 
 #: A ratio that changed by less is called no change, however sure it is.
 DEADBAND: Final = 0.05
@@ -61,15 +61,22 @@ def times(columns: Sequence[DeltaGenerator], window: Window) -> tuple[Chosen, Ch
     return Chosen(Side(earlier), begun), Chosen(Side(window), controls.chosen_range().words)
 
 
+def hover(*sides: Chosen) -> str:
+    """Return the times of the sides in UTC."""
+    return " against ".join(utc(one.side.window.from_ts, one.side.window.to_ts) for one in sides)
+
+
 def lead(*sides: Chosen) -> None:
     """Draw links to the latency of each side, where the filter or the range can tell them apart."""
-    if sides[0].side.by in (None, *controls.FILTERS):
+    if sides[0].side.by in (None, *controls.FILTERS, *slices.COLUMNS):
         leads.show({f"Latency of {one.words}": _latency(one.side) for one in sides})
 
 
 def _latency(side: Side) -> str:
-    only = {side.by: side.value} if side.by else {}
-    return controls.link("latency", between=controls.stretch(side.window.from_ts, side.window.to_ts), **only)
+    between = controls.stretch(side.window.from_ts, side.window.to_ts)
+    if side.by in slices.COLUMNS:
+        return controls.link("latency", between=between, only=f"{side.by} {side.value}")
+    return controls.link("latency", between=between, **({side.by: side.value} if side.by else {}))
 
 
 def rows(changes: Sequence[Change]) -> pa.Table:

@@ -1,6 +1,6 @@
 """The controls that all pages share, each bound to the address so that every view is a link: range, filter, live."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -9,20 +9,21 @@ from urllib.parse import urlencode
 import pyarrow as pa
 import streamlit as st
 
-from tailbudget.analytics import overview
+from tailbudget.analytics import overview, slices
 from tailbudget.analytics.reader import QueryError
 from tailbudget.analytics.window import Box, Window
 
+from . import picked
 from .answers import REFRESH_S, kept
-from .charts import brushed
 from .words import clock, duration, plain
 
 #: What requests are filtered by, and what stands for any.
 FILTERS: Final = {"route": "all routes", "tenant": "all tenants", "model": "all models"}
+#: What else a link narrows to: `objective NAME`, `service NAME`, `hop SERVICE > CALLEE`, `version X` or `region X`.
+ONLY: Final = "only"
+EVERY: Final = "all requests"
 #: Three of them fit side by side on a phone.
 FILTER_PX: Final = 114
-#: Pictures in which a selection keeps the page from moving on.
-HOLDING = "held-"
 
 
 @dataclass(frozen=True)
@@ -60,35 +61,77 @@ def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
             width=325 if st.session_state.get("between") or st.query_params.get("between") else 130,
             help="A stretch of time in UTC, as 2026-03-01T12:00/2026-03-01T12:05; emptied, the range beside it holds.",
         )
-        values = _values()
-        for name, every in FILTERS.items():
-            st.selectbox(
-                name.capitalize(),
-                [every, *values[name]],
-                key=name,
-                bind="query-params",
-                label_visibility="collapsed",
-                width=FILTER_PX,
-                disabled=name not in filters,
-            )
-        st.segmented_control(
-            "Range",
-            list(RANGES),
-            default=DEFAULT_RANGE,
-            required=True,
-            key="range",
-            bind="query-params",
-            label_visibility="collapsed",
-            on_change=_forget_between,
-        )
+        _filters(filters)
+        _ranges()
         st.toggle("Live", value=True, key="live", bind="query-params", help=f"Ask again every {REFRESH_S} s.")
+    narrowed = set(FILTERS) <= set(filters)
+    st.session_state["slice"] = _slice(only()) if narrowed else ""
     unheeded = [f"{name} {plain(value)}" for name, value in chosen().items() if name not in filters]
+    unheeded += [plain(only())] if only() and not narrowed else []
     if unheeded:
         st.caption(f"Not narrowed to {', '.join(unheeded)}: what {title} shows is of all of them.")
 
 
-def _forget_between() -> None:
-    st.session_state["between"] = ""
+def _filters(filters: Collection[str]) -> None:
+    values = _values()
+    if named := st.query_params.get(ONLY) or st.session_state.get("named"):  # once there, it stays at hand
+        st.session_state["named"] = named
+        st.selectbox("Only", [EVERY, named], key=ONLY, bind="query-params", label_visibility="collapsed", width=230)
+    values = _values()
+    for name, every in FILTERS.items():
+        st.selectbox(
+            name.capitalize(),
+            [every, *values[name]],
+            key=name,
+            bind="query-params",
+            label_visibility="collapsed",
+            width=FILTER_PX,
+            disabled=name not in filters,
+        )
+
+
+def _ranges() -> None:
+    if between():  # none of them holds: the range waits out of sight until the stretch of time is ended
+        st.html("<style>.st-key-range { display: none }</style>")
+        st.segmented_control("Range", list(RANGES), key="instead", label_visibility="collapsed", on_change=_end_between)
+    st.segmented_control(
+        "Range", list(RANGES), default=DEFAULT_RANGE, required=True, key="range", bind="query-params",
+        label_visibility="collapsed",
+    )  # fmt: skip
+
+
+def only() -> str:
+    """Return what a link narrows to beside the filter, in words; empty for nothing."""
+    named = str(st.session_state.get(ONLY) or "")
+    return "" if named == EVERY else named
+
+
+def _slice(named: str) -> str:
+    """Return the condition over `requests` of what a link narrows to; empty for nothing, and for what is not known."""
+    kind, _, name = named.partition(" ")
+    if kind in slices.COLUMNS:
+        return slices.having(kind, name)
+    if kind == "service" and name:
+        return slices.touching(name)
+    service, is_hop, callee = name.partition(" > ")
+    if kind == "hop" and is_hop:
+        return slices.touching(service, callee)
+    try:
+        known = {budget(row): str(row["slice"] or "") for row in kept(overview.budgets).to_pylist()} if named else {}
+    except QueryError:  # which the page itself says
+        return ""
+    if named and not known.get(name):
+        st.warning(f"Nothing is known of {plain(named)}: the page shows all requests.")
+    return known.get(name, "")
+
+
+def budget(row: Mapping[str, Any]) -> str:
+    """Return what a row of `budgets` is called: the objective, with its part where it has parts."""
+    return f"{row['objective']} · {row['part']}" if row["part"] else str(row["objective"])
+
+
+def _end_between() -> None:
+    st.session_state.update({"range": st.session_state["instead"], "between": ""})
 
 
 def between() -> tuple[datetime, datetime] | None:
@@ -107,17 +150,13 @@ def stretch(from_ts: datetime, to_ts: datetime) -> str:
     return "/".join(f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" for instant in (from_ts, to_ts))
 
 
-def drag(key: str) -> Callable[[], None]:
-    """Return what makes the stretch dragged over the picture `key` the range of all pages."""
-
-    def callback() -> None:
-        if found := time_of(brushed(st.session_state.get(f"{key}{st.session_state.get('between') or ''}"))):
-            st.session_state["between"] = stretch(*found)
-
-    return callback
+def drag(found: Mapping[str, Any]) -> None:
+    """Make the stretch of time that was dragged over a picture the range of all pages."""
+    if times := time_of(found):
+        st.session_state["between"] = stretch(*times)
 
 
-def time_of(bounds: dict[str, Any]) -> tuple[datetime, datetime] | None:
+def time_of(bounds: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
     """Return the stretch of time of a selection, to the second; None without one."""
     if "t" not in bounds:
         return None
@@ -125,20 +164,22 @@ def time_of(bounds: dict[str, Any]) -> tuple[datetime, datetime] | None:
     return datetime.fromtimestamp(int(begin_s), UTC), datetime.fromtimestamp(int(end_s) + 1, UTC)
 
 
-def box(bounds: dict[str, Any], heatmap: pa.Table) -> Box:
+def box(heatmap: pa.Table) -> Box:
     """Draw the box's lower end, and return the box that was dragged over the heatmap.
 
     Without one it is what is slower than what was typed, which stands in the address, else over budget, else the
     slowest tenth.
     """
-    typed_ms = st.number_input(
-        "Slower than, ms", min_value=0, value=None, step=100, key="over_ms", bind="query-params", width=290,
-        placeholder="slower than … ms, or drag a box", label_visibility="collapsed",
-    )  # fmt: skip
-    times = time_of(bounds)
-    if times and "lo_ms" in bounds:
-        lo_ms, hi_ms = sorted(bounds["lo_ms"])
-        return Box(*times, float(lo_ms), float(hi_ms))
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        typed_ms = st.number_input(
+            "Slower than, ms", min_value=0, value=None, step=100, key="over_ms", bind="query-params", width=290,
+            placeholder="slower than … ms, or drag a box", label_visibility="collapsed",
+        )  # fmt: skip
+        picked.ending()
+    bounds = picked.bounds()
+    if "t" in bounds:
+        from_ts, to_ts = (datetime.fromtimestamp(ms / 1000, UTC) for ms in bounds["t"])
+        return Box(from_ts, to_ts, *bounds["lo_ms"])
     first = heatmap.slice(0, 1).to_pylist()[0]
     lo_ms = typed_ms or first["budget_ms"] or _slow_ms(heatmap)
     return Box(first["window_from"], first["window_to"], float(lo_ms), float("inf"))
@@ -171,14 +212,13 @@ def now(*, rhythm_s: int = REFRESH_S) -> datetime:
 def window(*, rhythm_s: int = REFRESH_S) -> Window:
     """Return the chosen range up to now, rounded up to the refresh rhythm, of what is chosen in the filter.
 
-    While something is selected the window stays where it was.
+    While something is picked the window stays where it was.
     """
-    only = chosen()
+    narrowed = {**chosen(), "slice": str(st.session_state.get("slice", ""))}
     if found := between():
-        return Window(found[0], found[1], **only)
-    to_ts = st.session_state["held"] if is_held() and "held" in st.session_state else now(rhythm_s=rhythm_s)
-    st.session_state["held"] = to_ts
-    return Window(to_ts - timedelta(seconds=chosen_range().length_s), to_ts, **only)
+        return Window(found[0], found[1], **narrowed)
+    to_ts = st.session_state[picked.UNTIL] = picked.until() or now(rhythm_s=rhythm_s)
+    return Window(to_ts - timedelta(seconds=chosen_range().length_s), to_ts, **narrowed)
 
 
 def bucket(row: Mapping[str, Any]) -> Window:
@@ -186,15 +226,9 @@ def bucket(row: Mapping[str, Any]) -> Window:
     return Window(row["t"], row["t2"])
 
 
-def is_held() -> bool:
-    """Return whether something is selected in a picture whose key holds HOLDING."""
-    held = (value for key, value in st.session_state.items() if HOLDING in str(key))
-    return any(brushed(value) for value in held if isinstance(value, Mapping))  # the picture's menu has its key too
-
-
 def is_live() -> bool:
-    """Return whether the page asks again by itself: switched on, its window ends now, and nothing is selected."""
-    return bool(st.session_state.get("live", True)) and not between() and not is_held()
+    """Return whether the page asks again by itself: switched on, its window ends now, and nothing is picked."""
+    return bool(st.session_state.get("live", True)) and not (between() or picked.text() or picked.until())
 
 
 def chosen() -> dict[str, str]:
@@ -204,11 +238,10 @@ def chosen() -> dict[str, str]:
 
 
 def link(path: str, **params: object) -> str:
-    """Return the address of another page with the same controls, and those of `params` that are not None."""
-    kept_names = {name: st.session_state.get(name) for name in ("range", "between")}
-    known = {name: value for name, value in params.items() if value}
+    """Return the address of another page with the same controls but for `params`, of which None ends one."""
+    kept_names = {name: st.session_state.get(name) for name in ("range", "between")} | {ONLY: only()}
     return f"/{path}?" + urlencode(
-        {name: value for name, value in {**kept_names, **chosen(), **known}.items() if value}
+        {name: value for name, value in {**kept_names, **chosen(), **params}.items() if value}
     )
 
 

@@ -17,7 +17,7 @@ def no_request() -> None:
             f"it) on `{host}`."
         )
         return
-    chosen = [str(value) for value in controls.window().only().values() if value]
+    chosen = [str(value) for value in (*controls.window().only().values(), controls.only()) if value]
     of = f" of {words.plain(', '.join(chosen))}" if chosen else ""
     wider = ", or fewer filters" if chosen else ""
     st.info(f"No request{of} in {controls.chosen_range().words}: choose a longer range above{wider}.")

@@ -34,8 +34,7 @@ def budgets(found: pa.Table) -> None:
             last = one.slice(one.num_rows - 1).to_pylist()[0]
             with column:
                 title = f"**{words.plain(last['label'])}** · {_left(last)} · n {last['n']:,}"
-                drag = controls.drag(f"burn_down{last['label']}")
-                charts.draw("burn_down", one, title, key=last["label"], brush="time", on_brush=drag)
+                charts.draw("burn_down", one, title, key=last["label"], brush="time", on_brush=controls.drag)
 
 
 def _left(last: Mapping[str, Any]) -> str:
@@ -61,7 +60,11 @@ def suspects(*, n: int, window: Window | None = None) -> dict[str, str]:
     first = rows[0]
     than = f"{words.clock(first['since'])} to {words.clock(first['until'])}"
     counts = f"n {first['n']:,} against {first['baseline_n']:,}"
-    charts.tools(found, f"**Who adds time** a request, more than from {than} · {counts}", name="suspects")
+    title, hover = (
+        f"**Who adds time** a request, more than from {than} · {counts}",
+        words.utc(first["since"], first["until"]),
+    )
+    charts.tools(found, title, name="suspects", hover=hover)
     tables.suspects(found.slice(0, 5))
     return {row["stage"]: f"{row['operation']} of {row['service']}" for row in reversed(rows) if row["stage"]}
 

@@ -1,17 +1,17 @@
 """Where a picture leads to: links to other pages that keep the range and the route."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from html import escape
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pyarrow as pa
 import streamlit as st
 
 from .charts import is_light
 from .controls import link, stretch
-from .words import clock
+from .words import clock, html_clock
 
 #: What is shown before and after a request that leads to its route.
 AROUND: Final = timedelta(minutes=5)
@@ -23,14 +23,20 @@ STYLE = """<style>
 LIGHT = "<style>.leads a { color: #96660a }</style>"
 
 
-def show(places: Mapping[str, str]) -> None:
-    """Draw links side by side: words -> address."""
-    links = (f'<a target="_self" href="{escape(href)}">{escape(words)} →</a>' for words, href in places.items())
-    st.html(f'{STYLE}{LIGHT if is_light() else ""}<div class="leads">{"".join(links)}</div>')
+def show(places: Mapping[str, str], *, before: str = "") -> None:
+    """Draw links side by side: words -> address, after the HTML `before`; a stretch of time in one is told on hover."""
+    st.html(f'{STYLE}{LIGHT if is_light() else ""}<div class="leads">{before}{"".join(_links(places))}</div>')
+
+
+def _links(places: Mapping[str, str]) -> Iterator[str]:
+    for words, href in places.items():
+        (between,) = parse_qs(urlsplit(href).query).get("between", [""])
+        hover = f' title="{escape(between)} UTC"' if between else ""
+        yield f'<a target="_self" href="{escape(href)}"{hover}>{escape(words)} →</a>'
 
 
 def request(row: Mapping[str, Any]) -> None:
-    """Offer the link to a request's trace, and lead to its spans in SQL and to its route around it."""
+    """Offer the link to a request's trace, say when it began, and lead to its spans in SQL and its route around it."""
     here = urlsplit(str(st.context.url or ""))
     address = f"{here.scheme}://{here.netloc}" if here.netloc else ""
     spans = urlencode({"sql": f"from trace('{row['trace_id']}')"})
@@ -38,7 +44,8 @@ def request(row: Mapping[str, Any]) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         with st.popover("Copy link", type="tertiary", width="content"):
             st.code(f"{address}/trace?{urlencode({'request': row['request_id']})}", language=None, wrap_lines=True)
-        show({"Its spans in SQL": f"/sql?{spans}", "Latency of its route around then": then})
+        started = f"<span>started {html_clock(row['started'])}</span>"
+        show({"Its spans in SQL": f"/sql?{spans}", "Latency of its route around then": then}, before=started)
 
 
 def latency(alerts: pa.Table, *, to_ts: datetime) -> None:

@@ -11,20 +11,31 @@ import streamlit as st
 
 from tailbudget.analytics.drill import Finding
 
+from . import words
 from .charts import tools
-from .controls import link
-from .words import NOTHING, duration, zone
+from .controls import link, only
+from .words import NOTHING, duration, utc, zone
 
 LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width=130)
 TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
 
+LATENCY = st.column_config.LinkColumn("Latency", display_text="of its requests")
 MORE = {"more_ms": "more ms, median", "more_p90_ms": "more ms, p90"}
 
 
-def clock(label: str) -> Any:
-    """Return the column of an instant, in the viewer's zone."""
+def clock(rows: pa.Table, name: str) -> Any:
+    """Return the column of an instant, in the viewer's zone, with how far that is from UTC; on hover its span in UTC.
+
+    A cell cannot have words on hover of its own.
+    """
+    known, is_utc = rows[name].drop_null(), str(zone()) == "UTC"
+    span = f": {utc(*(one.as_py() for one in pc.min_max(known).values()))}" if len(known) else ""
     return st.column_config.DatetimeColumn(
-        label, format="D MMM HH:mm:ss", timezone=str(zone()), width=125, help=f"{zone()}; the CSV has UTC"
+        name,
+        format=f"D MMM HH:mm:ss{'' if is_utc else ' Z'}",
+        timezone=str(zone()),
+        width=125 if is_utc else 165,
+        help=f"In {zone()}{span}. The CSV has UTC.",
     )
 
 
@@ -36,7 +47,7 @@ def violations(rows: pa.Table) -> None:
         height="content" if rows.num_rows < 11 else 400,
         placeholder=NOTHING,
         column_config={
-            "started": clock("started"),
+            "started": clock(rows, "started"),
             "trace": LINK,
             "why": st.column_config.TextColumn(width=350),
             "suspect": st.column_config.TextColumn(width=220, help="Who adds most time in that stage."),
@@ -62,6 +73,7 @@ def running(rows: pa.Table) -> None:
     if not rows.num_rows:
         return
     title = f"**Running now**, late or stalled, oldest first · n {rows.num_rows:,}"
+    title += f" · not narrowed to {words.plain(only())}" if only() else ""
     tools(rows, title, name="running")
     st.dataframe(
         rows.select(
@@ -76,7 +88,7 @@ def running(rows: pa.Table) -> None:
             "stalled": st.column_config.CheckboxColumn("stalled", width="small", help="Its stream has gone silent."),
             "projected_ms": st.column_config.NumberColumn("comes to ms", format="%.0f", help="Its total at this pace."),
             "budget_ms": st.column_config.NumberColumn("budget ms", format="%.0f"),
-            "started": clock("started"),
+            "started": clock(rows, "started"),
         },
     )
 
@@ -86,13 +98,13 @@ def requests(rows: pa.Table) -> None:
     st.dataframe(
         rows.select(["trace", "total_ms", "longest", "started", "route", "tenant", "outcome"]),
         hide_index=True,
-        height=352,
+        height="content" if rows.num_rows < 10 else 320,
         placeholder=NOTHING,
         column_config={
             "trace": LINK,
             "total_ms": TOTAL,
             "longest": st.column_config.TextColumn("longest stage"),
-            "started": clock("started"),
+            "started": clock(rows, "started"),
         },
     )
 
@@ -108,7 +120,7 @@ def streams(rows: pa.Table) -> None:
         hide_index=True,
         height=212,
         placeholder=NOTHING,
-        column_config={"trace": LINK, "started": clock("started"), **numbers},
+        column_config={"trace": LINK, "started": clock(rows, "started"), **numbers},
     )
 
 
@@ -130,7 +142,7 @@ def step(rows: pa.Table) -> None:
 
 
 def hops(rows: pa.Table) -> None:
-    """Draw hops with what changed against the week before, each with the way to the Latency of its caller's route."""
+    """Draw hops with what changed against the week before, each with the way to the Latency of its requests."""
     units = {
         "calls_per_request": ("a request", "%.2f"),
         "p95_ms": ("p95 ms", "%.0f"),
@@ -140,7 +152,7 @@ def hops(rows: pa.Table) -> None:
         "failed_share": ("failed", "percent"),
     }
     numbers = {name: st.column_config.NumberColumn(label, format=shape) for name, (label, shape) in units.items()}
-    ways = [link("latency", route=route) for route in rows["route"].to_pylist()]
+    ways = [_latency(f"hop {row['caller']} > {row['callee'].partition(':')[2]}") for row in rows.to_pylist()]
     shown = rows.append_column("latency", pa.array(ways, pa.string()))
     st.dataframe(
         shown.select(["caller", "callee", "n", *units, "change", "from_region", "to_region", "latency"]),
@@ -151,20 +163,31 @@ def hops(rows: pa.Table) -> None:
             **numbers,
             "from_region": "from region",
             "to_region": "to region",
-            "latency": st.column_config.LinkColumn("Latency", display_text="of its route"),
+            "latency": LATENCY,
         },
     )
 
 
 def nodes(rows: pa.Table) -> None:
     """Draw services, engines, providers, stores, tools and other peers."""
+    kinds = zip(rows["kind"].to_pylist(), rows["name"].to_pylist(), strict=True)
+    ways = [_latency(f"service {name}") if kind in ("service", "engine") else None for kind, name in kinds]
+    shown = rows.append_column("latency", pa.array(ways, pa.string()))
     st.dataframe(
-        rows.select(["kind", "name", "region", "requests", "p95_ms", "spans", "change"]),
+        shown.select(["kind", "name", "region", "requests", "p95_ms", "spans", "change", "latency"]),
         hide_index=True,
         height="content" if rows.num_rows < 10 else 380,
         placeholder=NOTHING,
-        column_config={"p95_ms": st.column_config.NumberColumn("p95 ms of its requests", format="%.0f")},
+        column_config={
+            "p95_ms": st.column_config.NumberColumn("p95 ms of its requests", format="%.0f"),
+            "latency": LATENCY,
+        },
     )
+
+
+def _latency(only: str) -> str:
+    """Return the way to the Latency of what touches a service or a hop, over the day that the map is of."""
+    return link("latency", only=only, range="24h", between=None)
 
 
 def calls(rows: pa.Table) -> None:
@@ -223,15 +246,16 @@ def plain(rows: pa.Table) -> None:
         hide_index=True,
         height="content" if rows.num_rows < 10 else 380,
         placeholder=NOTHING,
-        column_config={name: clock(name) for name in instants},
+        column_config={name: clock(rows, name) for name in instants},
     )
 
 
 def columns(rows: pa.Table, *, table: str | None) -> None:
     """Draw the columns of one table, with what each means."""
     shown = rows.filter(pc.equal(rows["table_name"], table)).select(["column_name", "data_type", "comment"])
-    shown = shown.rename_columns(["column", "type", "is"])
-    widths = {name: st.column_config.TextColumn(width=px) for name, px in (("column", 130), ("type", 105), ("is", 400))}
+    short = pc.replace_substring(shown["data_type"], "TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
+    shown = shown.set_column(1, "type", short).rename_columns(["column", "type", "is"])
+    widths = {name: st.column_config.TextColumn(width=px) for name, px in (("column", 130), ("type", 115), ("is", 400))}
     st.dataframe(shown, hide_index=True, height=560, placeholder=NOTHING, column_config=widths)
 
 

@@ -40,13 +40,13 @@ def box(of: Box) -> str:
     return f"{between(of.lo_ms, of.hi_ms)}, {clock(of.from_ts)} to {clock(of.to_ts)}"
 
 
-def step(point: Mapping[str, Any], requests: pa.Table) -> str:
-    """Return what a table of `step_requests` shows, for a row of `queue_quadrant`, in Markdown."""
+def step(point: Mapping[str, Any], requests: pa.Table) -> tuple[str, datetime]:
+    """Return what a table of `step_requests` shows, for a row of `queue_quadrant`, in Markdown, and of which moment."""
     if not requests.num_rows:
-        return f"**In the step of {clock(point['t'])}** · no call is known"
+        return f"**In the step of {clock(point['t'])}** · no call is known", point["t"]
     first = requests.slice(0, 1).to_pylist()[0]
     load = f"{first['running'] or 0:.0f} run, {first['waiting'] or 0:.0f} wait"
-    return f"**In the step of {clock(first['moment'])}** · {load} · n {requests.num_rows}"
+    return f"**In the step of {clock(first['moment'])}** · {load} · n {requests.num_rows}", first["moment"]
 
 
 def share(part: float, whole: float) -> str:
@@ -77,10 +77,18 @@ def clock(instant: datetime, *, now: datetime | None = None) -> str:
     return f"{seen:%H:%M:%S %Z}" if seen.date() == today else f"{seen.day} {seen:%b %H:%M:%S %Z}"
 
 
+def utc(from_ts: datetime, to_ts: datetime | None = None) -> str:
+    """Return `2026-03-01 12:03:05 UTC`, with a second one of the same day `2026-03-01 12:03:05 to 12:08:00 UTC`."""
+    begin, end = (one.astimezone(UTC) for one in (from_ts, to_ts or from_ts))
+    day = "" if begin.date() == end.date() else f"{end:%Y-%m-%d} "
+    return f"{begin:%Y-%m-%d %H:%M:%S}{f' to {day}{end:%H:%M:%S}' if to_ts else ''} UTC"
+
+
 def html_clock(instant: datetime) -> str:
-    """Return the same for HTML, with UTC on hover."""
-    utc = instant.astimezone(UTC)
-    return f'<time datetime="{utc:%Y-%m-%dT%H:%M:%SZ}" title="{utc:%Y-%m-%d %H:%M:%S} UTC">{clock(instant)}</time>'
+    """Return the same as `clock` for HTML, with UTC on hover."""
+    return (
+        f'<time datetime="{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" title="{utc(instant)}">{clock(instant)}</time>'
+    )
 
 
 def plain(text: str) -> str:

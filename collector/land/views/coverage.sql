@@ -2,48 +2,43 @@
 -- the columns of its last select become its `comment on` in the database.
 
 -- Which instrumentation sends spans of this scope and rule, null for one that nobody has named: first match wins.
-create or replace macro dialect_of(scope, rule) as (
-    select arg_min(listed.dialect, listed.place)
-    from (
-        values
-            (1, 'tailbudget%', 'scope', 'tailbudget'),
-            (2, 'vllm%', 'scope', 'vLLM'),
-            (3, 'sglang%', 'scope', 'SGLang'),
-            (4, 'openinference%', 'scope', 'OpenInference'),
-            (5, 'logfire%', 'scope', 'Logfire'),
-            (6, 'pydantic-ai%', 'scope', 'Pydantic AI'),
-            (7, 'openlit%', 'scope', 'OpenLIT'),
-            (8, 'litellm%', 'scope', 'LiteLLM'),
-            (9, 'langfuse%', 'scope', 'Langfuse'),
-            (10, 'langsmith%', 'scope', 'LangSmith'),
-            (11, 'genkit%', 'scope', 'Genkit'),
-            (12, 'ai', 'scope', 'Vercel AI SDK'),
-            (13, 'opentelemetry.instrumentation.genai%', 'scope', 'OpenTelemetry GenAI'),
-            (14, 'opentelemetry.instrumentation.openai_v2%', 'scope', 'OpenTelemetry GenAI'),
-            (15, 'opentelemetry.instrumentation.google_genai%', 'scope', 'OpenTelemetry GenAI'),
-            (16, 'com.anthropic.%', 'scope', 'OpenTelemetry GenAI'),
-            (20, 'slo.%', 'rule', 'tailbudget'),
-            (21, 'engine%', 'rule', 'vLLM'),
-            (22, 'sglang%', 'rule', 'SGLang'),
-            (23, 'openinference%', 'rule', 'OpenInference'),
-            (24, 'logfire%', 'rule', 'Logfire'),
-            (25, 'litellm%', 'rule', 'LiteLLM'),
-            (26, 'langfuse%', 'rule', 'Langfuse'),
-            (27, 'vercel%', 'rule', 'Vercel AI SDK'),
-            (28, 'genkit%', 'rule', 'Genkit'),
-            (29, 'traceloop%', 'rule', 'OpenLLMetry'),
-            (30, 'request type%', 'rule', 'OpenLLMetry'),
-            (31, 'opentelemetry.instrumentation.%.v1', 'scope', 'OpenLLMetry'),
-            (32, 'genai%', 'rule', 'OpenTelemetry GenAI'),
-            (33, 'tool%', 'rule', 'OpenTelemetry GenAI'),
-            (34, 'model by %', 'rule', 'OpenTelemetry GenAI'),
-            (35, 'vector store%', 'rule', 'OpenTelemetry database'),
-            (36, 'database%', 'rule', 'OpenTelemetry database'),
-            (37, 'http%', 'rule', 'OpenTelemetry HTTP'),
-            (38, 'asgi%', 'rule', 'OpenTelemetry HTTP')
-    ) as listed(place, pattern, field, dialect)
-    where lower(if(listed.field = 'scope', scope, rule)) like listed.pattern
-);
+create or replace macro dialect_of(scope, rule) as case
+    when lower(scope) like 'tailbudget%' then 'tailbudget'
+    when lower(scope) like 'vllm%' then 'vLLM'
+    when lower(scope) like 'sglang%' then 'SGLang'
+    when lower(scope) like 'openinference%' then 'OpenInference'
+    when lower(scope) like 'logfire%' then 'Logfire'
+    when lower(scope) like 'pydantic-ai%' then 'Pydantic AI'
+    when lower(scope) like 'openlit%' then 'OpenLIT'
+    when lower(scope) like 'litellm%' then 'LiteLLM'
+    when lower(scope) like 'langfuse%' then 'Langfuse'
+    when lower(scope) like 'langsmith%' then 'LangSmith'
+    when lower(scope) like 'genkit%' then 'Genkit'
+    when lower(scope) = 'ai' then 'Vercel AI SDK'
+    when lower(scope) like 'opentelemetry.instrumentation.genai%' then 'OpenTelemetry GenAI'
+    when lower(scope) like 'opentelemetry.instrumentation.openai_v2%' then 'OpenTelemetry GenAI'
+    when lower(scope) like 'opentelemetry.instrumentation.google_genai%' then 'OpenTelemetry GenAI'
+    when lower(scope) like 'com.anthropic.%' then 'OpenTelemetry GenAI'
+    when lower(rule) like 'slo.%' then 'tailbudget'
+    when lower(rule) like 'engine%' then 'vLLM'
+    when lower(rule) like 'sglang%' then 'SGLang'
+    when lower(rule) like 'openinference%' then 'OpenInference'
+    when lower(rule) like 'logfire%' then 'Logfire'
+    when lower(rule) like 'litellm%' then 'LiteLLM'
+    when lower(rule) like 'langfuse%' then 'Langfuse'
+    when lower(rule) like 'vercel%' then 'Vercel AI SDK'
+    when lower(rule) like 'genkit%' then 'Genkit'
+    when lower(rule) like 'traceloop%' then 'OpenLLMetry'
+    when lower(rule) like 'request type%' then 'OpenLLMetry'
+    when lower(scope) like 'opentelemetry.instrumentation.%.v1' then 'OpenLLMetry'
+    when lower(rule) like 'genai%' then 'OpenTelemetry GenAI'
+    when lower(rule) like 'tool%' then 'OpenTelemetry GenAI'
+    when lower(rule) like 'model by %' then 'OpenTelemetry GenAI'
+    when lower(rule) like 'vector store%' then 'OpenTelemetry database'
+    when lower(rule) like 'database%' then 'OpenTelemetry database'
+    when lower(rule) like 'http%' then 'OpenTelemetry HTTP'
+    when lower(rule) like 'asgi%' then 'OpenTelemetry HTTP'
+end;
 
 -- One row a service and route whose requests the service counts itself (slo.requests.ended): how many ended in [from_t, to_t), by its
 -- count, and how many were assembled of those that it speaks of; of sampled ones as many as they stand for, with the variance of
@@ -112,6 +107,11 @@ select
 from ended
 full join came on came.service is not distinct from ended.service and came.route is not distinct from ended.route;
 
+-- What is missing and the line that adds it, of the places where something is.
+create or replace macro holes(whats, adds) as list_filter(
+    list_transform(list_zip(whats, adds), lambda pair: {'what': pair[1], 'add': pair[2]}), lambda hole: hole.what is not null
+);
+
 -- The table of the view `coverage` over so much time before the newest span: from coverage_over('1 hour').
 create or replace macro coverage_over(span) as table
 with edge as (
@@ -147,7 +147,7 @@ called as (
         count(*) filter (where outcome = 'ok') as answered,
         count(*) filter (where outcome = 'ok' and input_tokens is not null and output_tokens is not null) as counted,
         count(*) filter (where split = 'server') as served,
-        count(*) filter (where not regexp_matches(coalesce(server_address, ''), '^api\.|\.(amazonaws|azure|googleapis)\.com')) as own,
+        count(*) filter (where not regexp_matches(coalesce(server_address, ''), '^api[.]|[.](amazonaws|azure|googleapis)[.]com')) as own,
         mode(provider) as provider
     from calls
     where started >= (select since from edge)
@@ -162,6 +162,7 @@ asked as (
     select
         requests.service,
         count(*) as requests,
+        sum(coalesce(requests.weight, 1)) as stands_for,
         count(*) filter (where requests.budget_ms is not null or budgeted.request_id is not null) as held,
         mode(requests.route) as route
     from requests
@@ -194,6 +195,7 @@ measured as (
         called.counted / nullif(called.answered, 0) as tokens_share,
         called.served / nullif(called.calls, 0) as server_share,
         coalesce(asked.requests, 0) as requests,
+        round(coalesce(asked.stands_for, 0))::bigint as stands_for,
         asked.held / nullif(asked.requests, 0) as budget_share,
         assembled.ended,
         assembled.assembled,
@@ -202,10 +204,11 @@ measured as (
         coalesce(called.own, 0) > 0 as own_engine,
         called.provider = 'openai' and not list_contains(sender.dialects, 'tailbudget') as openai_untimed,
         not list_has_all(['vLLM', 'SGLang'], coalesce(sender.dialects, [])) as serves_users,
-        to_json(service.service)::varchar as quoted,
+        'tailbudget.init(' || to_json(service.service)::varchar || ')' as init,
         case
-            when asked.route like '/%' then printf('app = tailbudget.ASGIMiddleware(app, budgets_ms={%s: {"total": 2500}})', to_json(asked.route))
-            else printf('with tailbudget.request(%s, budgets_ms={"total": 2500}): ...', to_json(asked.route))
+            when asked.route like '/%'
+            then 'app = tailbudget.ASGIMiddleware(app, budgets_ms={' || to_json(asked.route)::varchar || ': {"total": 2500}})'
+            else 'with tailbudget.request(' || to_json(asked.route)::varchar || ', budgets_ms={"total": 2500}): ...'
         end as marked
     from service
     left join sender on sender.service is not distinct from service.service
@@ -214,39 +217,29 @@ measured as (
     left join assembled on assembled.service is not distinct from service.service
 )
 select
-    * exclude (own_engine, openai_untimed, serves_users, quoted, marked, most_share),
-    list_filter(
+    service, dialects, spans, last_span, calls, ttft_share, tokens_share, server_share, requests, stands_for, budget_share, ended,
+    assembled, assembled_share,
+    holes(
         [
-            case when service is null and spans > 0 then {'what': 'name of the service', 'add': 'OTEL_SERVICE_NAME=...'} end,
+            case when service is null and spans > 0 then 'name of the service' end,
+            case when serves_users and coalesce(ttft_share, 1) < 0.9 then 'ttft' end,
+            case when serves_users and tokens_share < 0.9 then 'tokens' end,
+            case when own_engine and server_share < 0.5 then 'server stages' end,
             case
-                when not serves_users or coalesce(ttft_share, 1) >= 0.9 then null
-                when openai_untimed then {'what': 'ttft', 'add': printf('tailbudget.init(%s)', quoted)}
-                when ttft_share < 0.9 then {'what': 'ttft', 'add': 'chunks = tailbudget.stream(chunks)'}
+                when serves_users and budget_share < 0.9 and ended is null then 'budgets, count of requests'
+                when serves_users and budget_share < 0.9 then 'budgets'
+                when serves_users and requests > 0 and ended is null then 'count of requests'
             end,
-            case
-                when serves_users and tokens_share < 0.9
-                then {'what': 'tokens', 'add': 'stream_options={"include_usage": True}  # in each streamed call'}
-            end,
-            case
-                when own_engine and server_share < 0.5
-                then {
-                    'what': 'server stages',
-                    'add': 'OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf '
-                        || 'vllm serve ... --otlp-traces-endpoint http://127.0.0.1:4318/v1/traces'
-                }
-            end,
-            case
-                when serves_users and budget_share < 0.9 and ended is null then {'what': 'budgets, count of requests', 'add': marked}
-                when serves_users and budget_share < 0.9 then {'what': 'budgets', 'add': marked}
-                when serves_users and requests > 0 and ended is null
-                then {'what': 'count of requests', 'add': if(list_contains(dialects, 'tailbudget'), printf('tailbudget.init(%s)', quoted), marked)}
-            end,
-            case
-                when most_share < 0.99
-                then {'what': 'requests', 'add': 'OTEL_BSP_MAX_QUEUE_SIZE=65536  # in the environment of the service'}
-            end
+            case when most_share < 0.99 then 'requests' end
         ],
-        lambda hole: hole is not null
+        [
+            'OTEL_SERVICE_NAME=...',
+            case when openai_untimed then init else 'chunks = tailbudget.stream(chunks)' end,
+            'stream_options={"include_usage": True}  # in each streamed call',
+            'OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf vllm serve ... --otlp-traces-endpoint http://127.0.0.1:4318/v1/traces',
+            case when coalesce(budget_share, 1) >= 0.9 and list_contains(dialects, 'tailbudget') then init else marked end,
+            'OTEL_BSP_MAX_QUEUE_SIZE=65536  # in the environment of the service'
+        ]
     ) as missing
 from measured
 order by service nulls last;
@@ -263,6 +256,7 @@ select
     tokens_share,      -- of the calls that ended ok: how many have both token counts
     server_share,      -- of the calls: how many were cut into queue, prefill and decode by the server's own span
     requests,          -- requests assembled
+    stands_for,        -- requests that they stand for, more than they are where traces are sampled
     budget_share,      -- of the requests: how many have a budget, of the total or of a stage
     ended,             -- requests that the service counted itself (slo.requests.ended) until 15 s ago, null when it counts none
     assembled,         -- requests assembled in the time that this count spans

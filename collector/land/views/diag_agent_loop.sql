@@ -25,7 +25,7 @@ repeated as (
 repeated_calls as (
     select
         service, route, name as tool, five_minutes(started) as since, count(distinct request_id) as n, max(times) as times,
-        median(saved_ms) as saved_ms, any_value(trace_id) as trace_id
+        median(saved_ms) as saved_ms, arg_min(trace_id, started) as trace_id
     from repeated
     group by all
 )

@@ -33,7 +33,7 @@ select
         'ms_a_token': 1e3 / tokens_per_s
     }) as evidence,
     format(
-        'raise the batch limit (max_num_seqs) or max_num_batched_tokens of {}: at its best it spends {:.1f} ms a token, now {:.1f}',
+        'raise max_num_seqs or max_num_batched_tokens of {}, or ask it more at once: at its best it spends {:.1f} ms a token, now {:.1f}',
         instance, 1e3 / best_per_s, 1e3 / tokens_per_s
     ) as advice
 from judged

@@ -4,7 +4,7 @@ with late as (  -- timers in buckets above the limit, of all
     select
         service, five_minutes(t) as since,
         sum(list_sum(grown_counts)) as n,
-        sum(list_sum(grown_counts[len(list_filter(bounds, lambda bound: bound <= lag_ms / 1e3)) + 1:])) as late_n
+        sum(list_sum(list_slice(grown_counts, len(list_filter(bounds, lambda bound: bound <= lag_ms / 1e3)) + 1, len(grown_counts)))) as late_n
     from counted('slo.loop.lag', from_t, to_t)
     left join resources using (resource_id)
     group by all

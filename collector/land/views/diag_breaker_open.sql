@@ -19,7 +19,7 @@ opened as (
 failed as (
     select
         opened.service, breaker, since,
-        list(distinct coalesce(error, status_message, name)) as errors,
+        list_sort(list(distinct coalesce(error, status_message, name))) as errors,
         median(duration_ns / 1e6) as failed_ms
     from opened
     join spans
@@ -33,7 +33,10 @@ select
     last_t as found_at,
     to_json({'service': service, 'breaker': breaker}) as scope,
     if(open_s > page_s, 'page', 'ticket') as severity,
-    to_json({'from': first_t, 'open_s': open_s, 'errors': list_sort(errors)[:5], 'failed_ms': failed_ms}) as evidence,
+    to_json({
+        'from': strftime(first_t at time zone 'UTC', '%Y-%m-%d %H:%M:%S+00'), 'open_s': open_s,
+        'errors': list_slice(coalesce(errors, []), 1, 5), 'failed_ms': failed_ms
+    }) as evidence,
     format('mend what {} calls, or answer with a fallback (except CircuitOpenError)', breaker)
         || coalesce(format(': each call that fails costs {:.0f} ms', failed_ms), '') as advice
 from opened

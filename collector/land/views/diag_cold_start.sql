@@ -38,7 +38,7 @@ select
     started as found_at,
     to_json({'server': server, 'model': model}) as scope,
     'ticket' as severity,
-    to_json({'request_id': request_id, 'trace_id': trace_id, 'ttft_ms': ttft_ms, 'warm_ms': warm_ms, 'idle_since': before_t}) as evidence,
+    to_json({'request_id': request_id, 'trace_id': trace_id, 'ttft_ms': ttft_ms, 'warm_ms': warm_ms, 'idle_since': strftime(before_t at time zone 'UTC', '%Y-%m-%d %H:%M:%S+00')}) as evidence,
     format(
         'call {} once at start and every {} s while idle: a cold first token comes {:.0f} ms later', server, idle_s, ttft_ms - warm_ms
     ) as advice

@@ -1,13 +1,16 @@
--- Peers whose connect, one round trip, takes more than 50 ms, or that answer from another cloud.region than the caller's.
+-- Peers to which a round trip takes more than 50 ms, or that answer from another cloud.region than the caller's. A connect is one
+-- round trip, TLS one or two: behind a proxy or a sidecar, which connects at once, TLS alone goes all the way.
 create or replace macro found_far_endpoint(from_t, to_t, far_ms := 50, fewest := 5) as table
 with hop as (
     select trace_id, span_id, service, resource_id, coalesce(server_address, peer) as peer, five_minutes(started) as since,
-        try_cast(attrs->>'$."slo.net.connect"' as double) * 1e3 as connect_ms
+        greatest(
+            try_cast(attrs->>'$."slo.net.connect"' as double), try_cast(attrs->>'$."slo.net.tls"' as double) / 2
+        ) * 1e3 as round_trip_ms
     from spans
     where started >= from_t::timestamptz and started < to_t::timestamptz and role in ('call', 'network')
 ),
 answered as (
-    select hop.*, caller.region as from_region, callee.region as to_region
+    select hop.service, hop.peer, hop.since, hop.round_trip_ms, caller.region as from_region, callee.region as to_region
     from hop
     left join spans as answer
         on answer.trace_id = hop.trace_id and answer.parent_span_id = hop.span_id and answer.service <> hop.service
@@ -17,7 +20,7 @@ answered as (
 ),
 far as (
     select
-        service, peer, since, from_region, to_region, count(*) as n, count(connect_ms) as connects, median(connect_ms) as connect_ms
+        service, peer, since, from_region, to_region, count(*) as n, count(round_trip_ms) as connects, median(round_trip_ms) as round_trip_ms
     from answered
     group by all
 )
@@ -25,11 +28,11 @@ select
     least(since + interval 5 minutes, to_t::timestamptz) as found_at,
     to_json({'service': service, 'peer': peer}) as scope,
     'ticket' as severity,
-    to_json({'n': n, 'connect_ms': connect_ms, 'from_region': from_region, 'to_region': to_region}) as evidence,
+    to_json({'n': n, 'round_trip_ms': round_trip_ms, 'from_region': from_region, 'to_region': to_region}) as evidence,
     format('call an endpoint of {} in the region of {}', peer, service)
-        || coalesce(format(': each round trip takes {:.0f} ms, and a new connection two or three', connect_ms), '') as advice
+        || coalesce(format(': each round trip takes {:.0f} ms, and a new connection two or three', round_trip_ms), '') as advice
 from far
-where connects >= fewest and connect_ms > far_ms or n >= fewest and from_region <> to_region;
+where connects >= fewest and round_trip_ms > far_ms or n >= fewest and from_region <> to_region;
 
 -- One row a finding of the last hour: a peer that is far away.
 create or replace view diag_far_endpoint as

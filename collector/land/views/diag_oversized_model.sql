@@ -4,7 +4,7 @@ with call as (
     select
         requests.service, requests.route, five_minutes(requests.started) as since, calls.model, calls.output_tokens, calls.total_ms,
         (calls.trace_id, calls.span_id) in (
-            select (trace_id, span_id)
+            select trace_id, span_id
             from stage_spans
             where started >= from_t::timestamptz and critical_ms > 0
         ) as on_path,

@@ -42,7 +42,10 @@ select
     ended as found_at,
     to_json({'service': service, 'route': route}) as scope,
     'page' as severity,
-    to_json({'from': began, 'n': n, 'slow_share': slow_share, 'p95_ms': p95_ms, 'stage': stage, 'saved_ms': saved_ms}) as evidence,
+    to_json({
+        'from': strftime(began at time zone 'UTC', '%Y-%m-%d %H:%M:%S+00'), 'n': n, 'slow_share': slow_share, 'p95_ms': p95_ms,
+        'stage': stage, 'saved_ms': saved_ms
+    }) as evidence,
     format('{} of {}: hold {} to its median (budgets_ms={{"{}": ...}}), p95 falls by {:.0f} ms', stage, route, stage, stage, saved_ms)
         as advice
 from staged

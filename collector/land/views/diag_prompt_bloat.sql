@@ -18,7 +18,7 @@ now_told as (
     select
         service, route, since, count(*) as n, median(tokens * system_share) as system_tokens_now,
         median(greatest(tools_share, json_tokens / nullif(tokens, 0))) as filler, quantile_cont(input_tokens, 0.95) as input_p95,
-        median(prefill_ms / nullif(input_tokens, 0)) as ms_a_token
+        median(nullif(prefill_ms, 0) / nullif(input_tokens, 0)) as ms_a_token  -- of an answer that is no stream nobody tells
     from prompt
     group by all
     having count(*) >= fewest

@@ -28,7 +28,7 @@ joined as (
     group by all
 ),
 served as (
-    select *, n / epoch(least(since + interval 5 minutes, to_t::timestamptz) - greatest(since, from_t::timestamptz)) as per_s
+    select *, n / (epoch(least(since + interval 5 minutes, to_t::timestamptz)) - epoch(greatest(since, from_t::timestamptz))) as per_s
     from joined
 )
 select

@@ -1,6 +1,6 @@
 -- Providers that answer 429 to more than 1 % of the calls, or have less than 10 % of a limit left.
 create or replace macro found_rate_limited(from_t, to_t, refused_share := 0.01, left_share := 0.1, fewest := 20) as table
-with refused as (  -- a call that went through in the end has its 429 on a request beneath it
+with refused as (  -- of a call that went through in the end others have the 429 on a request beneath it
     select trace_id, coalesce(parent_span_id, span_id) as span_id, count(*) as refusals
     from spans
     where started >= from_t::timestamptz and started < to_t::timestamptz and role = 'network' and status_code = 429
@@ -9,6 +9,7 @@ with refused as (  -- a call that went through in the end has its 429 on a reque
 told as (
     select
         trace_id, span_id,
+        try_cast(attrs->>'$."slo.ratelimit.refused"' as bigint) as own_refusals,
         least(
             try_cast(attrs->>'$."slo.ratelimit.remaining_requests"' as double)
                 / try_cast(attrs->>'$."slo.ratelimit.limit_requests"' as double),
@@ -19,17 +20,21 @@ told as (
     where started >= from_t::timestamptz and started < to_t::timestamptz
         and role = 'call' and contains(attrs::varchar, '"slo.ratelimit.')
 ),
-limited as (
+called as (
     select
-        service, coalesce(server_address, provider) as peer, model, five_minutes(started) as since,
-        count(*) as n,
-        avg((coalesce(status_code = 429, false) or refusals > 0)::int) as share,
-        min(left_of_limit) as left_of_limit,
-        median(backoff_ms) filter (where refusals > 0 or status_code = 429) as backoff_ms
+        calls.*, left_of_limit,
+        coalesce(status_code = 429, false) or coalesce(refusals, 0) > 0 or coalesce(own_refusals, 0) > 0 as was_refused
     from calls
     left join refused using (trace_id, span_id)
     left join told using (trace_id, span_id)
     where started >= from_t::timestamptz and started < to_t::timestamptz
+),
+limited as (
+    select
+        service, coalesce(server_address, provider) as peer, model, five_minutes(started) as since, count(*) as n,
+        avg(was_refused::int) as share, min(left_of_limit) as left_of_limit,
+        median(backoff_ms) filter (where was_refused) as backoff_ms
+    from called
     group by all
     having count(*) >= fewest
 )

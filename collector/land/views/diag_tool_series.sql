@@ -1,5 +1,5 @@
 -- Routes that run sibling tools or retrievals one after the other, at the cost of a fifth of the request. A span link from one to
--- the other says that it needs its result.
+-- the other says that it needs its result; a model call between them has seen the first and asked for the second.
 create or replace macro found_tool_series(from_t, to_t, request_share := 0.2, fewest := 5) as table
 with step as (
     select
@@ -11,6 +11,18 @@ with step as (
         and spans.started >= from_t::timestamptz and spans.started < to_t::timestamptz + interval 5 minutes
         and spans.role = 'stage' and spans.stage in ('tools', 'retrieval') and spans.parent_span_id is not null
 ),
+turn as (  -- steps by how many model calls of their trace had ended when they began
+    select trace_id, span_id, sum(ended_call) over (partition by trace_id order by at_ns, ended_call desc) as calls_before
+    from (
+        select trace_id, span_id, start_ns as at_ns, 0 as ended_call
+        from step
+        union all
+        select trace_id, null, end_ns, 1
+        from spans
+        where started >= from_t::timestamptz and started < to_t::timestamptz + interval 5 minutes and role = 'call'
+            and trace_id in (select trace_id from step)
+    )
+),
 linked as (
     select trace_id, span_id
     from span_links
@@ -19,28 +31,29 @@ linked as (
 ordered as (
     select
         *, coalesce(start_ns < max(end_ns) over (
-            partition by trace_id, request_id, parent_span_id order by start_ns, span_id
+            partition by trace_id, request_id, parent_span_id, calls_before order by start_ns, span_id
             rows between unbounded preceding and 1 preceding
         ), false) as beside
     from step
-    where (trace_id, span_id) not in (from linked)
+    join turn using (trace_id, span_id)
+    where (trace_id, span_id) not in (select trace_id, span_id from linked)
 ),
 family as (
     select
-        service, route, request_id, trace_id, started, total_ms, parent_span_id, sum(ms) - max(ms) as saved_ms,
-        list(distinct name) as names
+        service, route, request_id, trace_id, started, total_ms, parent_span_id, calls_before, sum(ms) - max(ms) as saved_ms,
+        list_sort(list(distinct name)) as names
     from ordered
     group by all
     having count(*) >= 2 and not bool_or(beside) and sum(ms) - max(ms) >= request_share * total_ms
 ),
 route_series as (
     select
-        service, route, five_minutes(started) as since, count(*) as n, median(saved_ms) as saved_ms,
-        median(saved_ms / total_ms) as saved_share, list_sort(list_distinct(flatten(list(names))))[:6] as names,
-        any_value(trace_id) as trace_id
+        service, route, five_minutes(started) as since, count(distinct request_id) as n, median(saved_ms) as saved_ms,
+        median(saved_ms / total_ms) as saved_share, list_slice(list_sort(list_distinct(flatten(list(names)))), 1, 6) as names,
+        arg_min(trace_id, started) as trace_id
     from family
     group by all
-    having count(*) >= fewest
+    having count(distinct request_id) >= fewest
 )
 select
     least(since + interval 5 minutes, to_t::timestamptz) as found_at,

@@ -75,7 +75,12 @@ device as (
 )
 select served.* exclude (host, gpu), device.host, device.gpu
 from served
-join device on device.gpu = served.gpu or (served.gpu is null and device.host = served.host);
+join device on device.gpu = served.gpu
+union all
+select served.* exclude (host, gpu), device.host, device.gpu
+from served
+join device on device.host = served.host
+where served.gpu is null;
 
 -- One row a model call and GPU that may have served it, with what the GPU did meanwhile: gpu_requests_between(from, to).
 create or replace macro gpu_requests_between(from_t, to_t) as table
@@ -103,7 +108,7 @@ sample as (  -- a counter that is not read at every tick holds its value; a samp
 second as (  -- equality joins where a range join of every call with every sample would not end
     select
         placed.*,
-        unnest(range(epoch(started)::bigint - 3, epoch(ended)::bigint + 2)) as s
+        unnest(range(floor(epoch(started))::bigint - 3, floor(epoch(ended))::bigint + 3)) as s
     from placed
 ),
 during as (
@@ -219,23 +224,23 @@ active as (
     select placed.*, unnest(range(floor(epoch(started))::bigint, floor(epoch(ended))::bigint + 1)) as s
     from placed
 ),
-running as (  -- output tokens that came in this second, if they came evenly
+running as (
     select
         second.host, second.gpu, second.s, second.joules,
-        active.* exclude (host, gpu, s),
-        least(epoch(ended), second.s + 1) - greatest(epoch(started), second.s) as overlap_s,
-        output_tokens * overlap_s / (epoch(ended) - epoch(started)) as weight
+        active.request_id, active.trace_id, active.span_id, active.model, active.output_tokens,
+        epoch_us(active.ended) - epoch_us(active.started) as took_us,
+        least(epoch_us(active.ended), second.s * 1000000 + 1000000) - greatest(epoch_us(active.started), second.s * 1000000) as overlap_us
     from second
-    anti join stepped using (host, gpu)
     join active on active.host = second.host and active.gpu = second.gpu and active.s = second.s
-    where overlap_s > 0
+    where (second.host, second.gpu) not in (select host, gpu from stepped)
 ),
-weighed as (  -- the part of a second in which no call ran is idle
+weighed as (  -- by output tokens in this second, if they came evenly; the part of it in which no call ran is idle
     select
         running.*,
-        joules * least(1, sum(overlap_s) over slice) as busy_j,
-        weight / sum(weight) over slice as share
+        joules * least(1e0, sum(overlap_us) over slice / 1e6) as busy_j,
+        output_tokens * overlap_us / took_us / sum(output_tokens * overlap_us / took_us) over slice as share
     from running
+    where overlap_us > 0
     window slice as (partition by host, gpu, s)
 ),
 shared as (
@@ -243,7 +248,7 @@ shared as (
     from weighed
     where share between 0 and 1
     group by all
-    union all by name
+    union all
     select request_id, trace_id, span_id, model, host, gpu, energy_j, 'steps' as split
     from placed
     where energy_j is not null and ended >= from_t::timestamptz
@@ -255,6 +260,6 @@ idle as (
     group by all
 )
 select request_id, trace_id, span_id, model, host, gpu, energy_j, split from shared
-union all by name
-select host, gpu, energy_j, 'idle' as split from idle
+union all
+select null, null, null, null, host, gpu, energy_j, 'idle' as split from idle
 order by host, gpu, split, energy_j desc, trace_id, span_id;

@@ -13,7 +13,7 @@ seen as (  -- answers of the last six hours on the routes and models that run no
     join requests using (trace_id, request_id)
     where calls.started >= now() - interval 6 hours and requests.started >= now() - interval 7 hours
         and calls.outcome = 'ok' and calls.chunks > 1
-        and (requests.route, calls.model) in (select (route, model) from running where chunks is not null)
+        and (requests.route, calls.model) in (select route, model from running where chunks is not null)
 ),
 longer as (  -- of these the ones that went on from where each stream is now
     select

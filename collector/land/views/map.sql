@@ -29,7 +29,7 @@ answered as (  -- what a span called in another service
 first_answer as (
     select trace_id, span_id, any_value(service) as service, max(end_ns) as end_ns
     from answered
-    group by all
+    group by trace_id, span_id
 ),
 address as (  -- also under calls whose own span does not reach the other service
     select address, mode(service) as service
@@ -106,7 +106,7 @@ hop as (
 ),
 found as (
     select
-        hop.*,
+        hop.trace_id, hop.span_id, hop.service, hop.started, hop.ms, hop.failed, hop.kind, hop.name, hop.start_ns, hop.attrs,
         coalesce(hop.engine, first_answer.service, address.service, if(hop.kind = 'service', hop.name, null)) as target,
         (first_answer.end_ns - hop.start_ns) / 1e6 as answered_ms
     from hop
@@ -135,22 +135,27 @@ from found;
 create or replace view map_edges as
 with hop as (
     select
-        hops.*,
+        trace_id, ms, failed, connect_ms, reused,
         'service:' || service as from_node,
         if(kind = 'engine', 'service', kind) || ':' || name as to_node,
         started >= (select least(now(), max(started)) - interval 1 day from spans) as recent
-    from hops_over('8 days') as hops
+    from hops_over('8 days')
 ),
 asked as (
-    select trace_id, count(*) as requests
+    select trace_id, count(*) as n
     from requests
     group by trace_id
 ),
+counted as (
+    select from_node, to_node, recent, trace_id, count(*) as n
+    from hop
+    group by from_node, to_node, recent, trace_id
+),
 traced as (
-    select from_node, to_node, recent, sum(n) as n, sum(coalesce(asked.requests, 1)) as requests
-    from (select from_node, to_node, recent, trace_id, count(*) as n from hop group by all) as counted
-    left join asked using (trace_id)
-    group by all
+    select counted.from_node, counted.to_node, counted.recent, sum(counted.n) / sum(coalesce(asked.n, 1)) as calls_per_request
+    from counted
+    left join asked on asked.trace_id = counted.trace_id
+    group by counted.from_node, counted.to_node, counted.recent
 ),
 timed as (
     select
@@ -167,7 +172,9 @@ timed as (
     group by all
 ),
 measured as (
-    select timed.*, traced.n / traced.requests as calls_per_request
+    select
+        timed.from_node, timed.to_node, timed.recent, hops, p50_ms, p95_ms, failed_share, connect_ms, new_share,
+        traced.calls_per_request
     from timed
     join traced using (from_node, to_node, recent)
 ),
@@ -181,11 +188,11 @@ compared as (
     select
         coalesce(late.from_node, early.from_node) as from_node,
         coalesce(late.to_node, early.to_node) as to_node,
-        late.* exclude (from_node, to_node, recent),
+        late.hops, late.p50_ms, late.p95_ms, late.failed_share, late.connect_ms, late.new_share, late.calls_per_request,
         early.hops as hops_before,
         early.calls_per_request as calls_per_request_before,
         early.p95_ms as p95_ms_before,
-        exists (from hop where not recent) as has_history
+        (select count(*) from measured where not recent) > 0 as has_history
     from (from measured where recent) as late
     full join (from measured where not recent) as early on early.from_node = late.from_node and early.to_node = late.to_node
 )
@@ -257,10 +264,10 @@ service as (
         'service:' || sender.service as node,
         if(engine, 'engine', 'service') as kind,
         sender.service as name,
-        region.region,
+        region.region as region,
         spans,
         coalesce(asked.requests, 0) as requests,
-        asked.p95_ms,
+        asked.p95_ms as p95_ms,
         case
             when sum(spans_before) over () = 0 then null
             when spans_before = 0 then 'new'
@@ -293,5 +300,5 @@ select
     requests,          -- requests of users that it served
     p95_ms,            -- 95th percentile of their total time, null without any
     change,            -- new or gone against the seven days before; null for neither, or when nothing is stored of them
-from (from service union all by name from silent)
+from (from service union all from silent)
 order by kind, name;

@@ -1,0 +1,101 @@
+"""Rows of every kind that questions ask for, of the last days: requests, streams, load runs, troubles, hedges."""
+
+import hashlib
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import duckdb
+
+from tailbudget.collector.assemble import Assembler
+from tailbudget.collector.land.landing import Body, Landing
+from tailbudget.collector.receive.decode import decode_metrics
+
+from .collector_support import metrics_body
+from .diagnosed import CASES, Traffic, spans_of, traffic
+from .seed import seed
+from .seed_more import furnish
+from .seed_streams import stream
+from .spans import database, land, later
+from .test_load_page import store
+
+#: Each rule's trouble has an hour of its own, and idle ones between.
+APART = timedelta(hours=3)
+#: Tables whose rows a landed and assembled body makes; of `resources` only those that are not there yet.
+MADE = (
+    *("spans_open", "metrics_open", "requests", "calls", "stages", "stage_spans", "streams", "engine", "gpu"),
+    "resources",
+)
+MORE = """
+    insert into feedback
+        select request_id, started, 0.5, outcome = 'ok', total_ms < 1500 from requests where hash(request_id) % 3 = 0;
+    insert into rollup_minute
+        select
+            time_bucket(interval 1 minute, started), 'total_ms', service, route, model, tenant, outcome,
+            ceil(ln(total_ms) / ln(1.02)), count(*), sum(total_ms)
+        from requests group by all;
+    insert into decode_rate
+        select * replace (replace(series, '127.0.0.1:8000', 'engine-2:8000') as series, 'engine-2:8000' as instance)
+        from decode_rate where side = 'server';
+    update gpu set host = '127.0.0.1' where host = 'box-1';
+    update slo_status set period = 'month' where objective = 'answers';
+"""
+
+
+def fill(connection: duckdb.DuckDBPyConnection, *, ended: datetime) -> None:
+    """Write fifteen minutes of a service up to `ended`, and before them the trouble of each diagnosis."""
+    seeded = seed(connection, ended=ended)
+    furnish(connection, seeded)
+    stream(connection, seeded)
+    connection.execute(MORE)
+    store(connection, "run-1", began=ended + timedelta(minutes=10))
+    for sent, began in _troubles(ended):
+        with _stored(sent) as made:
+            _copy(made, connection, began - later(0))
+
+
+def _troubles(ended: datetime) -> Iterator[tuple[Traffic, datetime]]:
+    # What varies within a day is told of the last one: no other trouble is in it.
+    last = "unpredictable"
+    yield traffic(last, wrong=True), ended - APART
+    for place, rule in enumerate(sorted(CASES.keys() - {last}), start=1):
+        yield traffic(rule, wrong=True), ended - timedelta(days=1) - place * APART
+    yield _hedged(), ended - timedelta(minutes=8)
+
+
+def _hedged() -> Traffic:
+    sent = Traffic()
+    for name, grown in (("slo.hedge.sent", 12), ("slo.hedge.won", 5), ("slo.hedge.wasted_tokens", 640)):
+        for at_s in (60, 120):
+            sent.count(name, grown, at_s=at_s, attrs={"slo.guard": "answers"})
+    for at_s in (60, 120):
+        sent.count("slo.requests.ended", 30, at_s=at_s, attrs={"route": "/chat"})
+    return sent
+
+
+def _stored(sent: Traffic) -> duckdb.DuckDBPyConnection:
+    """Land the traffic as the collector does, and assemble it."""
+    connection = database()
+    if sent.metrics:
+        body = metrics_body(*sent.metrics)
+        digest = hashlib.blake2b(body, digest_size=16).digest()
+        Landing(connection).land([Body(digest=digest, batches=decode_metrics(body))], now=later(0))
+    if sent.traces:
+        land(connection, spans_of(sent))
+        Assembler(connection).tick(later(7200))
+    return connection
+
+
+def _copy(made: duckdb.DuckDBPyConnection, connection: duckdb.DuckDBPyConnection, shift: timedelta) -> None:
+    """Copy all rows, their instants moved by `shift`."""
+    micros = shift // timedelta(microseconds=1)
+    for table in MADE:
+        described = made.execute(f"describe {table}").fetchall()
+        moved = [f"{name} + to_microseconds({micros}) as {name}" for name, kind, *_ in described if "TIME ZONE" in kind]
+        moved += [f"{name} + {micros * 1000} as {name}" for name, *_ in described if name in ("start_ns", "end_ns")]
+        replaced = f"replace ({', '.join(moved)})" if moved else ""
+        rows = made.sql(f"select * {replaced} from {table}").to_arrow_table()
+        if rows.num_rows:
+            connection.register("moved", rows)
+            new = "where resource_id not in (select resource_id from resources)" if table == "resources" else ""
+            connection.execute(f"insert into {table} by name select * from moved {new}")
+            connection.unregister("moved")
