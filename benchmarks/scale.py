@@ -76,14 +76,14 @@ def scattered(body: bytes) -> bytes:
 
 
 def landed(connection: duckdb.DuckDBPyConnection, bodies: Sequence[bytes]) -> None:
-    """Decode and land bodies, in transactions of about 36,864 rows as a collector makes them."""
+    """Decode and land bodies, in transactions of about 30,720 rows as a collector makes them."""
     landing = Landing(connection)
     decoded = [
         Body(digest=number.to_bytes(16, "big"), batches=decode("traces", body, content=AS_JOURNALED))
         for number, body in enumerate(bodies)
     ]
-    for at in range(0, len(decoded), 72):
-        landing.land(decoded[at : at + 72])
+    for at in range(0, len(decoded), 60):
+        landing.land(decoded[at : at + 60])
 
 
 def assembled(connection: duckdb.DuckDBPyConnection) -> None:

@@ -55,7 +55,7 @@ class CollectorSettings:
         200_000  # or points, or log records; 64 MiB may hold 33 M empty spans, 170 bytes each once parsed
     )
     journal_bytes: int = 1024 * MIB  # acknowledged and not landed; beyond it senders are told to wait
-    queue_bytes: int = 21 * MIB  # of what waits decoded, a transaction; beyond it senders are slowed down
+    queue_bytes: int = 18 * MIB  # of what waits decoded, a transaction; beyond it senders are slowed down
     segment_bytes: int = 64 * MIB  # of one journal file
     free_bytes: int = 128 * MIB  # kept free on the disk, so that what is journaled can land
     seal_after: timedelta = SEAL_AFTER  # from the end of an hour until it goes to Parquet

@@ -21,8 +21,8 @@ STORAGE_VERSION: Final = "v1.5.0"
 #: 64 MB keeps the worst commit at 0.27 s.
 WAL_AUTOCHECKPOINT: Final = "64MB"
 #: A transaction of this many rows is written as row groups, past the write-ahead log: 2.7 us a span, not 4.7. Of 32,768
-#: they save 1 % of CPU and take 18 MB more.
-ROW_GROUP_ROWS: Final = 24_576
+#: they save 1 % of CPU and take 25 MB more.
+ROW_GROUP_ROWS: Final = 20_480
 #: In the error of every statement after a checkpoint that failed; DuckDB raises no FatalException for an attached file.
 INVALIDATED: Final = "has been invalidated"
 #: A start with less would end at the first transaction.
