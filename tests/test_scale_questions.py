@@ -19,6 +19,7 @@ from tailbudget.collector.land.schema import create_or_check
 from tailbudget.collector.store.mirror import Mirror
 from tailbudget.instrument.vocabulary import STAGES
 
+from .diagnosed import CASES
 from .scale_data import fill
 from .scale_support import HOST, ROOT, Cluster, clickhouse, kill, same, spark_cluster, written_lake
 from .support import wait_until
@@ -125,6 +126,8 @@ def _verdict(local: Reader, reader: Reader, engine: str, name: str) -> str:
     assert same(wanted, found), (
         f"{name} on {engine}: {len(found)} rows, expected {len(wanted)}; first other {differing}"
     )
+    if name == "diagnoses":
+        assert {row["rule"] for row in wanted} == set(CASES)
     assert wanted, f"{name} answers no row here: give it data in scale_data.py, since equal emptiness proves nothing"
     return "same"
 
