@@ -73,7 +73,6 @@ def show(title: str, *, filters: Collection[str] = FILTERS) -> None:
 
 
 def _filters(filters: Collection[str]) -> None:
-    values = _values()
     if named := st.query_params.get(ONLY) or st.session_state.get("named"):  # once there, it stays at hand
         st.session_state["named"] = named
         st.selectbox("Only", [EVERY, named], key=ONLY, bind="query-params", label_visibility="collapsed", width=230)
