@@ -11,7 +11,10 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from tailbudget.analytics.reader import ConnectionReader
+from tailbudget.analytics.latency import latency_bands
+from tailbudget.analytics.reader import ConnectionReader, FileReader
+from tailbudget.analytics.slices import Sliced, touching
+from tailbudget.analytics.window import Window
 from tailbudget.app.cli import cli
 from tailbudget.collector.store.tables import definitions, tables
 
@@ -92,6 +95,16 @@ def test_a_report_says_the_same(stored: tuple[Path, str]) -> None:
     ]
     assert said[0]["all"]["n"] > 400
     assert same(*({name: one[name] for name in ("all", "breakdowns")} for one in said))
+
+
+@pytest.mark.parametrize("condition", ["route = '/chat'", touching("demo"), touching("demo", "billing.internal:443")])
+def test_some_requests_alone_are_the_same(stored: tuple[Path, str], condition: str) -> None:
+    from tailbudget.collector.engines.clickhouse import ClickHouseReader
+
+    window = Window(ENDED - timedelta(minutes=10), ENDED, slice=condition)
+    found = latency_bands(Sliced(FileReader(stored[0]), [window]), window, bucket_s=60).to_pylist()
+    assert len(found) > 5
+    assert same(found, latency_bands(Sliced(ClickHouseReader(stored[1]), [window]), window, bucket_s=60).to_pylist())
 
 
 def test_budgets_are_counted_anew_alike(stored: tuple[Path, str], tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ _LENGTH: Final = re.compile(r"(\d+(?:\.\d+)?) (second|minute|hour|day|week)s?")
 def translate(sql: str, params: Mapping[str, object], engine: str) -> str:
     """Return the statement for `engine`, parameters written out; raises QueryError for what it cannot answer."""
     refuse(question_of(sql), engine)
-    tree = expanded(parse(written(sql, params).strip().rstrip(";")), engine)
+    tree = expanded(_unhidden(parse(written(sql, params).strip().rstrip(";"))), engine)
     for cte in tree.find_all(exp.CTE):
         cte.set("materialized", None)
     for step in (_unnested, _cast, said, _framed):
@@ -50,6 +50,22 @@ def question_of(sql: str) -> str:
 def asks_catalog(sql: str) -> bool:
     """Return whether the question is about tables and columns themselves, which are the same everywhere."""
     return "duckdb_columns()" in sql or "duckdb_tables()" in sql
+
+
+def _unhidden(tree: Any) -> Any:
+    """Give relations of the question another name where it has a table of theirs too: engines have no schema `main`."""
+    hidden = [table for table in tree.find_all(exp.Table) if table.db == "main"]
+    names = {table.name for table in hidden}
+    for table in tree.find_all(exp.Table):
+        if table.name in names and not table.db:
+            table.set("alias", table.args.get("alias") or exp.TableAlias(this=exp.to_identifier(table.name)))
+            table.set("this", exp.to_identifier(f"own_{table.name}"))
+    for cte in tree.find_all(exp.CTE):
+        if cte.alias in names:
+            cte.args["alias"].set("this", exp.to_identifier(f"own_{cte.alias}"))
+    for table in hidden:
+        table.set("db", None)
+    return tree
 
 
 def _unnested(tree: Any, engine: str) -> Any:
