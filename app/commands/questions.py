@@ -82,6 +82,51 @@ def report(
 
 
 @click.command()
+@since_option("1d")
+@option("--by", default="tenant", help="Who causes it: tenant, model, route, service, provider, role or stage.")
+@option("--route", default=None, help="Only requests of this route.")
+@json_option
+@some_api_option
+@folder_option
+def cost(*, since: timedelta, by: str, route: str | None, as_json: bool, api: str | None, data: Sources) -> None:
+    """Show what model calls cost and who causes it, what was wasted, hedges, and energy; dollars need --prices.
+
+    Example: tailbudget cost --since 1d --by stage
+    """
+    from tailbudget.analytics.window import Window
+
+    from .. import worth
+    from ..reading import open_reader
+
+    now = datetime.now(UTC)
+    with open_reader(api=api, data=data) as reader:
+        found = worth.costs(reader, Window(now - since, now, route=route), by=by)
+    click.echo(worth.to_json(found) if as_json else worth.report(found), nl=False)
+
+
+@click.command()
+@since_option("7d")
+@option("--route", default=None, help="Only requests of this route.")
+@json_option
+@some_api_option
+@folder_option
+def feedback(*, since: timedelta, route: str | None, as_json: bool, api: str | None, data: Sources) -> None:
+    """Show what a second costs: completion, conversion and drops by how long the answer took, and who left waiting.
+
+    Example: tailbudget feedback --since 7d --route /chat
+    """
+    from tailbudget.analytics.window import Window
+
+    from .. import worth
+    from ..reading import open_reader
+
+    now = datetime.now(UTC)
+    with open_reader(api=api, data=data) as reader:
+        found = worth.waits(reader, Window(now - since, now, route=route))
+    click.echo(worth.to_json(found) if as_json else worth.report(found), nl=False)
+
+
+@click.command()
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
 @some_api_option
 @one_folder_option
@@ -95,4 +140,4 @@ def snapshot(*, out: Path, api: str | None, data: Path | None) -> None:
     click.echo(f"{out}: {take(out, api=api, data=data):,} bytes")
 
 
-COMMANDS = (sql, doctor, report, snapshot)
+COMMANDS = (sql, doctor, report, cost, feedback, snapshot)
