@@ -1,14 +1,20 @@
 """Labelled stretches of traffic for the diagnoses: each rule's trouble, and the same traffic without it."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+import duckdb
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from .collector_support import counter, gauge
-from .spans import EPOCH_NS, Trace
+from tailbudget.collector.assemble import Assembler
+from tailbudget.collector.land.landing import Body, Landing
+from tailbudget.collector.receive.decode import decode_metrics
+
+from .collector_support import counter, gauge, metrics_body
+from .spans import EPOCH_NS, Trace, database, land, later
 
 S_NS = 1_000_000_000
 CALL = {
@@ -297,3 +303,16 @@ def spans_of(sent: Traffic) -> Iterator[Any]:
     """Yield every span."""
     for trace in sent.traces:
         yield from trace.spans
+
+
+def stored(sent: Traffic) -> duckdb.DuckDBPyConnection:
+    """Land the traffic as the collector does, and assemble it."""
+    connection = database()
+    if sent.metrics:
+        body = metrics_body(*sent.metrics)
+        digest = hashlib.blake2b(body, digest_size=16).digest()
+        Landing(connection).land([Body(digest=digest, batches=decode_metrics(body))], now=later(0))
+    if sent.traces:
+        land(connection, spans_of(sent))
+        assert not Assembler(connection).tick(later(7200)).unfinished
+    return connection

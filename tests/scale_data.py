@@ -1,21 +1,15 @@
 """Rows of every kind that questions ask for, of the last days: requests, streams, load runs, troubles, hedges."""
 
-import hashlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import duckdb
 
-from tailbudget.collector.assemble import Assembler
-from tailbudget.collector.land.landing import Body, Landing
-from tailbudget.collector.receive.decode import decode_metrics
-
-from .collector_support import metrics_body
-from .diagnosed import CASES, Traffic, spans_of, traffic
+from .diagnosed import CASES, Traffic, stored, traffic
 from .seed import seed
 from .seed_more import furnish
 from .seed_streams import stream
-from .spans import database, land, later
+from .spans import later
 from .test_load_page import store
 
 #: Each rule's trouble has an hour of its own, and idle ones between.
@@ -49,7 +43,7 @@ def fill(connection: duckdb.DuckDBPyConnection, *, ended: datetime) -> None:
     connection.execute(MORE)
     store(connection, "run-1", began=ended + timedelta(minutes=10))
     for sent, began in _troubles(ended):
-        with _stored(sent) as made:
+        with stored(sent) as made:
             _copy(made, connection, began - later(0))
 
 
@@ -70,19 +64,6 @@ def _hedged() -> Traffic:
     for at_s in (60, 120):
         sent.count("slo.requests.ended", 30, at_s=at_s, attrs={"route": "/chat"})
     return sent
-
-
-def _stored(sent: Traffic) -> duckdb.DuckDBPyConnection:
-    """Land the traffic as the collector does, and assemble it."""
-    connection = database()
-    if sent.metrics:
-        body = metrics_body(*sent.metrics)
-        digest = hashlib.blake2b(body, digest_size=16).digest()
-        Landing(connection).land([Body(digest=digest, batches=decode_metrics(body))], now=later(0))
-    if sent.traces:
-        land(connection, spans_of(sent))
-        Assembler(connection).tick(later(7200))
-    return connection
 
 
 def _copy(made: duckdb.DuckDBPyConnection, connection: duckdb.DuckDBPyConnection, shift: timedelta) -> None:

@@ -1,43 +1,24 @@
 """Each diagnosis finds its trouble, is silent about the same traffic without it, and says what would mend it."""
 
-import hashlib
 import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from tailbudget.analytics.diagnoses import findings, rules
 from tailbudget.analytics.reader import ConnectionReader, QueryError
 from tailbudget.analytics.window import Window
 from tailbudget.app import diagnose
-from tailbudget.collector.assemble import Assembler
-from tailbudget.collector.land.landing import Body, Landing
-from tailbudget.collector.receive.decode import decode_metrics
 from tailbudget.instrument.errors import UserError
 
-from .collector_support import metrics_body
-from .diagnosed import CASES, Traffic, spans_of, traffic
-from .spans import VIEWS, Row, database, land, later, one, rows
+from .diagnosed import CASES, Traffic, stored, traffic
+from .spans import VIEWS, Row, database, later, one, rows
 
 HOUR = Window(later(0), later(3600))
 DOC = (Path(__file__).resolve().parents[1] / "docs" / "diagnoses.md").read_text(encoding="utf-8")
-
-
-def stored(sent: Traffic) -> duckdb.DuckDBPyConnection:
-    """Land the traffic as the collector does, and assemble it."""
-    connection = database()
-    if sent.metrics:
-        body = metrics_body(*sent.metrics)
-        digest = hashlib.blake2b(body, digest_size=16).digest()
-        Landing(connection).land([Body(digest=digest, batches=decode_metrics(body))], now=later(0))
-    if sent.traces:
-        land(connection, spans_of(sent))
-        assert not Assembler(connection).tick(later(7200)).unfinished
-    return connection
 
 
 def found(sent: Traffic, **settings: Any) -> list[Row]:

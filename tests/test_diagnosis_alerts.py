@@ -13,11 +13,10 @@ from tailbudget.collector.land.database import open_database
 
 from .alert_receivers import receiver
 from .collector_support import collector
-from .diagnosed import traffic
+from .diagnosed import stored, traffic
 from .slo_support import write
 from .spans import later
 from .support import wait_until
-from .test_diagnoses import stored
 
 Row = dict[str, Any]
 

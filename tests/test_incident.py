@@ -14,11 +14,10 @@ from tailbudget.app.cli import run
 from tailbudget.app.incident import pictures, write
 from tailbudget.collector.land.database import open_database
 
-from .diagnosed import traffic
+from .diagnosed import stored, traffic
 from .local_api import local_api
 from .seed import Seeded, seed
 from .spans import later
-from .test_diagnoses import stored
 
 FROM_S, TO_S = 330, 450  # the seed's slow index
 
