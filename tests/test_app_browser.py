@@ -54,7 +54,7 @@ def _dashboard(api: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(120)
 
 
 def _answers(url: str) -> bool:

@@ -57,7 +57,7 @@ def test_running_and_waiting_generations_end_at_their_deadline_and_free_their_pl
 
 def test_an_answer_that_is_not_ready_is_a_408_that_is_not_tried_again(url: str) -> None:
     with (
-        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2, timeout=30) as client,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2, timeout=120) as client,
         pytest.raises(openai.APIStatusError, match="deadline") as caught,
     ):
         client.chat.completions.create(
@@ -71,7 +71,7 @@ def test_a_stream_ends_with_the_error_and_the_span_says_deadline(url: str, otlp:
     body = ASK | ENDLESS | {"stream": True}
     headers = {"x-slo-remaining-ms": "400"}
     lines: list[str] = []
-    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30) as answer:
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=120) as answer:
         lines.extend(line for line in answer.iter_lines() if line)
     assert any('"content"' in line for line in lines)
     assert '"code":"deadline"' in lines[-1].replace(" ", "")
@@ -79,7 +79,6 @@ def test_a_stream_ends_with_the_error_and_the_span_says_deadline(url: str, otlp:
         lambda: [
             each.value.string_value for span in otlp.spans for each in span.attributes if each.key == "slo.stream.end"
         ],
-        timeout_s=20,
         what="the span",
     )
     assert set(ends) == {"deadline"}
@@ -87,6 +86,6 @@ def test_a_stream_ends_with_the_error_and_the_span_says_deadline(url: str, otlp:
 
 def test_a_header_that_is_no_number_is_ignored(url: str) -> None:
     answer = httpx.post(
-        f"{url}/v1/chat/completions", json=ASK | {"max_tokens": 2}, headers={"x-slo-remaining-ms": "soon"}, timeout=30
+        f"{url}/v1/chat/completions", json=ASK | {"max_tokens": 2}, headers={"x-slo-remaining-ms": "soon"}, timeout=120
     )
     assert answer.status_code == 200
