@@ -171,10 +171,11 @@ class Engine:
             self._take_in(self._inbox.get())
 
     def _gather(self) -> None:
-        """Wait for others after a first request: nothing runs that a moment's patience could hold up."""
-        until_s = time.monotonic() + self._settings.batch_delay_ms / 1e3
+        """Wait for others after a first request: nothing runs that a moment's patience, up to a deadline, holds up."""
+        until_ns = time.perf_counter_ns() + int(self._settings.batch_delay_ms * 1e6)
         while 0 < len(self._scheduler.waiting) < self._settings.max_running and not self._stopping.is_set():
-            left_s = until_s - time.monotonic()
+            deadlines_ns = [each.deadline_ns for each in self._scheduler.waiting if each.deadline_ns is not None]
+            left_s = (min([until_ns, *deadlines_ns]) - time.perf_counter_ns()) / 1e9
             if left_s <= 0:
                 break
             with suppress(queue.Empty):

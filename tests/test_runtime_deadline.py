@@ -55,6 +55,17 @@ def test_running_and_waiting_generations_end_at_their_deadline_and_free_their_pl
         assert bench.submit("The river", max_tokens=2).deadline_ns is None
 
 
+def test_an_engine_that_waits_for_others_waits_no_longer_than_a_deadline() -> None:
+    with engine(batch_delay_ms=10_000) as bench:
+        now_ns = time.perf_counter_ns()
+        hurried = Generation("hurried", [5, 6], SamplingParams(2), now_ns, deadline_ns=now_ns + 50_000_000)
+        bench.engine.submit(hurried)
+        bench.finish(hurried)
+        assert (hurried.end, hurried.prefill_ns) == ("deadline", None)
+        assert hurried.ended_ns is not None
+        assert hurried.ended_ns - now_ns < 8_000_000_000
+
+
 def test_an_answer_that_is_not_ready_is_a_408_that_is_not_tried_again(url: str) -> None:
     with (
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2, timeout=30) as client,
@@ -85,8 +96,8 @@ def test_a_stream_ends_with_the_error_and_the_span_says_deadline(url: str, otlp:
     assert set(ends) == {"deadline"}
 
 
-def test_a_header_that_is_no_number_is_ignored(url: str) -> None:
-    answer = httpx.post(
-        f"{url}/v1/chat/completions", json=ASK | {"max_tokens": 2}, headers={"x-slo-remaining-ms": "soon"}, timeout=30
-    )
+@pytest.mark.parametrize("remaining", ["soon", "-5", "1.5", "9" * 400, "9" * 5000])
+def test_a_header_that_is_no_deadline_is_ignored(url: str, remaining: str) -> None:
+    headers = {"x-slo-remaining-ms": remaining}
+    answer = httpx.post(f"{url}/v1/chat/completions", json=ASK | {"max_tokens": 2}, headers=headers, timeout=30)
     assert answer.status_code == 200

@@ -481,6 +481,18 @@ async def test_a_server_that_still_loads_says_so() -> None:
         assert int(answer.headers["retry-after"]) > 0
 
 
+async def test_an_error_of_the_servers_own_has_openais_shape_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime(RuntimeSettings(), tiny_path(), address="127.0.0.1:8000")
+    monkeypatch.setattr(runtime, "ready", lambda: 1 / 0)
+    transport = httpx.ASGITransport(application(runtime), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post("/v1/chat/completions", json=ASK)
+        told = (await client.get("/metrics")).text
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert 'http_requests_total{handler="/v1/chat/completions",method="POST",status="5xx"} 1.0' in told
+
+
 async def test_control_is_for_this_machine_only() -> None:
     async with _unloaded(("192.0.2.7", 5000)) as client:
         assert (await client.post("/control", json={"step_delay_ms": 1})).status_code == 403
