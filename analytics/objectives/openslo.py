@@ -24,12 +24,12 @@ METHODS: Final[dict[str, Method]] = {
 }  # fmt: skip
 #: What stands where in an SLO document, both versions: a misspelt key must not silently promise something else.
 SLO: Final = (
-    "description", "service", "indicator", "indicatorRef", "sli", "sliRef", "timeWindow", "budgetingMethod", "objectives",
-    "alertPolicies",
+    "description", "service", "indicator", "indicatorRef", "sli", "sliRef", "timeWindow", "budgetingMethod",
+    "objectives", "alertPolicies",
 )  # fmt: skip
 GOAL: Final = (
-    "displayName", "labels", "op", "value", "target", "targetPercent", "timeSliceTarget", "timeSliceWindow", "indicator",
-    "indicatorRef", "sli", "sliRef", "compositeWeight",
+    "displayName", "labels", "op", "value", "target", "targetPercent", "timeSliceTarget", "timeSliceWindow",
+    "indicator", "indicatorRef", "sli", "sliRef", "compositeWeight",
 )  # fmt: skip
 WINDOW: Final = ("duration", "isRolling", "calendar")
 INDICATOR: Final = ("description", "thresholdMetric", "ratioMetric")
