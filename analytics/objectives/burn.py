@@ -201,7 +201,7 @@ def period_start(period: Period, now: datetime) -> datetime:
 
 def _counted(objective: Objective, *, stored: bool = False) -> str:
     """Return the two relations that every question about an objective begins with: `events` and `minutes`."""
-    aggregate = _sql("stored_minutes" if stored else "slices" if objective.method == "timeslices" else "minutes")
+    aggregate = _sql("stored_minutes" if stored else "minutes" if objective.method == "occurrences" else "slices")
     return f"with events as ({_events(objective)}), minutes as ({aggregate})"
 
 
@@ -298,9 +298,10 @@ def _params(objective: Objective, since: datetime, until: datetime, *, stored: b
 
 
 def _slices(objective: Objective) -> dict[str, object]:
-    if objective.method != "timeslices":
+    if objective.method == "occurrences":
         return {}
-    return {"slice_s": objective.slice_s, "slice_target": objective.slice_target}
+    target = objective.slice_target if objective.method == "timeslices" else None
+    return {"slice_s": objective.slice_s, "slice_target": target}
 
 
 @cache
