@@ -31,7 +31,13 @@ class Runner:
         self._graphs = DecodeGraphs(model, self._cache, most=most, longest=longest) if cuda else None
 
     def forward(self, segments: Sequence[Segment]) -> Tensor:
-        """Return the logits of `Llama.forward` on the CPU: the one copy of a step."""
+        """Return the logits of `Llama.forward` on the CPU: the one copy of a step.
+
+        IndexError for a token that the model does not have: on a GPU it would end every later step, too.
+        """
+        most = self._model.shape.vocabulary
+        if any(not 0 <= token < most for segment in segments for token in segment.tokens):
+            raise IndexError(f"a token is none of the model's {most}")
         if self._graphs and self._graphs.fits(segments):
             return self._graphs.forward(segments).cpu()
         return self._model.forward(segments, self._cache).cpu()

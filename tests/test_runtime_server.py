@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from tailbudget.gpu_runtime.host import Runtime
 from tailbudget.gpu_runtime.server import application
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import ENGINE_METRICS
+from tests.nvml_support import absent
 from tests.runtime_support import RUN, Receiver, receiver, server, tiny_path
 from tests.support import free_port, wait_until
 
@@ -413,8 +415,9 @@ def test_control_refuses_what_it_does_not_know(url: str, body: dict[str, Any]) -
     assert httpx.post(f"{url}/control", json=body).status_code == 400
 
 
-def test_without_control_there_is_no_control_and_sigterm_ends_all_streams(otlp: Receiver) -> None:
-    with server(otlp.endpoint, step_delay_ms=50, drain_s=0.2) as (base, process):
+def test_without_control_there_is_no_control_and_sigterm_ends_all_streams(otlp: Receiver, tmp_path: Path) -> None:
+    no_driver = {"LD_LIBRARY_PATH": str(absent(tmp_path))}
+    with server(otlp.endpoint, environment=no_driver, step_delay_ms=50, drain_s=0.2) as (base, process):
         assert httpx.post(f"{base}/control", json={"step_delay_ms": 1}).status_code == 404
         client = openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0)
         stream = client.chat.completions.create(**ASK, max_tokens=1000, stream=True)
