@@ -1,6 +1,6 @@
 """Runs a model's steps on its device: the cache, graphs where there is CUDA, and the warm-up."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -42,9 +42,11 @@ class Runner:
             return self._graphs.forward(segments).cpu()
         return self._model.forward(segments, self._cache).cpu()
 
-    def warm_up(self, *, prompt_tokens: int, most: int) -> None:
+    def warm_up(self, *, prompt_tokens: int, most: int, given_up: Callable[[], bool]) -> None:
         """Run a prompt and every batch of decoding once, so that the first request does not pay for it."""
         table = range(-(-prompt_tokens // self._cache.size))
         self.forward([Segment(table, 0, [0] * prompt_tokens, 1)])
         for count in range(1, most + 1):
+            if given_up():
+                return
             self.forward([Segment(table, 0, [0], 1)] * count)

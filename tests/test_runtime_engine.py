@@ -130,6 +130,20 @@ def test_warming_up_computes_a_whole_chunk_and_every_batch_of_decoding(
     assert computed == [[32], [1], [1, 1], [1, 1, 1], [1, 1, 1, 1]]
 
 
+def test_a_warm_up_that_is_given_up_ends_with_the_shape_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    forward = Runner.forward
+
+    def noted(runner: Runner, segments: Sequence[Segment]) -> Tensor:
+        computed.append(len(segments))
+        return forward(runner, segments)
+
+    with engine(max_running=200) as bench:
+        monkeypatch.setattr(Runner, "forward", noted)
+        bench.engine.warm_up(given_up=lambda: len(computed) == 3)
+    assert computed == [1, 1, 2]
+
+
 @on_devices
 def test_the_step_delay_slows_decoding_and_may_change_at_any_time(device: str) -> None:
     with engine(device=device) as bench:

@@ -520,6 +520,43 @@ def test_a_broken_model_ends_the_start_with_one_error(otlp: Receiver, tmp_path: 
     assert "no readable GGUF file" in done.stderr.splitlines()[-1]
 
 
+#: 160 million tokens, in an address space of 8 GiB.
+CRAMPED = f"import resource; resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)); {RUN}"
+
+
+def test_a_cache_without_room_ends_the_start_with_the_settings_that_make_it_smaller() -> None:
+    settings = {"model": str(tiny_path()), "port": free_port(), "device": "cpu", "kv_pages": 10_000_000}
+    done = subprocess.run([sys.executable, "-c", CRAMPED, repr(settings)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "UserError: tiny and its KV cache do not fit into memory: lower --max-running" in done.stderr
+
+
+#: A step a second: the warm-up takes minutes.
+SLOW = (
+    "import time; from tailbudget.gpu_runtime.runner import Runner; forward = Runner.forward; "
+    f"Runner.forward = lambda *step: time.sleep(1) or forward(*step); {RUN}"
+)
+
+
+def test_a_signal_while_it_warms_up_ends_the_server_before_it_serves() -> None:
+    port = free_port()
+    settings = {"model": str(tiny_path()), "port": port, "device": "cpu", "max_running": 256}
+    process = subprocess.Popen([sys.executable, "-c", SLOW, repr(settings)], stderr=subprocess.PIPE, text=True)
+
+    def answers() -> bool:
+        try:
+            return bool(httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code)
+        except httpx.TransportError:
+            return False
+
+    wait_until(answers, what="a server that loads")
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "serving" not in log
+    assert "Traceback" not in log
+
+
 @pytest.mark.parametrize("change", [{"port": 99999}, {"step_delay_ms": -1}, {"dtype": "int3"}, {"max_running": 0}])
 def test_settings_are_checked_before_anything_is_loaded(change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="expected"):
