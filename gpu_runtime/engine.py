@@ -100,11 +100,11 @@ class Engine:
         """Share of the KV cache's pages that requests hold, 0 to 1; pages that are only kept do not count."""
         return self._pages.held / self._pages.count
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, given_up: Callable[[], bool] = lambda: False) -> None:
         """Run the shapes of real work once, so that the first request does not pay for what is made on first use."""
         torch.set_num_threads(1)
         prompt_tokens = min(self._settings.prefill_chunk, self.context - 1)
-        self._runner.warm_up(prompt_tokens=prompt_tokens, most=self._settings.max_running)
+        self._runner.warm_up(prompt_tokens=prompt_tokens, most=self._settings.max_running, given_up=given_up)
 
     def start(self) -> None:
         """Start the engine's thread."""

@@ -328,10 +328,15 @@ async def _serve(runtime: Runtime, listener: socket.socket, points: PointSender,
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]))
     try:
-        await runtime.load()
+        stopped, loading = asyncio.create_task(stop.wait()), asyncio.create_task(runtime.load())
+        await asyncio.wait((stopped, loading), return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            runtime.give_up()
+        await loading
         points.sources.append(runtime.points)
-        logger.info("serving %s on http://%s after %.1f s", runtime.name, runtime.address, runtime.cold_start_s)
-        await stop.wait()
+        if not stopped.done():
+            logger.info("serving %s on http://%s after %.1f s", runtime.name, runtime.address, runtime.cold_start_s)
+        await stopped
         await runtime.drain(stop.again)
     finally:
         await runtime.close()

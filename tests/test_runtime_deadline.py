@@ -10,7 +10,7 @@ import pytest
 
 from tailbudget.gpu_runtime.params import SamplingParams
 from tailbudget.gpu_runtime.scheduler import Generation
-from tests.runtime_support import Receiver, engine, receiver, server
+from tests.runtime_support import Receiver, engine, on_devices, receiver, server
 from tests.support import wait_until
 
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "The river"}], "temperature": 0}
@@ -29,8 +29,9 @@ def url(otlp: Receiver) -> Iterator[str]:
         yield base
 
 
-def test_running_and_waiting_generations_end_at_their_deadline_and_free_their_places() -> None:
-    with engine(max_running=1, step_delay_ms=20) as bench:
+@on_devices
+def test_running_and_waiting_generations_end_at_their_deadline_and_free_their_places(device: str) -> None:
+    with engine(device=device, max_running=1, step_delay_ms=20) as bench:
         ids = bench.tokenizer.encode("The river")
         params = SamplingParams(400, temperature=0.0, ignore_eos=True)
         now_ns = time.perf_counter_ns()
@@ -55,8 +56,9 @@ def test_running_and_waiting_generations_end_at_their_deadline_and_free_their_pl
         assert bench.submit("The river", max_tokens=2).deadline_ns is None
 
 
-def test_an_engine_that_waits_for_others_waits_no_longer_than_a_deadline() -> None:
-    with engine(batch_delay_ms=10_000) as bench:
+@on_devices
+def test_an_engine_that_waits_for_others_waits_no_longer_than_a_deadline(device: str) -> None:
+    with engine(device=device, batch_delay_ms=10_000) as bench:
         now_ns = time.perf_counter_ns()
         hurried = Generation("hurried", [5, 6], SamplingParams(2), now_ns, deadline_ns=now_ns + 50_000_000)
         bench.engine.submit(hurried)
