@@ -222,13 +222,14 @@ def conditions(objective: Objective) -> dict[str, str]:
     """
     bad_outcomes = BAD_OUTCOMES if objective.degraded_good else (*BAD_OUTCOMES, "degraded")
     failed = "outcome in (" + ", ".join(f"'{outcome}'" for outcome in bad_outcomes) + ")"
-    over = " or ".join(f"coalesce({_over(limit)}, false)" for limit in objective.limits) or "false"
-    measured = " or ".join(f"{_measure(limit.measure)} is not null" for limit in objective.limits) or "true"
+    over = [f"coalesce({_over(limit)}, false)" for limit in objective.limits]
+    measured = " or ".join([failed, *(f"{_measure(limit.measure)} is not null" for limit in objective.limits)])
+    counts = f"outcome <> 'rejected' and ({measured})" if objective.limits else "outcome <> 'rejected'"
     return {
         "part": objective.per or "null",
         "where": objective.where or "true",
-        "bad": f"not coalesce({objective.good}, false)" if objective.good else f"{failed} or {over}",
-        "counts": "true" if objective.good else f"outcome <> 'rejected' and ({failed} or {measured})",
+        "bad": f"not coalesce({objective.good}, false)" if objective.good else " or ".join([failed, *over]),
+        "counts": "true" if objective.good else counts,
         "late": " or ".join(map(_late, objective.limits)) or "false",
     }
 
