@@ -69,7 +69,7 @@ def _columns(window: Window) -> dict[str, set[str]]:
         "load_latency": load_runs.load_steps(reader, run_id="run-1"),
         "load_goodput": load_runs.load_steps(reader, run_id="run-1"),
         "load_stages": load_runs.load_stages(reader, run_id="run-1"),
-        "engine_series": gpu.engine_series(reader, window, bucket_s=20),
+        **dict.fromkeys(("engine_series", "engine_shares"), gpu.engine_series(reader, window, bucket_s=20)),
         "diagnoses": diagnosed.shown(diagnoses.findings(reader, window), window),
         "queue_quadrant": gpu.queue_quadrant(reader, window, bucket_s=20),
         "stage_shares": stages.stage_shares(reader, window, bucket_s=20),
