@@ -102,8 +102,8 @@ def test_bodies_that_come_one_by_one_share_a_transaction(
             running.put(entry(number, batches(number)))
             time.sleep(0.1)  # time enough for one that does not wait
     assert stored(connection) == 8
-    found = {one.labels["work"]: one.value for one in counters.work_s.collect()[0].samples if "_count" in one.name}
-    assert found["landing"] == 2
+    (work,) = counters.work_s.collect()
+    assert {one.labels["work"]: one.value for one in work.samples if one.name.endswith("_count")}["landing"] == 2
 
 
 def test_closing_lands_what_waits(connection: duckdb.DuckDBPyConnection) -> None:

@@ -3,9 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -81,10 +81,7 @@ class Queries:
         async with self._turns.turn(short=self._costs.is_short(query.sql), within_s=WAIT_S):
             cursor = self._open()
             loop = asyncio.get_running_loop()
-            stopping = [
-                loop.create_task(self._stop_after(lambda: asyncio.sleep(query.timeout_s), cursor)),
-                loop.create_task(self._stop_after(gone.wait, cursor)),
-            ]
+            stopping = loop.create_task(self._stop_when(gone, cursor, timeout_s=query.timeout_s))
             started = time.monotonic()
             try:
                 return await loop.run_in_executor(self._pool, self._answer, cursor, query)
@@ -92,11 +89,12 @@ class Queries:
                 took_s = time.monotonic() - started
                 raise TimedOutError(f"stopped after {took_s:.1f} s of {query.timeout_s:g} s") from error
             finally:
-                for task in stopping:
-                    task.cancel()
+                stopping.cancel()
 
-    async def _stop_after(self, event: Callable[[], Awaitable[object]], cursor: duckdb.DuckDBPyConnection) -> None:
-        await event()
+    async def _stop_when(self, gone: asyncio.Event, cursor: duckdb.DuckDBPyConnection, *, timeout_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await gone.wait()
         while True:
             self._stop(cursor)
             await asyncio.sleep(STOP_AGAIN_S)
