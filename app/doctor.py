@@ -168,8 +168,8 @@ def _unstored(rows: Sequence[Row]) -> Iterator[str]:
         yield "\nnot stored as it came"
     for row in rows:
         meaning = REASONS.get(row["reason"], "")
-        yield f"  {row['n']:,} {row['signal']} of {row['service'] or '(no name)'}: {row['reason']}, {meaning}".rstrip(
-            ", "
+        yield f"  {row['n']:,} of {row['service'] or '(no name)'} ({row['signal']}, {row['reason']}): {meaning}".rstrip(
+            ": "
         )
 
 

@@ -73,7 +73,7 @@ def test_people_read_a_table_the_lines_to_add_and_the_reasons(
     row = next(line for line in text.splitlines() if line.startswith("shop "))
     assert " ago" in row or "just now" in row
     assert 'shop: ttft\n      tailbudget.init("shop")' in text
-    assert "1 traces of shop: bad_id, spans whose trace or span id is absent" in text
+    assert "1 of shop (traces, bad_id): spans whose trace or span id is absent" in text
 
 
 def test_a_length_of_time_that_is_none_is_named(running: Collector, capsys: pytest.CaptureFixture[str]) -> None:
