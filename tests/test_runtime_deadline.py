@@ -58,14 +58,14 @@ def test_running_and_waiting_generations_end_at_their_deadline_and_free_their_pl
 
 @on_devices
 def test_an_engine_that_waits_for_others_waits_no_longer_than_a_deadline(device: str) -> None:
-    with engine(device=device, batch_delay_ms=600_000) as bench:
+    with engine(device=device, batch_delay_ms=10_000) as bench:
         now_ns = time.perf_counter_ns()
         hurried = Generation("hurried", [5, 6], SamplingParams(2), now_ns, deadline_ns=now_ns + 50_000_000)
         bench.engine.submit(hurried)
         bench.finish(hurried)
         assert (hurried.end, hurried.prefill_ns) == ("deadline", None)
         assert hurried.ended_ns is not None
-        assert hurried.ended_ns - now_ns < 300_000_000_000
+        assert hurried.ended_ns - now_ns < 8_000_000_000
 
 
 def test_an_answer_that_is_not_ready_is_a_408_that_is_not_tried_again(url: str) -> None:
