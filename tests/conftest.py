@@ -1,5 +1,6 @@
 """Tells pytest-xdist how many workers there are and what they begin with, and httpx to be patient."""
 
+import gc
 import os
 
 import httpx
@@ -49,3 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first, and leave the others as they are."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of every search for garbage what importing all tests has made: it is much, and stays."""
+    gc.collect()
+    gc.freeze()

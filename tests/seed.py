@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ from tailbudget.analytics.reader import DATABASE_NAME
 from tailbudget.collector.seal.views import BULK
 from tailbudget.instrument.vocabulary import STAGES
 
-SCHEMA = Path(__file__).resolve().parents[1] / "collector" / "land" / "schema.sql"
-VIEWS = sorted(SCHEMA.with_name("views").glob("*.sql"))
+from .spans import empty_file
+
 Row = dict[str, Any]
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -55,11 +56,9 @@ class Seeded:
 
 def empty(folder: Path) -> duckdb.DuckDBPyConnection:
     """Return a connection to a new database in `folder` that has all tables and views and no row."""
+    shutil.copyfile(empty_file(), folder / DATABASE_NAME)
     connection = duckdb.connect(str(folder / DATABASE_NAME))
     connection.execute("set timezone = 'UTC'")
-    connection.execute(SCHEMA.read_text(encoding="utf-8"))
-    for views in VIEWS:
-        connection.execute(views.read_text(encoding="utf-8"))
     return connection
 
 

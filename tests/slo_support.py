@@ -10,15 +10,12 @@ import pyarrow as pa
 
 from tailbudget.instrument.vocabulary import STAGES
 
-from .seed import SCHEMA
+from .spans import database
 
 
 def store() -> duckdb.DuckDBPyConnection:
     """Return an empty database in memory with all tables."""
-    connection = duckdb.connect(":memory:")
-    connection.execute("set timezone = 'UTC'; set threads = 1")
-    connection.execute(SCHEMA.read_text(encoding="utf-8"))
-    return connection
+    return database()
 
 
 def odds(n: int, bad: int, target: float) -> float:

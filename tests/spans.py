@@ -126,8 +126,7 @@ def event_table(spans: Iterable[Span]) -> pa.Table:
 
 
 @cache
-def _empty_file() -> TemporaryDirectory[str]:
-    """Return the folder of a data file with all tables and views: 0.2 CPU seconds to make, 0.03 to copy."""
+def _empty_folder() -> TemporaryDirectory[str]:
     folder = TemporaryDirectory(prefix="tailbudget-")
     with duckdb.connect(f"{folder.name}/empty.duckdb") as connection:
         connection.execute("set timezone = 'UTC'")
@@ -136,12 +135,17 @@ def _empty_file() -> TemporaryDirectory[str]:
     return folder
 
 
+def empty_file() -> Path:
+    """Return a data file with all tables and views, to be copied: 0.2 CPU seconds to make, 0.03 to copy."""
+    return Path(_empty_folder().name, "empty.duckdb")
+
+
 def database() -> duckdb.DuckDBPyConnection:
     """Return a connection to an empty data file in memory."""
     connection = duckdb.connect()
     connection.execute("set timezone = 'UTC'")
     connection.execute("set threads = 1")
-    connection.execute(f"attach '{_empty_file().name}/empty.duckdb' as empty (read_only)")
+    connection.execute(f"attach '{empty_file()}' as empty (read_only)")
     connection.execute("copy from database empty to memory; detach empty")
     return connection
 

@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pytest
 
@@ -31,7 +31,7 @@ from tailbudget.analytics.window import Box, Window
 from tailbudget.app.pages.parts import charts, comparisons, diagnosed, plans, tables, wishes
 from tailbudget.instrument.vocabulary import STAGES
 
-from .seed import SCHEMA, VIEWS
+from .spans import database
 from .test_questions_latency import WINDOW
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,12 +40,9 @@ BOX = Box(WINDOW.from_ts, WINDOW.to_ts, 1000.0, 5000.0)
 NAMES = sorted(path.name.removesuffix(".vl.json") for path in charts.FOLDER.glob("*.vl.json"))
 
 
+@cache
 def _columns(window: Window) -> dict[str, set[str]]:
-    connection = duckdb.connect()
-    connection.execute(SCHEMA.read_text(encoding="utf-8"))
-    for views in VIEWS:
-        connection.execute(views.read_text(encoding="utf-8"))
-    reader = ConnectionReader(connection)
+    reader = ConnectionReader(database())
     answers = {
         "heatmap": overview.latency_heatmap(reader, window, bucket_s=20),
         "stage_bullets": stages.stage_percentiles(reader, window),

@@ -10,7 +10,7 @@ from tailbudget.analytics.objectives import Limit, Objective, ObjectivesError, P
 from tailbudget.analytics.objectives.delivery import TYPES
 from tailbudget.analytics.objectives.words import COLUMNS
 
-from .seed import SCHEMA
+from .spans import SCHEMA
 
 
 def _load(folder: Path, text: str) -> dict[str, Objective]:

@@ -10,7 +10,7 @@ import pytest
 
 from tailbudget.analytics import questions
 
-from .seed import SCHEMA, VIEWS
+from .spans import database
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES: dict[str, object] = {
@@ -88,13 +88,13 @@ def test_a_question_says_first_what_one_row_is(name: str) -> None:
     assert questions.sql(name).startswith("-- One row")
 
 
+@pytest.fixture(scope="module")
+def connection() -> duckdb.DuckDBPyConnection:
+    return database()
+
+
 @pytest.mark.parametrize("name", questions.names())
-def test_a_question_runs_against_the_schema(name: str) -> None:
-    connection = duckdb.connect()
-    connection.execute("set timezone = 'UTC'")
-    connection.execute(SCHEMA.read_text(encoding="utf-8"))
-    for views in VIEWS:
-        connection.execute(views.read_text(encoding="utf-8"))
+def test_a_question_runs_against_the_schema(connection: duckdb.DuckDBPyConnection, name: str) -> None:
     text = questions.sql(name)
     params = {word: SAMPLES[word] for word in set(re.findall(r"\$([a-z_]+)", text))}
     assert connection.cursor().sql(text, params=params).to_arrow_table().num_columns > 0
