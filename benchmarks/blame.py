@@ -23,7 +23,7 @@ from tailbudget.analytics.window import Window
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from machine import describe
-from tests.seed import SCHEMA
+from tests.spans import SCHEMA
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 DEFAULT: Final = ROOT.parent / "shared" / "data" / "nezha"

@@ -1,4 +1,4 @@
-"""Tells pytest-xdist how many workers there are and what they begin with, and httpx to be patient."""
+"""How many workers pytest-xdist has and what they begin with; httpx is patient, and what is imported is no garbage."""
 
 import gc
 import os
