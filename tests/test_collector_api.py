@@ -3,10 +3,9 @@
 import csv
 import io
 import json
-import threading
-import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
@@ -189,33 +188,26 @@ def test_a_slow_query_is_stopped_at_its_timeout(running: Collector) -> None:
 
 def test_a_third_query_waits_and_is_told_to_come_again_unless_it_is_known_to_be_short(running: Collector) -> None:
     assert running.value("select 1 as known") == 1
-    threads = [threading.Thread(target=running.ask, args=(SLOW,), kwargs={"timeout_s": 8}) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.5)  # both have their slot
-    status, body = running.ask("select 1 as new")
-    assert (status, json.loads(body)["hint"]) == (503, "try again")
+    two = [ask_for_long(running.api_port) for _ in range(2)]
+    numbers = count()
+
+    def refused() -> dict[str, str] | None:
+        status, body = running.ask(f"select 1 as new_{next(numbers)}")
+        found: dict[str, str] = json.loads(body)
+        return found if status == 503 else None
+
+    assert wait_until(refused, what="both slots to be taken")["hint"] == "try again"
     assert running.value("select 2 as known") == 2
-    assert all(thread.is_alive() for thread in threads)
-    for thread in threads:
-        thread.join()
-    assert running.value("select 1 as new") == 1
-
-
-def test_a_query_whose_client_left_is_stopped(running: Collector) -> None:
-    for _ in range(2):
-        with pytest.raises(TimeoutError):
-            send_and_leave(running.api_port)
-    wait_until(lambda: running.ask("select 1")[0] == 200, timeout_s=20)
-
-
-def send_and_leave(port: int) -> None:
-    connection = HTTPConnection("127.0.0.1", port, timeout=0.5)
-    try:
-        connection.request("POST", "/v1/sql", json.dumps({"sql": SLOW, "timeout_s": 600}))
-        connection.getresponse()
-    finally:
+    for connection in two:
         connection.close()
+    wait_until(lambda: running.ask("select 1 as new")[0] == 200, what="the end of queries whose clients left")
+
+
+def ask_for_long(port: int) -> HTTPConnection:
+    """Return the connection on which a query that takes an hour was sent."""
+    connection = HTTPConnection("127.0.0.1", port)
+    connection.request("POST", "/v1/sql", json.dumps({"sql": SLOW, "timeout_s": 600}))
+    return connection
 
 
 @pytest.mark.parametrize(
