@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -232,6 +232,11 @@ def _diagnoses(found: dict[str, Any], tree: Tree) -> None:
 
 
 def _heartbeat(found: dict[str, Any], tree: Tree) -> None:
+    """Read `{url: ..., every: 1m}`, or the same in one line: `https://... every 1m`."""
+    if isinstance(tree.value, str):
+        url, _, length = tree.text().partition(" every ")
+        parts = {"url": url, **({"every": length} if length else {})}
+        tree = replace(tree, value={name: replace(tree, value=text) for name, text in parts.items()})
     tree.only(("url", "every"))
     every = tree.get("every")
     found["heartbeat"] = Heartbeat(url=_url(tree.need("url")), every_s=words.seconds(every) if every else 60)
