@@ -33,9 +33,10 @@ from ..counters import Counters
 from ..land.forgetting import Forget, Forgotten
 from ..token import bears
 from .guard import RefusedSqlError
-from .queries import LONGEST_S, MAX_BYTES, MAX_ROWS, TIMEOUT_S, BusyError, Queries, Query, TimedOutError
+from .queries import LONGEST_S, MAX_BYTES, MAX_ROWS, TIMEOUT_S, Queries, Query, TimedOutError
 from .snapshots import PATH as SNAPSHOT
 from .spool import AnswerTooLargeError, Spool
+from .turns import BusyError
 
 log: Final = logging.getLogger(__name__)
 
