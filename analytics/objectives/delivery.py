@@ -20,7 +20,7 @@ TYPES: Final = {
     "alertmanager": (("url",), ("headers", "api")),
     "slack": (("url",), ()),
     "pagerduty": (("routing_key",), ("url",)),
-    "email": (("host", "from", "to"), ("port", "user", "password", "starttls")),
+    "email": (("host", "from", "to"), ("port", "user", "password", "starttls", "tls")),
     "stdout": ((), ()),
 }
 COMMON: Final = ("name", "type", "default", "owners", "severities", "repeat", "resolved")
@@ -174,7 +174,7 @@ def _field(name: str, value: Tree) -> Any:
         return [one.text() for one in value.items()]
     if name == "port":
         return int(value.number(low=1, high=65_535))
-    if name == "starttls":
+    if name in ("starttls", "tls"):
         return value.one_of(("True", "False")) == "True"
     if name == "api":
         return value.one_of(("v2",))
