@@ -59,7 +59,7 @@ def status(reader: Reader, objectives: Sequence[Objective], *, now: datetime) ->
     return rows
 
 
-def status_report(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
+def status_report(rows: Sequence[Row], objectives: Sequence[Objective] = ()) -> str:
     """Return what people read of `status`."""
     counted = {row["objective"] for row in rows}
     notes = [f"{row['objective']}: {note}\n" for row in rows for note in burn.unsure(row)]
