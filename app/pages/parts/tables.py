@@ -121,7 +121,7 @@ def streams(rows: pa.Table) -> None:
     }
     _draw(
         rows.select(["trace", *names, "started", "model", "instance", "outcome"]),
-        height=212,
+        height="content" if rows.num_rows < 6 else 212,
         column_config={"trace": LINK, "started": clock(rows, "started"), **numbers},
     )
 
@@ -238,19 +238,22 @@ def missing(seen: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def plain(rows: pa.Table) -> None:
-    """Draw rows as they are, instants in the viewer's zone."""
+def plain(rows: pa.Table, column_config: Mapping[str, Any] = {}) -> None:
+    """Draw rows as they are but for `column_config`, instants in the viewer's zone."""
     instants = [field.name for field in rows.schema if pa.types.is_timestamp(field.type) and field.type.tz]
     _draw(
         rows,
         height="content" if rows.num_rows < 10 else 380,
-        column_config={name: clock(rows, name) for name in instants},
+        column_config={name: clock(rows, name) for name in instants} | dict(column_config),
     )
 
 
 def named(rows: pa.Table) -> None:
-    """Draw rows of ours: the names of their columns as words."""
-    plain(rows.rename_columns([name.replace("_", " ") for name in rows.column_names]))
+    """Draw rows of ours: the names of their columns as words, shares in percent, other fractions to two places."""
+    shown = rows.rename_columns([name.replace("_", " ") for name in rows.column_names])
+    fractions = [field.name for field in shown.schema if pa.types.is_floating(field.type)]
+    numbers = {name: "percent" if name.endswith("share") else "%.2f" for name in fractions}
+    plain(shown, {name: st.column_config.NumberColumn(name, format=shape) for name, shape in numbers.items()})
 
 
 def columns(rows: pa.Table, *, table: str | None) -> None:
