@@ -164,7 +164,9 @@ class ApiApp:
             return
         except BodyTooLargeError as error:
             await _refuse_query(send, error)
-        except (UserError, ValueError) as error:
+        except UserError as error:
+            await _refuse(send, 400, str(error), "")
+        except ValueError as error:
             await _refuse(send, 400, str(error), "expected a JSON object")
         except (duckdb.Error, OSError) as error:
             await _refuse(send, 500, str(error), "the collector's log says more")
