@@ -57,7 +57,7 @@ select
     all_n as n,
     bad,
     strftime(t at time zone 'UTC', '%d %b %H:%M') as clock,
-    lag(t) over so_far as before,
+    lag(t) over (partition by objective, part order by t) as before,
     since as window_from,
     until as window_to
 from point
