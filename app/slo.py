@@ -34,9 +34,13 @@ def _channel(one: Channel) -> str:
 
 def _described(one: Objective) -> Iterator[str]:
     kept = f", a budget a {one.per}" if one.per else ""
-    method = f", in slices of {one.slice_s} s" if one.method == "timeslices" else ""
-    yield f"{one.name}: {one} over {one.period}{method}{kept}{f' where {one.where}' if one.where else ''}"
+    yield f"{one.name}: {one} over {one.period}{_sliced(one)}{kept}{f' where {one.where}' if one.where else ''}"
     yield from (f"  note: {sentence}" for sentence in burn.unreachable(one))
+
+
+def _sliced(one: Objective) -> str:
+    good = {"timeslices": f", good at {one.slice_target * 100:g} %", "ratio_timeslices": ", by their mean"}
+    return f", in slices of {one.slice_s} s{good[one.method]}" if one.method in good else ""
 
 
 def status(reader: Reader, objectives: Sequence[Objective], *, now: datetime) -> list[Row]:

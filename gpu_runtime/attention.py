@@ -15,6 +15,12 @@ from .weights import Shape
 Attend = Callable[[Tensor, int], Tensor]
 
 
+def flash(device: torch.device, dtype: torch.dtype, *, page: int, head_dim: int) -> bool:
+    """Return whether FlashAttention can be had: in half precision, over its pages and heads, on Ampere or newer."""
+    fits = dtype in (torch.float16, torch.bfloat16) and not page % 256 and head_dim <= 256 and not head_dim % 8
+    return fits and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 class KVCache:
     """Keys and values of `pages` pages of `size` tokens; on CPU memory is taken only where something was written."""
 
@@ -22,6 +28,8 @@ class KVCache:
         self, shape: Shape, *, pages: int, size: int, dtype: torch.dtype, device: str | torch.device = "cpu"
     ) -> None:
         self.size = size
+        #: Whether FlashAttention reads it in place.
+        self.flash = flash(torch.device(device), dtype, page=size, head_dim=shape.head_dim)
         #: How many tokens each layer sees, 0 for all.
         self.windows = shape.windows or (0,) * shape.layers
         shape_of_all = (shape.layers, pages * size, shape.kv_heads, shape.head_dim)
@@ -57,9 +65,7 @@ class KVCache:
 
 def plan(cache: KVCache, tables: Sequence[Sequence[int]], spans: Sequence[tuple[int, int]]) -> Attend:
     """Return the attention of a step: for each sequence its page table and (first new position, end) positions."""
-    if cache.keys.is_cuda and cache.keys.dtype != torch.float32:
-        return _paged(cache, tables, spans)
-    return _gathered(cache, tables, spans)
+    return (_paged if cache.flash else _gathered)(cache, tables, spans)
 
 
 def _gathered(cache: KVCache, tables: Sequence[Sequence[int]], spans: Sequence[tuple[int, int]]) -> Attend:

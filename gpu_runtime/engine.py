@@ -100,11 +100,11 @@ class Engine:
         """Share of the KV cache's pages that requests hold, 0 to 1; pages that are only kept do not count."""
         return self._pages.held / self._pages.count
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, given_up: Callable[[], bool] = lambda: False) -> None:
         """Run the shapes of real work once, so that the first request does not pay for what is made on first use."""
         torch.set_num_threads(1)
         prompt_tokens = min(self._settings.prefill_chunk, self.context - 1)
-        self._runner.warm_up(prompt_tokens=prompt_tokens, most=self._settings.max_running)
+        self._runner.warm_up(prompt_tokens=prompt_tokens, most=self._settings.max_running, given_up=given_up)
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -171,10 +171,11 @@ class Engine:
             self._take_in(self._inbox.get())
 
     def _gather(self) -> None:
-        """Wait for others after a first request: nothing runs that a moment's patience could hold up."""
-        until_s = time.monotonic() + self._settings.batch_delay_ms / 1e3
+        """Wait for others after a first request: nothing runs that a moment's patience, up to a deadline, holds up."""
+        until_ns = time.perf_counter_ns() + int(self._settings.batch_delay_ms * 1e6)
         while 0 < len(self._scheduler.waiting) < self._settings.max_running and not self._stopping.is_set():
-            left_s = until_s - time.monotonic()
+            deadlines_ns = [each.deadline_ns for each in self._scheduler.waiting if each.deadline_ns is not None]
+            left_s = (min([until_ns, *deadlines_ns]) - time.perf_counter_ns()) / 1e9
             if left_s <= 0:
                 break
             with suppress(queue.Empty):

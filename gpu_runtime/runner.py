@@ -1,6 +1,6 @@
 """Runs a model's steps on its device: the cache, graphs where there is CUDA, and the warm-up."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -31,14 +31,22 @@ class Runner:
         self._graphs = DecodeGraphs(model, self._cache, most=most, longest=longest) if cuda else None
 
     def forward(self, segments: Sequence[Segment]) -> Tensor:
-        """Return the logits of `Llama.forward` on the CPU: the one copy of a step."""
+        """Return the logits of `Llama.forward` on the CPU: the one copy of a step.
+
+        IndexError for a token that the model does not have: on a GPU it would end every later step, too.
+        """
+        most = self._model.shape.vocabulary
+        if any(not 0 <= token < most for segment in segments for token in segment.tokens):
+            raise IndexError(f"a token is none of the model's {most}")
         if self._graphs and self._graphs.fits(segments):
             return self._graphs.forward(segments).cpu()
         return self._model.forward(segments, self._cache).cpu()
 
-    def warm_up(self, *, prompt_tokens: int, most: int) -> None:
+    def warm_up(self, *, prompt_tokens: int, most: int, given_up: Callable[[], bool]) -> None:
         """Run a prompt and every batch of decoding once, so that the first request does not pay for it."""
         table = range(-(-prompt_tokens // self._cache.size))
         self.forward([Segment(table, 0, [0] * prompt_tokens, 1)])
         for count in range(1, most + 1):
+            if given_up():
+                return
             self.forward([Segment(table, 0, [0], 1)] * count)

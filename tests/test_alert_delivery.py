@@ -120,6 +120,17 @@ def test_a_message_says_all_that_the_one_on_call_needs(office: Any) -> None:
         assert words in came.body["text"]
 
 
+def test_a_message_says_how_long_what_is_left_lasts(office: Any) -> None:
+    with receiver() as hook:
+        here = office(OBJECTIVE + _channel(hook.url))
+        good = [(NOW - timedelta(days=10, seconds=20 * n), 200.0, "ok") for n in range(8910)]
+        write(here.connection, good, tenant="acme")
+        here.burn()  # 90 of 9000 bad: a fifth of 5 %; now 20 times too fast
+        here.tell()
+        (came,) = hook.received
+    assert "Budget: 80 % left, spent in 28.9 h at this rate." in came.body["text"]  # 0.802 x 30 d / 20
+
+
 def test_alertmanagers_webhook_body_is_version_4(office: Any) -> None:
     with receiver() as hook:
         here = office(OBJECTIVE + _channel(hook.url, kind="alertmanager"))
@@ -366,7 +377,10 @@ def test_a_sag_alert_goes_the_same_way(office: Any) -> None:
         here.tell()
         here.connection.execute("update alerts set closed = $1", [NOW + MINUTE])
         here.tell(2)
-        assert [came.body["alerts"][0]["kind"] for came in hook.received] == ["sag", "sag"]
+        told = [came.body["alerts"][0] for came in hook.received]
+        assert [alert["kind"] for alert in told] == ["sag", "sag"]
+        assert told[0]["facts"]["since"] == "11:55Z"  # five minutes before it was sure
+        assert told[0]["sql"].startswith("from requests where (model = 'm') and started >= '2026-03-20T11:55:30Z'")
         assert [came.body["status"] for came in hook.received] == ["firing", "resolved"]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.collector_support import Collector, collector
-from tests.nvml_support import compiled
+from tests.nvml_support import absent, compiled
 from tests.support import free_port, wait_until
 
 COMMAND = [sys.executable, "-m", "tailbudget.app.main", "gpu"]
@@ -84,7 +84,7 @@ def test_samples_land_in_the_table_and_ctrl_c_ends_it_cleanly(running: Collector
 
 
 def test_without_a_driver_it_says_so_in_one_line_and_fails(tmp_path: Path) -> None:
-    with sampling(tmp_path) as process:
+    with sampling(absent(tmp_path)) as process:
         assert process.wait(timeout=30) == 1
         _, log = process.communicate()
     (line,) = log.splitlines()

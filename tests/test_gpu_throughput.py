@@ -14,7 +14,7 @@ from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.window import Window
 from tests import runtime_support
 from tests.collector_support import collector
-from tests.nvml_support import compiled
+from tests.nvml_support import absent, compiled
 from tests.seed import empty
 from tests.support import wait_until
 
@@ -55,9 +55,10 @@ def test_the_runtimes_gpu_has_its_tokens_in_metrics_and_in_sql(tmp_path: Path, m
     assert (row["generated"], row["prompt"]) == (pytest.approx(TOKENS), pytest.approx(50))
 
 
-def test_a_runtime_without_a_gpu_has_no_tokens_of_one() -> None:
+def test_a_runtime_without_a_gpu_has_no_tokens_of_one(tmp_path: Path) -> None:
+    no_driver = {"LD_LIBRARY_PATH": str(absent(tmp_path))}
     with runtime_support.receiver() as otlp:
-        with runtime_support.server(otlp.endpoint) as (url, _):
+        with runtime_support.server(otlp.endpoint, environment=no_driver) as (url, _):
             assert "gpu_generation_tokens_per_second" not in httpx.get(f"{url}/metrics").text
             wait_until(lambda: any(name == "slo.engine.running" for name, _, _ in otlp.points), timeout_s=20)
         assert not any("hw.id" in labels for _, labels, _ in otlp.points)

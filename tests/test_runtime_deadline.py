@@ -10,7 +10,7 @@ import pytest
 
 from tailbudget.gpu_runtime.params import SamplingParams
 from tailbudget.gpu_runtime.scheduler import Generation
-from tests.runtime_support import Receiver, engine, receiver, server
+from tests.runtime_support import Receiver, engine, on_devices, receiver, server
 from tests.support import wait_until
 
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "The river"}], "temperature": 0}
@@ -29,8 +29,9 @@ def url(otlp: Receiver) -> Iterator[str]:
         yield base
 
 
-def test_running_and_waiting_generations_end_at_their_deadline_and_free_their_places() -> None:
-    with engine(max_running=1, step_delay_ms=20) as bench:
+@on_devices
+def test_running_and_waiting_generations_end_at_their_deadline_and_free_their_places(device: str) -> None:
+    with engine(device=device, max_running=1, step_delay_ms=20) as bench:
         ids = bench.tokenizer.encode("The river")
         params = SamplingParams(400, temperature=0.0, ignore_eos=True)
         now_ns = time.perf_counter_ns()
@@ -53,6 +54,18 @@ def test_running_and_waiting_generations_end_at_their_deadline_and_free_their_pl
         assert running.deadline_ns is not None
         assert running.ended_ns - running.deadline_ns < 5_000_000_000
         assert bench.submit("The river", max_tokens=2).deadline_ns is None
+
+
+@on_devices
+def test_an_engine_that_waits_for_others_waits_no_longer_than_a_deadline(device: str) -> None:
+    with engine(device=device, batch_delay_ms=10_000) as bench:
+        now_ns = time.perf_counter_ns()
+        hurried = Generation("hurried", [5, 6], SamplingParams(2), now_ns, deadline_ns=now_ns + 50_000_000)
+        bench.engine.submit(hurried)
+        bench.finish(hurried)
+        assert (hurried.end, hurried.prefill_ns) == ("deadline", None)
+        assert hurried.ended_ns is not None
+        assert hurried.ended_ns - now_ns < 8_000_000_000
 
 
 def test_an_answer_that_is_not_ready_is_a_408_that_is_not_tried_again(url: str) -> None:
@@ -85,8 +98,8 @@ def test_a_stream_ends_with_the_error_and_the_span_says_deadline(url: str, otlp:
     assert set(ends) == {"deadline"}
 
 
-def test_a_header_that_is_no_number_is_ignored(url: str) -> None:
-    answer = httpx.post(
-        f"{url}/v1/chat/completions", json=ASK | {"max_tokens": 2}, headers={"x-slo-remaining-ms": "soon"}, timeout=30
-    )
+@pytest.mark.parametrize("remaining", ["soon", "-5", "1.5", "9" * 400, "9" * 5000])
+def test_a_header_that_is_no_deadline_is_ignored(url: str, remaining: str) -> None:
+    headers = {"x-slo-remaining-ms": remaining}
+    answer = httpx.post(f"{url}/v1/chat/completions", json=ASK | {"max_tokens": 2}, headers=headers, timeout=30)
     assert answer.status_code == 200

@@ -13,7 +13,7 @@ import pytest
 
 from tailbudget.gpu_runtime.points import Point, PointSender
 from tailbudget.instrument.vocabulary import GPU_METRICS
-from tests.nvml_support import compiled
+from tests.nvml_support import absent, compiled
 from tests.runtime_support import Receiver, receiver, server
 from tests.support import wait_until
 
@@ -212,8 +212,8 @@ def test_the_readings_of_one_tick_share_one_time(driver: Path) -> None:
     assert {"slo.gpu.clock.sm", "hw.power", "hw.gpu.utilization"} <= {name for name, t in first if t == start_ns}
 
 
-def test_without_a_driver_one_line_says_so() -> None:
-    count, points, log = _sample(LD_LIBRARY_PATH="")
+def test_without_a_driver_one_line_says_so(tmp_path: Path) -> None:
+    count, points, log = _sample(LD_LIBRARY_PATH=str(absent(tmp_path)))
     assert (count, points) == (0, [])
     assert log.splitlines() == ["NVML says NVML Shared Library Not Found"]
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from tailbudget.gpu_runtime.host import Runtime
 from tailbudget.gpu_runtime.server import application
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import ENGINE_METRICS
+from tests.nvml_support import absent
 from tests.runtime_support import RUN, Receiver, receiver, server, tiny_path
 from tests.support import free_port, wait_until
 
@@ -413,8 +415,9 @@ def test_control_refuses_what_it_does_not_know(url: str, body: dict[str, Any]) -
     assert httpx.post(f"{url}/control", json=body).status_code == 400
 
 
-def test_without_control_there_is_no_control_and_sigterm_ends_all_streams(otlp: Receiver) -> None:
-    with server(otlp.endpoint, step_delay_ms=50, drain_s=0.2) as (base, process):
+def test_without_control_there_is_no_control_and_sigterm_ends_all_streams(otlp: Receiver, tmp_path: Path) -> None:
+    no_driver = {"LD_LIBRARY_PATH": str(absent(tmp_path))}
+    with server(otlp.endpoint, environment=no_driver, step_delay_ms=50, drain_s=0.2) as (base, process):
         assert httpx.post(f"{base}/control", json={"step_delay_ms": 1}).status_code == 404
         client = openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0)
         stream = client.chat.completions.create(**ASK, max_tokens=1000, stream=True)
@@ -481,6 +484,18 @@ async def test_a_server_that_still_loads_says_so() -> None:
         assert int(answer.headers["retry-after"]) > 0
 
 
+async def test_an_error_of_the_servers_own_has_openais_shape_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime(RuntimeSettings(), tiny_path(), address="127.0.0.1:8000")
+    monkeypatch.setattr(runtime, "ready", lambda: 1 / 0)
+    transport = httpx.ASGITransport(application(runtime), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post("/v1/chat/completions", json=ASK)
+        told = (await client.get("/metrics")).text
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert 'http_requests_total{handler="/v1/chat/completions",method="POST",status="5xx"} 1.0' in told
+
+
 async def test_control_is_for_this_machine_only() -> None:
     async with _unloaded(("192.0.2.7", 5000)) as client:
         assert (await client.post("/control", json={"step_delay_ms": 1})).status_code == 403
@@ -503,6 +518,43 @@ def test_a_broken_model_ends_the_start_with_one_error(otlp: Receiver, tmp_path: 
     assert done.returncode == 1
     assert "UserError" in done.stderr.splitlines()[-1]
     assert "no readable GGUF file" in done.stderr.splitlines()[-1]
+
+
+#: 160 million tokens, in an address space of 8 GiB.
+CRAMPED = f"import resource; resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)); {RUN}"
+
+
+def test_a_cache_without_room_ends_the_start_with_the_settings_that_make_it_smaller() -> None:
+    settings = {"model": str(tiny_path()), "port": free_port(), "device": "cpu", "kv_pages": 10_000_000}
+    done = subprocess.run([sys.executable, "-c", CRAMPED, repr(settings)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "UserError: tiny and its KV cache do not fit into memory: lower --max-running" in done.stderr
+
+
+#: A step a second: the warm-up takes minutes.
+SLOW = (
+    "import time; from tailbudget.gpu_runtime.runner import Runner; forward = Runner.forward; "
+    f"Runner.forward = lambda *step: time.sleep(1) or forward(*step); {RUN}"
+)
+
+
+def test_a_signal_while_it_warms_up_ends_the_server_before_it_serves() -> None:
+    port = free_port()
+    settings = {"model": str(tiny_path()), "port": port, "device": "cpu", "max_running": 256}
+    process = subprocess.Popen([sys.executable, "-c", SLOW, repr(settings)], stderr=subprocess.PIPE, text=True)
+
+    def answers() -> bool:
+        try:
+            return bool(httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code)
+        except httpx.TransportError:
+            return False
+
+    wait_until(answers, what="a server that loads")
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "serving" not in log
+    assert "Traceback" not in log
 
 
 @pytest.mark.parametrize("change", [{"port": 99999}, {"step_delay_ms": -1}, {"dtype": "int3"}, {"max_running": 0}])

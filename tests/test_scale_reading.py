@@ -16,6 +16,7 @@ from tailbudget.analytics.reader import ConnectionReader, FileReader
 from tailbudget.analytics.slices import Sliced, touching
 from tailbudget.analytics.window import Window
 from tailbudget.app.cli import cli
+from tailbudget.collector.seal.retention import Keep
 from tailbudget.collector.store.tables import definitions, tables
 
 from .scale_support import clickhouse, same
@@ -46,13 +47,13 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
         connection.execute("insert into meta values (3, 0, 0, 'c0ffee00')")
         furnish(connection, seed(connection, ended=ENDED))
         client, local = connect(address), ConnectionReader(connection)
-        for statement in definitions():
+        for statement in definitions(Keep()):
             client.command(statement)
         for name, one in tables().items():
             rows = local.query(f"from {name}")
             if rows.num_rows:
                 version = pa.array([1] * rows.num_rows, pa.uint64())
-                client.insert_arrow(one.kept, rows.append_column("_version", version))
+                client.insert_arrow(one.table, rows.append_column("_version", version))
         connection.close()
         yield data, address
 

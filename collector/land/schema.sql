@@ -559,6 +559,12 @@ create table sealed_files (
     sealed TIMESTAMPTZ not null        -- when it was written
 );
 
+-- One row a table or view: what retention and --max-disk have ended of it, which its copies elsewhere keep.
+create table retained (
+    relation VARCHAR primary key,      -- its name
+    since TIMESTAMPTZ not null         -- rows of before may have ended here
+);
+
 -- One row a received span; a repeat that came more than an hour later is one more until its hour is sealed.
 create or replace view spans as
 from spans_open;

@@ -1,7 +1,7 @@
 """Keeps what a collector has in a ClickHouse that many collectors share, however often either of them goes away."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from ..engines.catalog import catalog, conformed
 from ..engines.clickhouse import SETTINGS, checked, connect
+from ..seal.retention import Keep
+from .keeping import said, settle, wanted
 from .tables import Stored, definitions, tables
 
 SQL: Final = Path(__file__).with_name("sql")
@@ -24,13 +26,15 @@ HOUR: Final = timedelta(hours=1)
 DEPTHS: Final = ((2 * MINUTE, 2.0), (15 * MINUTE, 60.0), (25 * HOUR, 3600.0), (timedelta.max, 86_400.0))
 #: A comparison waits so many times as long as it took, so that it has a tenth of a core at most.
 REST: Final = 10
-#: Rows of one insert, which ClickHouse takes or leaves as a whole.
+#: Rows of one insert, which ClickHouse takes or leaves as a whole where they are of one partition.
 MOST_ROWS: Final = 500_000
+#: An insert after an outage may be of more days than the 100 partitions that ClickHouse allows.
+INSERT: Final = {"max_partitions_per_insert_block": 0}
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A stretch of time of a table; the whole table where it has no time."""
+    """A stretch of time of a table; of one that is compared as a whole all that the store keeps."""
 
     table: Stored
     start: datetime | None = None
@@ -42,13 +46,17 @@ class Mirror:
 
     Nothing is remembered between ticks: slices of time whose number of rows or hashes differ are compared row by row,
     and one insert brings what is missing there and ends what is no more. So a crash or an outage at any point loses
-    nothing and doubles nothing: the next tick finds the same difference again.
+    nothing and doubles nothing: the next tick finds the same difference again. What retention ended here stays there
+    until the store's own retention ends it, which is `keep` unless the address or the store itself says otherwise.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, url: str) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, url: str, *, keep: Keep | None = None) -> None:
         self._connection = connection
         checked(url)
+        said(url)
         self._url = url
+        self._keep = keep or Keep()
+        self._kept: Mapping[str, timedelta] = {}  # how long the store keeps the rows of each table
         ((self._collector,),) = connection.execute("select collector_id from meta").fetchall()
         self._client: Any = None
         self._due_s = [0.0] * len(DEPTHS)
@@ -57,8 +65,9 @@ class Mirror:
         """Return how many rows were written; raises QueryError or ClickHouse's errors: the next tick is the remedy."""
         if self._client is None:
             client = connect(self._url)
-            for statement in definitions():
+            for statement in definitions(wanted(self._keep, self._url)):
                 client.command(statement)
+            self._kept = settle(client, self._keep, self._url)
             self._client, self._due_s = client, [0.0] * len(DEPTHS)
         began = time.monotonic()
         depth = max((at for at, due_s in enumerate(self._due_s) if began >= due_s), default=None)
@@ -85,19 +94,24 @@ class Mirror:
         width = MINUTE if depth <= 15 * MINUTE else HOUR
         for one in tables().values():
             if one.time is None:
-                yield Slice(one)
+                yield Slice(one, self._kept_from(one, now))
             elif (oldest := self._oldest(one, now)) is not None:
                 start = oldest if depth > now - oldest else max(oldest, floored(now - depth, width))
                 yield from self._unequal(one, start, now + HOUR, width)
 
     def _oldest(self, one: Stored, now: datetime) -> datetime | None:
-        """Return the time of the first row here that the store keeps: what retention ended here the store ends too."""
+        """Return the time of the first row here that the store keeps: one that it ended would be written again."""
         ((first,),) = self._connection.execute(
             f"select epoch_us(min({one.time})) from {one.name}"  # noqa: S608 - names of the schema
         ).fetchall()
         if first is None:
             return None
-        return max(EPOCH + timedelta(microseconds=first), now - timedelta(days=(one.keep_d or 1) - 1))
+        return max(EPOCH + timedelta(microseconds=first), self._kept_from(one, now) or EPOCH)
+
+    def _kept_from(self, one: Stored, now: datetime) -> datetime | None:
+        """Return from when on the store keeps rows for a while yet, None where it keeps all."""
+        kept = self._kept.get(one.name)
+        return None if kept is None else now - kept + min(HOUR, kept / 10)
 
     def _unequal(self, one: Stored, start: datetime, end: datetime, width: timedelta) -> Iterator[Slice]:
         seconds = int(width.total_seconds())
@@ -129,21 +143,24 @@ class Mirror:
         named = {"table": one.name, "collector": _text(self._collector)}
         here = local_sql(self._connection, "local_rows", **named, within=within(one, part.start, part.end))
         columns = catalog().columns()[one.name]
-        shared = {
-            **named,
-            "within": _remote(one, part.start, part.end),
-            "columns": ", ".join(f"`{name}`" for name in columns),
-        }
+        shared = {**named, "columns": ", ".join(f"`{name}`" for name in columns)}
         hashes = here["_hash"].to_pylist()
         listed = ", ".join(map(str, hashes)) or "0"
-        known = set(self._shared("shared_rows", **shared, hashes=listed, those="1")["_hash"].to_pylist())
-        gone = self._shared("shared_rows", **shared, hashes=listed, those="0")
+        spread = _remote(one, part.start, part.end)
+        known = set(self._shared("shared_rows", **shared, within=spread, hashes=listed, those="1")["_hash"].to_pylist())
+        ended = f"{spread} and {self._retained(one)}"
+        gone = self._shared("shared_rows", **shared, within=ended, hashes=listed, those="0")
         missing = here.filter(pa.array([each not in known for each in hashes], pa.bool_()))
         changes = [self._marked(missing, gone=0), self._marked(conformed(gone, missing.schema), gone=1)]
         change = pa.concat_tables(changes)
         for start in range(0, change.num_rows, MOST_ROWS):
-            self._client.insert_arrow(one.kept, change.slice(start, MOST_ROWS))
+            self._client.insert_arrow(one.table, change.slice(start, MOST_ROWS), settings=INSERT)
         return int(change.num_rows)
+
+    def _retained(self, one: Stored) -> str:
+        """Return the condition that retention has not ended a row here; to be asked after what is here was read."""
+        since = retained(self._connection, one)
+        return "true" if since is None or one.kept is None else f"{one.kept.time} >= {_instant(since)}"
 
     def _marked(self, rows: pa.Table, *, gone: int) -> pa.Table:
         """Return the rows with what the store adds: whose they are, from when, and whether they are no more."""
@@ -177,26 +194,33 @@ def local_sql(connection: duckdb.DuckDBPyConnection, name: str, **words: str) ->
         cursor.close()
 
 
+def retained(connection: duckdb.DuckDBPyConnection, one: Stored) -> datetime | None:
+    """Return from when on a table's rows are all here, None when retention has ended none."""
+    found = local_sql(connection, "local_retained", table=one.name)["since"].to_pylist()
+    return next(iter(found), None)
+
+
 def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
 def within(one: Stored, start: datetime | None, end: datetime | None) -> str:
-    """Return the condition that a row here is from `start` to `end`, exclusive; without them all rows are."""
-    if start is None or end is None:
-        return "true"
-    return (
-        f"{one.time} >= {_text(start.isoformat())}::timestamptz and {one.time} < {_text(end.isoformat())}::timestamptz"
-    )
+    """Return the condition that a row here is from `start` on, and before `end`."""
+    return _between(one, start, end, lambda at: f"{_text(at.isoformat())}::timestamptz")
 
 
 def _remote(one: Stored, start: datetime | None, end: datetime | None) -> str:
-    if start is None or end is None:
-        return "true"
-    first, last = (
-        f"fromUnixTimestamp64Micro({(at - EPOCH) // timedelta(microseconds=1)}, 'UTC')" for at in (start, end)
-    )
-    return f"{one.time} >= {first} and {one.time} < {last}"
+    return _between(one, start, end, _instant)
+
+
+def _between(one: Stored, start: datetime | None, end: datetime | None, say: Callable[[datetime], str]) -> str:
+    column = one.time or (one.kept and one.kept.time)
+    bounds = [f"{column} {sign} {say(at)}" for sign, at in ((">=", start), ("<", end)) if column and at]
+    return " and ".join(bounds) or "true"
+
+
+def _instant(at: datetime) -> str:
+    return f"fromUnixTimestamp64Micro({(at - EPOCH) // timedelta(microseconds=1)}, 'UTC')"
 
 
 def floored(moment: datetime, width: timedelta) -> datetime:

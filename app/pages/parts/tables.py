@@ -20,6 +20,7 @@ LINK = st.column_config.LinkColumn("trace", display_text=r"request=(.*)$", width
 TOTAL = st.column_config.NumberColumn("total ms", format="%.0f", width="small")
 
 LATENCY = st.column_config.LinkColumn("Latency", display_text="of its requests")
+TOKENS = {"input_tokens": "prompt", "cached_tokens": "cached", "output_tokens": "output"}
 MORE = {"more_ms": "more ms, median", "more_p90_ms": "more ms, p90"}
 
 
@@ -128,16 +129,14 @@ def step(rows: pa.Table) -> None:
     """Draw the calls that were inside an engine at one moment, each with the link to its trace; nothing without any."""
     if not rows.num_rows:
         return
-    names = {"since_ms": "for ms", "input_tokens": "prompt", "cached_tokens": "cached", "output_tokens": "output"}
-    numbers = {
-        name: st.column_config.NumberColumn(label, format="%.0f", width="small") for name, label in names.items()
-    }
+    names = {"since_ms": "for ms", "total_ms": "total ms", **TOKENS}
+    numbers = {name: st.column_config.NumberColumn(label, format="%.0f", width=68) for name, label in names.items()}
     st.dataframe(
-        rows.select(["trace", "phase", *names, "total_ms", "tenant", "route", "model"]),
+        rows.select(["trace", "phase", *names, "tenant", "route", "model"]),
         hide_index=True,
         height="content" if rows.num_rows < 11 else 400,
         placeholder=NOTHING,
-        column_config={"trace": LINK, "phase": st.column_config.TextColumn("is in"), "total_ms": TOTAL, **numbers},
+        column_config={"trace": LINK, "phase": st.column_config.TextColumn("is in", width=66), **numbers},
     )
 
 
@@ -173,6 +172,9 @@ def nodes(rows: pa.Table) -> None:
     kinds = zip(rows["kind"].to_pylist(), rows["name"].to_pylist(), strict=True)
     ways = [_latency(f"service {name}") if kind in ("service", "engine") else None for kind, name in kinds]
     shown = rows.append_column("latency", pa.array(ways, pa.string()))
+    for name in ("requests", "spans"):  # a store or a provider that tells nothing itself has none of its own
+        counted = pc.if_else(pc.equal(rows[name], 0), None, rows[name])
+        shown = shown.set_column(shown.column_names.index(name), name, counted)
     st.dataframe(
         shown.select(["kind", "name", "region", "requests", "p95_ms", "spans", "change", "latency"]),
         hide_index=True,
@@ -197,8 +199,15 @@ def calls(rows: pa.Table) -> None:
     tools(rows, f"**Model calls** · n {rows.num_rows} · {twins}", name="calls")
     names = ("total_ms", "ttft_ms", "tpot_ms", "max_gap_ms", "consumer_ms")
     numbers = {name: st.column_config.NumberColumn(name.replace("_", " "), format="%.1f") for name in names}
-    told = {"spans": "joined from", "told_by": "told by"}
-    st.dataframe(rows, hide_index=True, height="content", placeholder=NOTHING, column_config={**numbers, **told})
+    told: dict[str, Any] = {"spans": "joined from", "told_by": st.column_config.TextColumn("told by", width=250)}
+    texts = {**TOKENS, "finish_reason": "finish", "server_address": "server"}
+    st.dataframe(
+        rows.select([*(name for name in rows.column_names if name not in told), *told]),
+        hide_index=True,
+        height="content",
+        placeholder=NOTHING,
+        column_config={**numbers, **texts, **told},
+    )
 
 
 def linked(rows: pa.Table) -> pa.Table:
@@ -248,6 +257,11 @@ def plain(rows: pa.Table) -> None:
         placeholder=NOTHING,
         column_config={name: clock(rows, name) for name in instants},
     )
+
+
+def named(rows: pa.Table) -> None:
+    """Draw rows of ours: the names of their columns as words."""
+    plain(rows.rename_columns([name.replace("_", " ") for name in rows.column_names]))
 
 
 def columns(rows: pa.Table, *, table: str | None) -> None:
