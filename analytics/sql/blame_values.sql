@@ -1,5 +1,5 @@
--- One row a value of a segment (a tenant, a model, ...) or, with $attribute, of an attribute of the root span: how much its requests
--- add to what a request takes, against the baseline.
+-- One row a value of a segment (a tenant, a model, ...) or of an attribute: how much its requests add to what a request takes.
+-- With $attribute it is an attribute of the root span.
 with shown as (
     select *, started >= $from_ts::timestamptz and started < $to_ts::timestamptz as now
     from requests

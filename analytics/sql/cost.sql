@@ -1,5 +1,5 @@
--- One row a stage, a value of a column of `calls` or, with $attribute, of an attribute of the call's span, else of its request's root
--- span, dearest first: what its model calls cost, and what of it was wasted.
+-- One row a stage, segment value or attribute value, dearest first: what its model calls cost, and what of it was wasted.
+-- With $attribute it is an attribute of the call's span, else of its request's root span.
 with call as (
     select
         calls.*, requests.span_id as root_span_id, requests.route, requests.tenant, requests.version, requests.conversation_id,
