@@ -37,6 +37,7 @@ from tailbudget.collector.land.landing import Body, Landing
 from tailbudget.collector.peers.split import split
 from tailbudget.collector.receive.intake import decode
 from tailbudget.collector.receive.privacy import AS_JOURNALED
+from tailbudget.collector.seal.views import BULK
 from tailbudget.collector.store.mirror import Mirror, local_sql
 from tailbudget.collector.store.tables import tables
 
@@ -160,16 +161,19 @@ def main() -> None:
         timed("assembly", requests, lambda: assembled(connection), costs)
         sent = timed("reading for the store", requests, lambda: mirrored(connection), costs)
         timed("one comparison with the store", requests, lambda: compared(connection), costs)
-        connection.execute("checkpoint")
-        file = (Path(folder) / "tailbudget.duckdb").stat().st_size
+        tables_bytes = in_duckdb(connection, Path(folder))
         lake = Lake(f"{folder}/lake")
         uploader = Uploader(connection, lake, seal_after=timedelta(0))
         timed("sealing to a lake", requests, lambda: uploader.tick(datetime.now(UTC) + timedelta(hours=2)), costs)
-        parquet = sum(one.bytes for manifest in lake.manifests().values() for one in manifest.files)
+        files = [one for manifest in lake.manifests().values() for one in manifest.files]
+        parquet, sealed = sum(one.bytes for one in files), sum(one.bytes for one in files if one.table in BULK)
         there: dict[str, float] = {}
         held = stored(connection, Path(folder), requests, there) if importlib.util.find_spec("chdb") else 0.0
     wire = sum(len(gzip.compress(body, 6)) for body in bodies)
-    written = {"wire": wire, "DuckDB": file, "ClickHouse insert": sent, "Parquet": parquet, "ClickHouse": held}
+    written = {
+        "wire": wire, "sealed here": sealed, "DuckDB": tables_bytes, "ClickHouse insert": sent, "ClickHouse": held,
+        "Parquet": parquet,
+    }  # fmt: skip
     sizes = {name: nbytes / requests for name, nbytes in written.items()}
     print("scale bytes a request: " + ", ".join(f"{name} {nbytes:,.0f}" for name, nbytes in sizes.items()))
     here_s = sum(costs.values()) + COMPARISONS * costs["one comparison with the store"]
@@ -177,6 +181,18 @@ def main() -> None:
         print(told(rate, here_s, there.get(CLICKHOUSE, 0.0), sizes))
     if not held:
         print("scale ClickHouse was not measured: chdb is not installed (make test-scale makes a venv that has it)")
+
+
+def in_duckdb(connection: duckdb.DuckDBPyConnection, folder: Path) -> int:
+    """Return the bytes of what stays in a data file once hours are sealed: requests and all that is made of them."""
+    path = folder / "kept.duckdb"
+    with duckdb.connect(str(path), config={"storage_compatibility_version": "v1.5.0"}) as kept:
+        for name in tables().keys() - set(BULK):
+            rows = connection.sql(f"from {name}").to_arrow_table()
+            if rows.num_rows:
+                kept.register("rows", rows)
+                kept.execute(f"create table {name} as from rows")
+    return path.stat().st_size
 
 
 def _split(bodies: Sequence[bytes]) -> None:
@@ -189,7 +205,8 @@ def told(rate: int, here_s: float, there_s: float, sizes: Mapping[str, float]) -
     thousands_a_s, day = rate / 60 / 1000, rate * 1440
     cores, there = thousands_a_s * here_s, thousands_a_s * there_s
     collectors = max(1, -int(-cores // CORES_USED))
-    ssd_gb, objects_gb = day * 7 * sizes["DuckDB"] / 1e9, day * 30 * sizes["Parquet"] / 1e9
+    ssd_gb = day * (7 * sizes["sealed here"] + 35 * sizes["DuckDB"]) / 1e9
+    objects_gb = day * 30 * sizes["Parquet"] / 1e9
     store_gb = day * KEPT_DAYS * sizes["ClickHouse"] / 1e9 * COPIES
     store_cores = max(MIN_STORE_CORES, there / STORE_USED) * COPIES if there else 0.0
     usd = collectors * 2 * CORE_USD + ssd_gb * SSD_USD + objects_gb * OBJECTS_USD
@@ -197,7 +214,7 @@ def told(rate: int, here_s: float, there_s: float, sizes: Mapping[str, float]) -
     return (
         f"scale {rate:>10,} requests a minute: {cores:,.2f} cores busy, {collectors:,} collectors of 2 cores, "
         f"{rate / 60 * sizes['wire'] / 1e6:,.2f} MB/s in, {rate / 60 * sizes['ClickHouse insert'] / 1e6:,.2f} MB/s to "
-        f"the store, {ssd_gb:,.0f} GB of SSD for 7 days, {objects_gb:,.0f} GB of Parquet for 30 days, {usd:,.0f} USD a "
+        f"the store, {ssd_gb:,.0f} GB of SSD, {objects_gb:,.0f} GB of Parquet for 30 days, {usd:,.0f} USD a "
         f"month; ClickHouse: {there:,.2f} cores busy with inserts and merges, {store_cores:,.0f} cores, "
         f"{store_gb:,.0f} GB of SSD, {store_usd:,.0f} USD a month"
     )

@@ -32,9 +32,9 @@ MORE = """
         from decode_rate where side = 'server';
     update gpu set host = '127.0.0.1' where host = 'box-1';
     update slo_status set period = 'month' where objective = 'answers';
-    insert into metrics by name
+    insert into metrics_open by name
         select
-            'slo.gpu.process.memory' as name, sampled_at as t, 1 as resource_id, 5e9 as value,
+            'slo.gpu.process.memory' as name, 'gauge' as kind, sampled_at as t, 1 as resource_id, 5e9 as value,
             json_object('host.id', host, 'hw.id', gpu, 'process.pid', 7, 'process.executable.name', 'engine') as attrs
         from gpu where second(sampled_at) = 0;
 """
