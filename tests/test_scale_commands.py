@@ -217,7 +217,7 @@ def _dashboard(*options: str) -> Iterator[str]:
 
 def _shown(browser: Browser, address: str) -> str:
     """Return what the first page says of a stretch of time, without what depends on when it is asked."""
-    visit = Visit(browser)
+    visit = Visit(browser.new_page())
     between = "/".join(f"{moment:%Y-%m-%dT%H:%M:%S}" for moment in (ENDED - timedelta(minutes=10), ENDED))
     visit.page.goto(f"{address}/?between={between}&live=false")
     visit.page.wait_for_selector('[data-testid="stVegaLiteChart"] svg', timeout=300_000)
