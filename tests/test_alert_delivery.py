@@ -64,7 +64,7 @@ class Office:
         """Let the notifier do its work at a minute until nothing is under way; return the deliveries."""
         now = NOW + minute * MINUTE
         self.notifier.update(now)
-        wait_until(lambda: not self.notifier.courier.under_way, what="the courier to come back", timeout_s=20)
+        wait_until(lambda: not self.notifier.courier.under_way, what="the courier to come back")
         self.notifier.update(now)
         return self.rows("from deliveries order by created, delivery_id")
 
@@ -421,7 +421,7 @@ def test_a_receiver_that_hangs_holds_up_neither_the_others_nor_the_end(office: A
         )
         here.alarms("chat.total")
         here.notifier.update(NOW)
-        wait_until(lambda: hook.received, timeout_s=5, what="the message")
+        wait_until(lambda: hook.received, what="the message")
         closing = threading.Thread(target=here.notifier.close, daemon=True)
         closing.start()
         closing.join(60)  # the receiver would hang for ever
@@ -467,11 +467,11 @@ def test_what_was_not_delivered_survives_a_kill(tmp_path: Path) -> None:
     with collector(tmp_path / "data", slo=[str(file)]) as running:
         assert running.post("/v1/traces", slow_requests(30))[0] == 200
         waiting = "select attempts from deliveries where delivered is null and attempts > 0"
-        wait_until(lambda: running.rows(waiting), timeout_s=40, what="an attempt that failed")
+        wait_until(lambda: running.rows(waiting), what="an attempt that failed")
         running.kill()
         with receiver(port) as hook:
             running.start()
-            wait_until(lambda: hook.received, timeout_s=40, what="the message")
+            wait_until(lambda: hook.received, what="the message")
             wait_until(lambda: not running.rows("from deliveries where delivered is null"), what="its outcome")
             answer = send(running.api_port, "POST", "/v1/alerts/test", b"{}", {})
             assert json.loads(answer[2]) == {"channels": {"oncall": "ok"}}

@@ -53,7 +53,7 @@ def sag_test(*, file: Path, sag: str, as_json: bool) -> None:
 @option(
     "--by",
     default="service",
-    help="What to blame: service, operation, stage, tenant, model, route, version, region, prompt_bucket.",
+    help="What to blame: service, operation, stage, another segment, or a span attribute by its name.",
 )
 @json_option
 @some_api_option
