@@ -74,7 +74,7 @@ def _read_bytes(model: Llama, batch: int) -> int:
     weights = [getattr(layer, name).weight for layer in layers for name in MATRICES]
     numbers = sum(weight.numel() for weight in weights) + shape.vocabulary * shape.hidden
     cached = 2 * shape.layers * shape.kv_heads * shape.head_dim * PROMPT_TOKENS * batch
-    return (numbers + cached) * model.dtype.itemsize
+    return int((numbers + cached) * model.dtype.itemsize)
 
 
 def _print_gpu(path: Path) -> None:
