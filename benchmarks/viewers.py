@@ -56,6 +56,7 @@ class Seen:
     collector_cpu_s: float = 0.0
     dashboard_cpu_s: float = 0.0
     machine_cpu_s: float = 0.0  # of every process
+    took_s: float = 0.0
 
 
 class Bodies:
@@ -157,8 +158,9 @@ def served(command: list[str], port: int) -> Iterator[tuple[str, int]]:
 @contextmanager
 def spent(found: Seen, collector: Collector, dashboard: int) -> Iterator[None]:
     """Add the CPU time that both processes take meanwhile: figures that other programs hardly change."""
-    before = collector.cpu_s(), _cpu_s(dashboard), _machine_cpu_s()
+    before, began_s = (collector.cpu_s(), _cpu_s(dashboard), _machine_cpu_s()), time.perf_counter()
     yield
+    found.took_s += time.perf_counter() - began_s
     found.collector_cpu_s += collector.cpu_s() - before[0]
     found.dashboard_cpu_s += _cpu_s(dashboard) - before[1]
     found.machine_cpu_s += _machine_cpu_s() - before[2]
@@ -270,9 +272,9 @@ def beside(collector: Collector, api: str, *, seconds: float, rounds: int) -> No
             pairs.append((alone, watched))
     for name, values, percent, limited in FIGURES:
         _say(name, [tuple(rank(values(one), percent) for one in pair) for pair in pairs], limited=limited)
-    spans_s = rounds * seconds
     for name, cpu_s in CPU.items():
-        before, after = (sum(cpu_s(pair[side]) for pair in pairs) / spans_s for side in (0, 1))
+        sides = zip(*pairs, strict=True)
+        before, after = (sum(map(cpu_s, side)) / sum(seen.took_s for seen in side) for side in sides)
         print(f"{name:14} {before:8.2f} cores alone, {after:8.2f} with viewers")
     pages_s = [one for _, watched in pairs for one in watched.pages_s]
     print(f"pages          {len(pages_s)} runs with {sum(watched.pictures for _, watched in pairs)} pictures")
