@@ -238,7 +238,7 @@ async def viewers(address: str, seconds: float) -> dict[str, object]:
 
 def rank(values: list[float], percent: int) -> float:
     """Return a percentile in ms."""
-    return statistics.quantiles(values, n=100)[percent - 1] * 1e3
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] * 1e3
 
 
 #: What is said of each stretch of time: words, seconds seen, percentile, and whether 20 % more is too much.
@@ -294,7 +294,7 @@ CPU: Final[dict[str, Callable[[Seen], float]]] = {
 def _say(name: str, pairs: list[tuple[float, ...]], *, limited: bool) -> None:
     before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratios = sorted(watched / alone - 1 for alone, watched in pairs)
-    low, middle, high = statistics.quantiles(ratios, n=4)
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     print(
         f"{name:14} {before:8.1f} ms alone, {after:8.1f} ms with {len(PAGES)} viewers: "
         f"{middle:+.0%} ({low:+.0%} to {high:+.0%} of {len(ratios)} pairs{', goal +20%' if limited else ''})"
