@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import duckdb
 
-from .diagnosed import CASES, Traffic, stored, traffic
+from .diagnosed import CASES, Traffic, stored, traffic, young_instance
 from .seed import seed
 from .seed_more import furnish
 from .seed_streams import stream
@@ -16,8 +16,8 @@ from .test_load_page import store
 APART = timedelta(hours=3)
 #: Tables whose rows a landed and assembled body makes; of `resources` only those that are not there yet.
 MADE = (
-    *("spans_open", "metrics_open", "requests", "calls", "stages", "stage_spans", "streams", "engine", "gpu"),
-    "resources",
+    *("spans_open", "metrics_open", "requests", "calls", "stages", "stage_spans", "streams", "violations", "engine"),
+    *("gpu", "resources"),
 )
 MORE = """
     insert into feedback
@@ -73,6 +73,7 @@ def _troubles(ended: datetime) -> Iterator[tuple[Traffic, datetime]]:
     yield traffic(last, wrong=True), ended - APART
     for place, rule in enumerate(sorted(CASES.keys() - {last}), start=1):
         yield traffic(rule, wrong=True), ended - timedelta(days=1) - place * APART
+    yield young_instance(slow_at_start=20), ended - timedelta(days=1) - len(CASES) * APART
     yield _hedged(), ended - timedelta(minutes=8)
 
 

@@ -59,7 +59,7 @@ def clickhouse(folder: Path, *, port: int | None = None) -> Iterator[tuple[str, 
     port = port or free_port()
     log = folder.parent / f"{folder.name}.log"
     with process(sys.executable, "-m", "tests.scale_clickhouse", str(port), str(folder), log=log) as running:
-        wait_until(lambda: _answers(f"http://{HOST}:{port}/ping", running, log), timeout_s=120)
+        wait_until(lambda: _answers(f"http://{HOST}:{port}/ping", running, log))
         yield f"clickhouse://{HOST}:{port}/default", running
 
 
@@ -145,7 +145,7 @@ def _listens(port: int) -> bool:
 
 
 def _alive(page: int) -> int:
-    with urllib.request.urlopen(f"http://{HOST}:{page}/json/", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{HOST}:{page}/json/", timeout=120) as answer:
         return str(answer.read()).count("ALIVE") - 1  # the master is too
 
 
@@ -153,7 +153,7 @@ def _answers(url: str, running: "subprocess.Popen[bytes]", log: Path) -> bool:
     if running.poll() is not None:
         raise AssertionError(log.read_text(errors="replace")[-3000:])
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=120) as answer:
             return int(answer.status) == 200
     except OSError:
         return False

@@ -93,7 +93,7 @@ def served(folder: Path, *options: str, **variables: str) -> Iterator[str]:
     with subprocess.Popen(command, cwd=folder, env=kept | variables, stderr=subprocess.DEVNULL) as service:
         url = f"http://127.0.0.1:{port}"
         try:
-            wait_until(lambda: _is_up(url), timeout_s=30, what="the service")
+            wait_until(lambda: _is_up(url), what="the service")
             yield url
         finally:
             service.terminate()
@@ -109,7 +109,7 @@ def _is_up(url: str) -> bool:
 def ask(url: str) -> tuple[list[object], list[float]]:
     """Return answers and latencies in milliseconds."""
     answers, latencies_ms = [], []
-    with httpx.Client(base_url=url, timeout=20) as client:
+    with httpx.Client(base_url=url, timeout=120) as client:
         for n in range(REQUESTS):
             started_s = time.perf_counter()
             answers.append(client.get("/chat", params={"n": n}).json())

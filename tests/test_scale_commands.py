@@ -42,6 +42,15 @@ BASELINE = ("--baseline-from", (ENDED - timedelta(minutes=15)).isoformat(), "--b
 OBJECTIVES = """
 objectives:
   - {name: chat, where: "route = '/chat'", total: p95 < 2.5s, retrieval: p99 < 300ms, success: 99%}
+  - {name: slices, total: p95 < 2.5s, slice: 5m at 95%}
+---
+apiVersion: openslo/v1
+kind: SLO
+metadata: {name: mean}
+spec:
+  indicator: {spec: {thresholdMetric: {metricSource: {type: duckdb, spec: {signal: total}}}}}
+  budgetingMethod: RatioTimeslices
+  objectives: [{op: lt, value: 2500, target: 0.95, timeSliceWindow: 5m}]
 """
 QUESTION = (
     "select route, count(*) as n, quantile_cont(total_ms, 0.95) as p95_ms, min(started) as first "
@@ -157,9 +166,12 @@ def test_objectives_stand_alike(sides: Sides, engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES[:2])
 def test_budgets_are_counted_anew_alike(sides: Sides, engine: str) -> None:
     counted = _both(sides, engine, "slo", "status", str(sides.objectives))
-    here, there = ([{name: one[name] for name in ("n", "bad", "firing")} for one in rows] for rows in counted)
-    assert [one["n"] > 300 for one in here] == [True, True, True]
+    told = ("objective", "n", "bad", "firing")
+    here, there = ([{name: one[name] for name in told} for one in rows] for rows in counted)
     assert here == there
+    assert [one["n"] > (300 if one["objective"].startswith("chat.") else 3) for one in here] == [True] * 5  # slices
+    good = [[one["good_share"] for one in rows] for rows in counted]
+    assert good[0] == pytest.approx(good[1])
     fired = _both(sides, engine, "slo", "test", str(sides.objectives), "--since", "1d")
     opened = [[(row["rule"], row["opened"]) for row in rows] for rows in fired]
     assert opened[0] == opened[1]
@@ -205,7 +217,7 @@ def _dashboard(*options: str) -> Iterator[str]:
 
 def _shown(browser: Browser, address: str) -> str:
     """Return what the first page says of a stretch of time, without what depends on when it is asked."""
-    visit = Visit(browser)
+    visit = Visit(browser.new_page())
     between = "/".join(f"{moment:%Y-%m-%dT%H:%M:%S}" for moment in (ENDED - timedelta(minutes=10), ENDED))
     visit.page.goto(f"{address}/?between={between}&live=false")
     visit.page.wait_for_selector('[data-testid="stVegaLiteChart"] svg', timeout=300_000)

@@ -67,7 +67,7 @@ def _equal(running: Collector, address: str, *, spans: int) -> None:
     """Wait until both sides have so many spans, a request each, and the same of all else."""
     wait_until(lambda: _local(running)["requests"] == spans, what="assembly")
     try:
-        wait_until(lambda: _stored(address) == _local(running), timeout_s=90)
+        wait_until(lambda: _stored(address) == _local(running))
     except AssertionError:
         assert _stored(address) == _local(running)
     assert _stored(address)["spans"] == spans
@@ -104,7 +104,7 @@ def test_two_collectors_do_not_touch_each_others_rows(tmp_path: Path, store: str
     with collector(tmp_path / "a", store=store) as one, collector(tmp_path / "b", store=store) as other:
         _send(one, 1, spans=30)
         _send(other, 2, spans=12)
-        wait_until(lambda: _stored(store)["requests"] == 42, timeout_s=90)
+        wait_until(lambda: _stored(store)["requests"] == 42)
         assert _stored(store)["spans"] == 42
 
 

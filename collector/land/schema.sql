@@ -518,8 +518,8 @@ create table ingest_health (
     signal VARCHAR not null,           -- traces, metrics or logs
     reason VARCHAR not null,           -- accepted, or why not: duplicate, bad_id, content_dropped, ...
     n BIGINT not null,                 -- spans, points, records or attributes
-    lag_sum_s DOUBLE,                  -- of accepted spans: seconds from their end until they landed, summed
-    lag_max_s DOUBLE                   -- of accepted spans: the most; negative when the sender's clock is ahead
+    lag_sum_s DOUBLE,                  -- of what was accepted: seconds from its time, a span's end, until it landed, summed
+    lag_max_s DOUBLE                   -- of what was accepted: the most; negative when the sender's clock is ahead
 );
 
 -- One row a trace that has spans not yet assembled.
