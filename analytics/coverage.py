@@ -19,10 +19,10 @@ def coverage(reader: Reader, *, span: timedelta = timedelta(days=1)) -> pa.Table
 
 
 def arrivals(reader: Reader, window: Window) -> pa.Table:
-    """Return one row a service: service, n (spans, points, records), lag_s, longest_lag_s, last_minute.
+    """Return one row a service: service, spans, points, records, lag_s, longest_lag_s, last_minute.
 
-    `lag_s` is the mean, over spans, from their end until they landed; negative when the sender's clock is ahead, null
-    for a service that sent no spans.
+    `lag_s` is the mean, over spans, from their end until they landed, of a service without spans over points and
+    records, from their time; negative when the sender's clock is ahead, null where none has a time.
     """
     return ask(reader, "arrivals", window.span())
 

@@ -115,7 +115,7 @@ def _csv(rows: Iterable[Sequence[object]]) -> bytes:
 
 def stream(
     connection: duckdb.DuckDBPyConnection,
-    sql: str,
+    sql: str | duckdb.Statement,
     params: Mapping[str, object] | None = None,
     *,
     max_rows: int | None = None,

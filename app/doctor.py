@@ -4,7 +4,7 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tailbudget.analytics.coverage import arrivals, coverage, unstored
 from tailbudget.analytics.overview import assembly_lag
-from tailbudget.analytics.reader import ApiReader, credentials
+from tailbudget.analytics.reader import ApiReader, QueryError, credentials, reason
 from tailbudget.analytics.window import Window
 from tailbudget.instrument.errors import UserError
 
@@ -37,9 +37,11 @@ REASONS: Final = {
     "repeated_body": "bodies that had been accepted before",
     "unreadable": "bodies that could not be read back from the journal",
     "unlandable": "bodies that do not fit the tables",
+    "unread": "messages over the size limit, or whose sender left amid them",
     "scrape_not_taken": "scrapes of an engine that could not be journaled",
     "http_400": "bodies that are no OTLP",
     "http_401": "bodies without the collector's token",
+    "http_404": "requests of an unknown path or method: OTLP/HTTP wants /v1/traces, /v1/metrics or /v1/logs",
     "http_405": "requests of another method than POST",
     "http_408": "bodies that took too long to arrive",
     "http_413": "bodies over the size limit",
@@ -65,7 +67,7 @@ def examine(api: str, *, span: timedelta) -> Row:
     """
     api = api.rstrip("/")
     _check_ready(api)
-    metrics = _get(f"{api}/metrics")
+    metrics = _metrics(api)
     reader = ApiReader(api)
     now = datetime.now(UTC)
     window = Window(now - span, now + timedelta(minutes=1))
@@ -104,24 +106,26 @@ def _lines(found: Row, now: datetime) -> Iterator[str]:
     for name, up in found["engines"].items():
         if not up:
             yield f"engine     {name} did not answer its last scrape: see that it runs and that --scrape names it"
-    if not found["services"]:
+    shown = list(_shown(found["services"], found["arrivals"], now))
+    if not shown:
         yield "services   none sent anything; point one at the collector: OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318"
     else:
         yield ""
-        lags_s = {row["service"]: row["lag_s"] for row in found["arrivals"]}
-        shown = [_shown(row, now, lag_s=lags_s.get(row["service"])) for row in found["services"]]
         yield to_text(pa.Table.from_pylist(shown)).rstrip()
-        yield from _ahead(lags_s)
+        yield from _ahead(found["arrivals"])
     yield from _sampled(found["services"])
     yield from _missing(found["services"])
     yield from _unstored(found["unstored"])
     yield ""
 
 
-def _ahead(lags_s: Mapping[str | None, float | None]) -> Iterator[str]:
-    for service, lag_s in lags_s.items():
-        if lag_s is not None and lag_s < -AHEAD_S:
-            yield f"clock      {service or '(no name)'} is {-lag_s:.1f} s ahead of the collector: let NTP set both"
+def _ahead(arrivals: Sequence[Row]) -> Iterator[str]:
+    for row in arrivals:
+        if row["lag_s"] is not None and row["lag_s"] < -AHEAD_S:
+            yield (
+                f"clock      {row['service'] or '(no name)'} is {-row['lag_s']:.1f} s ahead of the collector: "
+                "let NTP set both"
+            )
 
 
 def _sampled(services: Sequence[Row]) -> Iterator[str]:
@@ -133,17 +137,22 @@ def _sampled(services: Sequence[Row]) -> Iterator[str]:
             )
 
 
-def _shown(row: Mapping[str, Any], now: datetime, *, lag_s: float | None) -> Row:
-    return {
-        "service": row["service"] or "(no name)",
-        "sends": ", ".join(row["dialects"]) or "unknown",
-        "newest": "never" if row["last_span"] is None else ago(now - row["last_span"]),
-        "late": None if lag_s is None else f"{lag_s:.1f} s",
-        "spans": row["spans"],
-        "requests": row["requests"],
-        "calls": row["calls"],
-        **{name.removesuffix("_share"): _percent(row[name]) for name in SHARES},
-    }
+def _shown(services: Sequence[Row], arrivals: Sequence[Row], now: datetime) -> Iterator[Row]:
+    """Yield a line a sender: those of spans, then those of nothing but metrics and logs."""
+    covered = {row["service"]: row for row in services}
+    arrived = {row["service"]: row for row in arrivals}
+    for service in covered | arrived:
+        row, sent = covered.get(service, {}), arrived.get(service, {})
+        newest, lag_s = row.get("last_span") or sent.get("last_minute"), sent.get("lag_s")
+        yield {
+            "service": service or "(no name)",
+            "sends": ", ".join(row.get("dialects", ())) or ("unknown" if row else "no spans"),
+            "newest": "never" if newest is None else ago(now - newest),
+            "late": None if lag_s is None else f"{lag_s:.1f} s",
+            **{unit: row.get(unit) or sent.get(unit, 0) for unit in ("spans", "points", "records")},
+            **{unit: row.get(unit, 0) for unit in ("requests", "calls")},
+            **{name.removesuffix("_share"): _percent(row.get(name)) for name in SHARES},
+        }
 
 
 def _missing(services: Sequence[Row]) -> Iterator[str]:
@@ -159,8 +168,8 @@ def _unstored(rows: Sequence[Row]) -> Iterator[str]:
         yield "\nnot stored as it came"
     for row in rows:
         meaning = REASONS.get(row["reason"], "")
-        yield f"  {row['n']:,} {row['signal']} of {row['service'] or '(no name)'}: {row['reason']}, {meaning}".rstrip(
-            ", "
+        yield f"  {row['n']:,} of {row['service'] or '(no name)'} ({row['signal']}, {row['reason']}): {meaning}".rstrip(
+            ": "
         )
 
 
@@ -180,6 +189,13 @@ def _check_ready(api: str) -> None:
         raise UserError(
             f"no collector answers at {api} ({error}): start `tailbudget collector`, or name its --api"
         ) from error
+
+
+def _metrics(api: str) -> str:
+    try:
+        return _get(f"{api}/metrics")
+    except urllib.error.HTTPError as error:
+        raise QueryError(*reason(error)) from error
 
 
 def _get(url: str) -> str:

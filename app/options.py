@@ -16,7 +16,7 @@ from .elsewhere import reader_options
 
 #: Guards that `up --demo --guard` can try; `app/demo/trials.py` has a workload for each.
 GUARDS = ("hedge", "breaker", "limit", "queue", "shed", "cache", "embeddings", "semantic", "fan-out")
-UNITS = {"M": 10**6, "G": 10**9, "T": 10**12}
+UNITS = {"M": 10**6, "G": 10**9, "T": 10**12, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 #: What `--data` of a question names: a folder, or folders and addresses of APIs.
 Sources = Path | Sequence[Path | str] | None
 DATA_HELP = "Folder of the database and the journal."
@@ -180,19 +180,24 @@ def keep_option(name: str, default: str, what: str) -> Callable[..., Any]:
 
 
 def _bytes(context: click.Context, parameter: click.Parameter, text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MGT])B", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([MGT]i?)B", text.strip(), re.IGNORECASE)
     if not found:
-        raise click.BadParameter(f"{text!r}: expected a size such as 500MB or 20GB", context, parameter)
+        raise click.BadParameter(f"{text!r}: expected a size such as 500MB or 20GiB", context, parameter)
     return round(float(found[1]) * UNITS[found[2].upper()])
 
 
-disk_option = option(
-    "--max-disk",
-    default="20GB",
-    envvar="TAILBUDGET_MAX_DISK",
-    callback=_bytes,
-    help="Size of the data folder beyond which the oldest spans end.",
-)
+def size_option(name: str, parameter: str, default: str, what: str) -> Callable[..., Any]:
+    """Return the option of a size that `TAILBUDGET_<NAME>` sets too, as a number of bytes."""
+    variable = f"TAILBUDGET_{name.replace('-', '_').upper()}"
+    return option(f"--{name}", parameter, default=default, metavar="SIZE", envvar=variable, callback=_bytes, help=what)
+
+
+def count_option(name: str, parameter: str, default: int, what: str) -> Callable[..., Any]:
+    """Return the option of a number above zero that `TAILBUDGET_<NAME>` sets too."""
+    variable = f"TAILBUDGET_{name.replace('-', '_').upper()}"
+    return option(
+        f"--{name}", parameter, default=default, type=click.IntRange(min=1), metavar="N", envvar=variable, help=what
+    )
 
 
 def log_to_stderr() -> None:

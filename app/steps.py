@@ -50,5 +50,8 @@ def stored_demands(*, instance: str | None, since: timedelta, api: str | None, d
         found = demands(reader, Window(now - since, now), instance=instance)
     if not found:
         where = f" of {instance!r}" if instance else ""
-        raise UserError(f"no call{where} with token counts is stored: widen it with --since, or give --mix and --peak")
+        raise UserError(
+            f"no call{where} with token counts is stored, load tests aside: widen it with --since, "
+            "or give --mix and --peak"
+        )
     return found

@@ -32,7 +32,7 @@ AT_ONCE: Final = 32
 INCIDENT: Final = timedelta(hours=2)
 EVERY: Final = timedelta(hours=18)
 #: Share of requests that are bad in an incident.
-SHARES_BAD: Final = (0.3, 0.5, 0.8, 1.0)
+SHARES_BAD: Final = (0.3, 0.5, 0.75, 1.0)
 #: A page this long after its end still tells of it.
 GRACE: Final = timedelta(minutes=5)
 #: False pages are promised of services that spend so much of their budget.
@@ -129,6 +129,12 @@ def seconds_a_month() -> float:
     return time.process_time() - began
 
 
+def least_share(target: float, *, per_hour: int) -> float:
+    """Return from which share of bad requests on, in steps of 5 %, LEAST_FOUND of all incidents are found."""
+    steps = (step / 20 for step in range(1, 21))
+    return next(share for share in steps if found(target, per_hour=per_hour, share=share) >= LEAST_FOUND)
+
+
 def main() -> None:
     """Print one line a target and rate, then how long a month takes."""
     print(describe())
@@ -148,6 +154,9 @@ def main() -> None:
             print(
                 f"{target * 100:g} %, {per_hour} requests an hour: {' / '.join(quiet)}; {' / '.join(seen)}", flush=True
             )
+    for target in TARGETS:
+        share = least_share(target, per_hour=min(RATES_PER_HOUR))
+        print(f"{target * 100:g} %: {LEAST_FOUND} of incidents are found from {share:.0%} bad on", flush=True)
     print(f"goals: at most {MOST_FALSE} false pages at {WELL:g} of the budget, at least {LEAST_FOUND} found")
     print(f"30 days at one-minute resolution: {seconds_a_month():.2f} CPU-seconds (goal: under 1)")
 

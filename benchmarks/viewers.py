@@ -1,7 +1,9 @@
 """Ten viewers of live pages beside ingest at half of its capacity, for `dashboard.py`: what they cost each other.
 
-A viewer speaks Streamlit's protocol as a browser does, and asks again as often as the page says; it draws nothing,
-since that is done on the viewers' machines.
+A viewer speaks Streamlit's protocol as a browser does, and asks again as often as the page says; it draws nothing and
+gives way to all else, since that is done on the viewers' machines. Stretches of time with and without viewers come in
+pairs, each the other way round than the one before; what is said is the median of the pairs' ratios, with their
+quartiles, so that what else the machine does falls on both sides, or out.
 """
 
 import asyncio
@@ -15,8 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -34,21 +36,26 @@ from websockets.asyncio.client import ClientConnection, connect
 PAGES: Final = (
     "", "", "latency", "latency", "stages", "violations", "token-rate", "gpu", "diagnoses", "map",
 )  # fmt: skip
-ROUNDS: Final = 2
-#: How often the time until a span can be asked for is taken.
+#: How often the time until a span can be asked for is taken, and how long between two looks.
 MARK_EVERY_S: Final = 0.5
+LOOK_EVERY_S: Final = 0.02
+#: What a question that begins now sees: `now()` is the instant at which its transaction began.
+LOOK: Final = "select count(*) as n, epoch(now()) as began_s from spans_open where trace_id = '{}'::uuid"
 
 
 @dataclass
 class Seen:
-    """What one way of running showed, in seconds."""
+    """What a stretch of time showed, in seconds."""
 
     acks_s: list[float] = field(default_factory=list)
-    queryable_s: list[float] = field(default_factory=list)
+    visible_s: list[float] = field(default_factory=list)  # until a question that begins then sees the span
+    queryable_s: list[float] = field(default_factory=list)  # until its answer is there
+    reads_s: list[float] = field(default_factory=list)  # of such a question
     pages_s: list[float] = field(default_factory=list)
     pictures: int = 0
     collector_cpu_s: float = 0.0
     dashboard_cpu_s: float = 0.0
+    machine_cpu_s: float = 0.0  # of every process
 
 
 class Bodies:
@@ -91,7 +98,8 @@ def run(collector: Collector, *, per_s: float, seconds: float, found: Seen) -> N
         found.acks_s.append(time.perf_counter() - sent_s)
         if sent_s >= next_mark_s and marks.acquire(blocking=False):
             next_mark_s = sent_s + MARK_EVERY_S
-            waiting.append(threading.Thread(target=_until_queryable, args=(collector, mark, sent_s, found, marks)))
+            sent_at_s = time.time() - (time.perf_counter() - sent_s)
+            waiting.append(threading.Thread(target=_until_queryable, args=(collector, mark, sent_at_s, found, marks)))
             waiting[-1].start()
         due_s += 1 / per_s
     connection.close()
@@ -99,12 +107,24 @@ def run(collector: Collector, *, per_s: float, seconds: float, found: Seen) -> N
         one.join()
 
 
-def _until_queryable(collector: Collector, mark: bytes, sent_s: float, found: Seen, marks: threading.Semaphore) -> None:
+def _until_queryable(
+    collector: Collector, mark: bytes, sent_at_s: float, found: Seen, marks: threading.Semaphore
+) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", collector.api_port, timeout=60)
+    body = json.dumps({"sql": LOOK.format(mark.hex())})
     try:
-        while not collector.value(f"select count(*) from spans_open where trace_id = '{mark.hex()}'::uuid"):
-            time.sleep(0.02)
-        found.queryable_s.append(time.perf_counter() - sent_s)
+        while True:
+            asked_s = time.perf_counter()
+            connection.request("POST", "/v1/sql", body, {"Accept": "application/json"})
+            (row,) = json.loads(connection.getresponse().read())
+            found.reads_s.append(time.perf_counter() - asked_s)
+            if row["n"]:
+                break
+            time.sleep(LOOK_EVERY_S)
+        found.queryable_s.append(time.time() - sent_at_s)
+        found.visible_s.append(row["began_s"] - sent_at_s)
     finally:
+        connection.close()
         marks.release()
 
 
@@ -137,10 +157,16 @@ def served(command: list[str], port: int) -> Iterator[tuple[str, int]]:
 @contextmanager
 def spent(found: Seen, collector: Collector, dashboard: int) -> Iterator[None]:
     """Add the CPU time that both processes take meanwhile: figures that other programs hardly change."""
-    before = collector.cpu_s(), _cpu_s(dashboard)
+    before = collector.cpu_s(), _cpu_s(dashboard), _machine_cpu_s()
     yield
     found.collector_cpu_s += collector.cpu_s() - before[0]
     found.dashboard_cpu_s += _cpu_s(dashboard) - before[1]
+    found.machine_cpu_s += _machine_cpu_s() - before[2]
+
+
+def _machine_cpu_s() -> float:
+    user, nice, system, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
 def _cpu_s(pid: int) -> float:
@@ -213,39 +239,66 @@ def rank(values: list[float], percent: int) -> float:
     return statistics.quantiles(values, n=100)[percent - 1] * 1e3
 
 
-def beside(collector: Collector, api: str, *, seconds: float) -> None:
+#: What is said of each stretch of time: words, seconds seen, percentile, and whether 20 % more is too much.
+FIGURES: Final[tuple[tuple[str, Callable[[Seen], list[float]], int, bool], ...]] = (
+    ("ack p50", lambda seen: seen.acks_s, 50, False),
+    ("ack p99", lambda seen: seen.acks_s, 99, True),
+    ("visible p50", lambda seen: seen.visible_s, 50, True),
+    ("visible p95", lambda seen: seen.visible_s, 95, True),
+    ("queryable p50", lambda seen: seen.queryable_s, 50, True),
+    ("queryable p95", lambda seen: seen.queryable_s, 95, True),
+    ("its read p50", lambda seen: seen.reads_s, 50, False),
+    ("its read p95", lambda seen: seen.reads_s, 95, False),
+)
+
+
+def beside(collector: Collector, api: str, *, seconds: float, rounds: int) -> None:
     """Print what viewers cost ingest on a running collector, and what they waited."""
     per_s = capacity(collector) / 2
     print(f"capacity {2 * per_s * SPANS:,.0f} spans/s; sending {per_s * SPANS:,.0f}, load {os.getloadavg()[0]:.1f}")
-    alone, watched = Seen(), Seen()
+    pairs = []
     with dashboard(api) as (address, pid):
         subprocess.run([sys.executable, __file__, "--view", address, "6"], check=True, stdout=subprocess.DEVNULL)
-        for _ in range(ROUNDS):
-            with spent(alone, collector, pid):
-                run(collector, per_s=per_s, seconds=seconds, found=alone)
-            with spent(watched, collector, pid), ten(address, seconds=seconds, found=watched):
-                run(collector, per_s=per_s, seconds=seconds, found=watched)
-    for name, before, after in (
-        ("ack p50", rank(alone.acks_s, 50), rank(watched.acks_s, 50)),
-        ("ack p99", rank(alone.acks_s, 99), rank(watched.acks_s, 99)),
-        ("queryable p50", rank(alone.queryable_s, 50), rank(watched.queryable_s, 50)),
-        ("queryable p95", rank(alone.queryable_s, 95), rank(watched.queryable_s, 95)),
-    ):
-        print(
-            f"{name:14} {before:8.1f} ms alone, {after:8.1f} ms with {len(PAGES)} viewers ({after / before - 1:+.0%})"
-        )
-    for name, before, after in (
-        ("collector", alone.collector_cpu_s, watched.collector_cpu_s),
-        ("dashboard", alone.dashboard_cpu_s, watched.dashboard_cpu_s),
-    ):
-        print(f"{name:14} {before / ROUNDS / seconds:8.2f} cores alone, {after / ROUNDS / seconds:8.2f} with viewers")
-    pages_s = watched.pages_s
-    print(f"pages          {len(pages_s)} runs with {watched.pictures} pictures, load {os.getloadavg()[0]:.1f}")
+        for turn in range(rounds):
+            alone, watched = Seen(), Seen()
+            for found in (alone, watched) if turn % 2 == 0 else (watched, alone):
+                with ExitStack() as meanwhile:
+                    meanwhile.enter_context(spent(found, collector, pid))
+                    if found is watched:
+                        meanwhile.enter_context(ten(address, seconds=seconds, found=found))
+                    run(collector, per_s=per_s, seconds=seconds, found=found)
+            pairs.append((alone, watched))
+    for name, values, percent, limited in FIGURES:
+        _say(name, [tuple(rank(values(one), percent) for one in pair) for pair in pairs], limited=limited)
+    spans_s = rounds * seconds
+    for name, cpu_s in CPU.items():
+        before, after = (sum(cpu_s(pair[side]) for pair in pairs) / spans_s for side in (0, 1))
+        print(f"{name:14} {before:8.2f} cores alone, {after:8.2f} with viewers")
+    pages_s = [one for _, watched in pairs for one in watched.pages_s]
+    print(f"pages          {len(pages_s)} runs with {sum(watched.pictures for _, watched in pairs)} pictures")
     print(
         f"               {rank(pages_s, 50):.0f} ms p50, {rank(pages_s, 95):.0f} ms p95, "
         f"{max(pages_s) * 1e3:.0f} ms at most (goal 3,000)"
     )
 
 
+CPU: Final[dict[str, Callable[[Seen], float]]] = {
+    "collector": lambda seen: seen.collector_cpu_s,
+    "dashboard": lambda seen: seen.dashboard_cpu_s,
+    "all processes": lambda seen: seen.machine_cpu_s,
+}
+
+
+def _say(name: str, pairs: list[tuple[float, ...]], *, limited: bool) -> None:
+    before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
+    ratios = sorted(watched / alone - 1 for alone, watched in pairs)
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    print(
+        f"{name:14} {before:8.1f} ms alone, {after:8.1f} ms with {len(PAGES)} viewers: "
+        f"{middle:+.0%} ({low:+.0%} to {high:+.0%} of {len(ratios)} pairs{', goal +20%' if limited else ''})"
+    )
+
+
 if __name__ == "__main__" and sys.argv[1:2] == ["--view"]:
+    os.nice(19)
     print(json.dumps(asyncio.run(viewers(sys.argv[2], float(sys.argv[3])))))

@@ -34,8 +34,9 @@ async def read_body(
 
     Raises BodyTooLargeError before more than `limit` bytes are held, ClientGoneError.
     """
+    too_large = f"more than {limit} bytes in one body: send less at once"
     if declared is not None and declared.isdigit() and int(declared) > limit:
-        raise BodyTooLargeError(f"more than {limit} bytes in one body")
+        raise BodyTooLargeError(too_large)
     parts: list[bytes] = []
     size = 0
     while True:
@@ -45,7 +46,7 @@ async def read_body(
         part = message.get("body", b"")
         size += len(part)
         if size > limit:
-            raise BodyTooLargeError(f"more than {limit} bytes in one body")
+            raise BodyTooLargeError(too_large)
         took(len(part))
         parts.append(part)
         if not message.get("more_body", False):

@@ -41,7 +41,7 @@ def stores(connection: duckdb.DuckDBPyConnection, settings: CollectorSettings) -
     """Return an errand a store that the settings name; raises UserError for an address that is none."""
     found = []
     if settings.store:
-        mirror = Mirror(connection.cursor(), settings.store)
+        mirror = Mirror(connection.cursor(), settings.store, keep=settings.keep)
         found.append(Errand("store", MIRROR_EVERY_S, mirror.tick))
     if settings.seal_to:
         uploader = Uploader(connection.cursor(), Lake(settings.seal_to), seal_after=settings.seal_after)

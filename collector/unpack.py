@@ -24,18 +24,18 @@ def gunzip(data: bytes, *, limit: int = NO_LIMIT) -> bytes:
     At most `limit` bytes and one are ever unpacked. Raises TooLargeError beyond it, BadGzipError for bad data.
     """
     parts: list[bytes] = []
-    left = limit + 1
+    left, size = limit + 1, len(data)
     while data:
         member = isal_zlib.decompressobj(GZIP)
         try:
             part: bytes = member.decompress(data, left)
         except isal_zlib.error as error:  # type: ignore[misc]  # its stub declares an instance, it is a class
-            raise BadGzipError(str(error)) from error
+            raise BadGzipError(f"{size} bytes are no gzip: {error}") from error
         parts.append(part)
         left -= len(part)
         if left <= 0:
-            raise TooLargeError(f"more than {limit} bytes when unpacked")
+            raise TooLargeError(f"more than {limit} bytes when unpacked: send smaller batches")
         if not member.eof:
-            raise BadGzipError("ends early")
+            raise BadGzipError(f"{size} bytes of gzip end early: expected whole members and nothing behind them")
         data = member.unused_data
     return parts[0] if len(parts) == 1 else b"".join(parts)

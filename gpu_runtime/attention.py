@@ -15,6 +15,12 @@ from .weights import Shape
 Attend = Callable[[Tensor, int], Tensor]
 
 
+def flash(device: torch.device, dtype: torch.dtype, *, page: int, head_dim: int) -> bool:
+    """Return whether FlashAttention can be had: in half precision, over its pages and heads, on Ampere or newer."""
+    fits = dtype in (torch.float16, torch.bfloat16) and not page % 256 and head_dim <= 256 and not head_dim % 8
+    return fits and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 class KVCache:
     """Keys and values of `pages` pages of `size` tokens; on CPU memory is taken only where something was written."""
 
@@ -22,6 +28,8 @@ class KVCache:
         self, shape: Shape, *, pages: int, size: int, dtype: torch.dtype, device: str | torch.device = "cpu"
     ) -> None:
         self.size = size
+        #: Whether FlashAttention reads it in place.
+        self.flash = flash(torch.device(device), dtype, page=size, head_dim=shape.head_dim)
         #: How many tokens each layer sees, 0 for all.
         self.windows = shape.windows or (0,) * shape.layers
         shape_of_all = (shape.layers, pages * size, shape.kv_heads, shape.head_dim)
@@ -57,9 +65,7 @@ class KVCache:
 
 def plan(cache: KVCache, tables: Sequence[Sequence[int]], spans: Sequence[tuple[int, int]]) -> Attend:
     """Return the attention of a step: for each sequence its page table and (first new position, end) positions."""
-    if cache.keys.is_cuda and cache.keys.dtype != torch.float32:
-        return _paged(cache, tables, spans)
-    return _gathered(cache, tables, spans)
+    return (_paged if cache.flash else _gathered)(cache, tables, spans)
 
 
 def _gathered(cache: KVCache, tables: Sequence[Sequence[int]], spans: Sequence[tuple[int, int]]) -> Attend:
@@ -152,13 +158,14 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, *, window: int = 0) -> T
         # The heads that share a KV head stand in as query rows: SDPA's enable_gqa took 310 us here, this 40.
         grouped = query.view(1, kv_heads, heads // kv_heads, head_dim)
         return functional.scaled_dot_product_attention(grouped, keys[None], values[None]).view(1, heads, head_dim)
-    # Two batched products: 0.67 ms at 128 x 500 in bfloat16, where SDPA with a mask takes 1.5.
-    grouped = query.view(rows, kv_heads, -1, head_dim).permute(1, 2, 0, 3).reshape(kv_heads, -1, head_dim)
-    scores = torch.bmm(grouped, keys.transpose(1, 2)).mul_(head_dim**-0.5)
-    every = torch.ones(rows, positions, dtype=torch.bool, device=query.device)
-    hidden = every.triu(positions - rows + 1)
+    # Two batched products: 0.74 ms at 128 x 512 in bfloat16, where SDPA with a mask takes 1.7. Only what is new can be
+    # hidden from itself: masking and scaling all scores took 1.06.
+    grouped = (query * head_dim**-0.5).view(rows, kv_heads, -1, head_dim).permute(1, 2, 0, 3)
+    scores = torch.bmm(grouped.reshape(kv_heads, -1, head_dim), keys.transpose(1, 2))
+    by_row, later = scores.view(kv_heads, -1, rows, positions), query.new_ones(rows, rows, dtype=torch.bool).triu_(1)
+    by_row[..., positions - rows :].masked_fill_(later, float("-inf"))
     if window:
-        hidden |= every.tril_(positions - rows - window)
-    scores.view(kv_heads, -1, rows, positions).masked_fill_(hidden, float("-inf"))
+        beyond = query.new_ones(rows, positions, dtype=torch.bool).tril_(positions - rows - window)
+        by_row.masked_fill_(beyond, float("-inf"))
     mixed = torch.bmm(scores.softmax(-1), values)
     return mixed.view(kv_heads, -1, rows, head_dim).permute(2, 0, 1, 3).reshape(rows, heads, head_dim)

@@ -8,16 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
-from torch import Tensor
 
 from .admission import Admission
 from .energy import EnergyAccountant
 from .kv import Pages, pages_for
 from .model import Llama, Segment
 from .reports import Counts, Delta, Observer
-from .runner import Runner
+from .runner import Logits, Runner
 from .scheduler import End, Finish, Generation, Scheduler, Work
 from .settings import RuntimeSettings
 from .tokenizer import TextTokenizer
@@ -100,11 +100,11 @@ class Engine:
         """Share of the KV cache's pages that requests hold, 0 to 1; pages that are only kept do not count."""
         return self._pages.held / self._pages.count
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, given_up: Callable[[], bool] = lambda: False) -> None:
         """Run the shapes of real work once, so that the first request does not pay for what is made on first use."""
         torch.set_num_threads(1)
         prompt_tokens = min(self._settings.prefill_chunk, self.context - 1)
-        self._runner.warm_up(prompt_tokens=prompt_tokens, most=self._settings.max_running)
+        self._runner.warm_up(prompt_tokens=prompt_tokens, most=self._settings.max_running, given_up=given_up)
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -171,10 +171,11 @@ class Engine:
             self._take_in(self._inbox.get())
 
     def _gather(self) -> None:
-        """Wait for others after a first request: nothing runs that a moment's patience could hold up."""
-        until_s = time.monotonic() + self._settings.batch_delay_ms / 1e3
+        """Wait for others after a first request: nothing runs that a moment's patience, up to a deadline, holds up."""
+        until_ns = time.perf_counter_ns() + int(self._settings.batch_delay_ms * 1e6)
         while 0 < len(self._scheduler.waiting) < self._settings.max_running and not self._stopping.is_set():
-            left_s = until_s - time.monotonic()
+            deadlines_ns = [each.deadline_ns for each in self._scheduler.waiting if each.deadline_ns is not None]
+            left_s = (min([until_ns, *deadlines_ns]) - time.perf_counter_ns()) / 1e9
             if left_s <= 0:
                 break
             with suppress(queue.Empty):
@@ -259,13 +260,13 @@ class Engine:
     def _forward(self, work: Sequence[Work]) -> dict[Generation, list[int]]:
         logits = self._runner.forward([_segment(item) for item in work])
         sampling = [item for item in work if item.samples]
-        rows = logits.split_with_sizes([1 + len(item.draft) for item in sampling])
+        firsts = accumulate((1 + len(item.draft) for item in sampling), initial=0)
         chosen: dict[Generation, list[int]] = {}
         failed: dict[Generation, Exception] = {}
-        for item, part in zip(sampling, rows, strict=True):
+        for item, first in zip(sampling, firsts, strict=False):
             # A sampler keeps what it chose: a batch that got here is never computed again for the sake of one of it.
             try:
-                chosen[item.generation] = self._choose(item, part)
+                chosen[item.generation] = self._choose(item, logits, first)
             except Exception as error:
                 logger.exception("request %s failed", item.generation.id)
                 failed[item.generation] = error
@@ -274,15 +275,13 @@ class Engine:
             self._fail(generation, reason)
         return chosen
 
-    def _choose(self, item: Work, logits: Tensor) -> list[int]:
+    def _choose(self, item: Work, logits: Logits, first: int) -> list[int]:
         """Return the next tokens: one, and one more for each guess that is what would have been chosen anyway."""
         voice = self._voices[item.generation]
         chosen: list[int] = []
-        for row, guess in zip(logits, (*item.draft, None), strict=True):
-            token = voice.sampler.choose(row)
+        for row, guess in enumerate((*item.draft, None), first):
+            token = logits.likeliest[row] if voice.sampler.plain else voice.chosen(logits.rows[row])
             chosen.append(token)
-            if report := voice.sampler.report(token, row):
-                voice.unsent.append(report)
             if token != guess or voice.sampler.complete:
                 break
         if drafted := len(item.draft):

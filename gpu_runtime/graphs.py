@@ -80,8 +80,7 @@ class DecodeGraphs:
         pages = torch.full((size, width), self._spare, dtype=torch.int32, device=device)
         starts = torch.arange(size + 1, dtype=torch.int32, device=device)
         tables = Tables(pages, starts.new_ones(size), starts, starts.clone(), 1, self._longest)
-        flash = cache.keys.is_cuda and cache.keys.dtype != torch.float32
-        attend = (paged if flash else padded)(cache, tables)
+        attend = (paged if cache.flash else padded)(cache, tables)
         logits = torch.zeros(size, model.shape.vocabulary, device=device)
 
         def work() -> None:

@@ -1,6 +1,7 @@
 """The model behind the server: loaded once, then handing requests to the engine and deltas back to their readers."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -9,6 +10,8 @@ from pathlib import Path
 import torch
 from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.responses import Response
+
+from tailbudget.instrument.errors import UserError
 
 from . import models
 from .doors import Doors, whole_s
@@ -58,9 +61,13 @@ class Runtime:
         self._vitals: Vitals | None = None
         self._doors = Doors(settings.api_keys)
         self._streams: dict[Generation, Deltas] = {}
+        self._given_up = threading.Event()
 
     async def load(self) -> None:
-        """Load the model, warm it up and start the engine; requests are taken from then on."""
+        """Load the model, warm it up and start the engine; requests are taken from then on.
+
+        UserError for a model that cannot be read, or has no room.
+        """
         loop, start_s = asyncio.get_running_loop(), time.monotonic()
 
         def emit(deltas: Sequence[Delta]) -> None:
@@ -75,13 +82,19 @@ class Runtime:
             tokenizer = TextTokenizer(file.vocabulary)
             model = Llama(file, form=self.settings.dtype, device=device)
             engine = Engine(model, tokenizer=tokenizer, settings=self.settings, observer=telemetry, emit=emit)
-            engine.warm_up()
+            engine.warm_up(given_up=self._given_up.is_set)
             self._watch.gpu = gpu_of(model.device)
             engine.energy = self._watch.energy
             engine.start()
             return engine, tokenizer, Grammars(tokenizer)
 
-        engine, self._tokenizer, self._grammars = await asyncio.to_thread(build)
+        try:
+            engine, self._tokenizer, self._grammars = await asyncio.to_thread(build)
+        except (MemoryError, RuntimeError) as error:  # torch has no narrower one on the CPU
+            if "memory" not in str(error):
+                raise
+            message = f"{self.name} and its KV cache do not fit into memory: lower --max-running, --max-context"
+            raise UserError(f"{message} or --kv-pages ({str(error).splitlines()[0]})") from error
         self.cold_start_s = time.monotonic() - start_s
         self._vitals = Vitals(engine, model=self.name, address=self.address, gpu=self._watch.gpu)
         figures = LiveFigures(
@@ -90,6 +103,10 @@ class Runtime:
         )  # fmt: skip
         self.registry.register(figures)
         self.engine = engine
+
+    def give_up(self) -> None:
+        """Let `load` return without the rest of its warm-up."""
+        self._given_up.set()
 
     def card(self) -> dict[str, object]:
         """Return the model as /v1/models lists it, with vLLM's name for the longest context once that is known."""

@@ -43,6 +43,8 @@ from .watch import GpuWatch
 logger = logging.getLogger("tailbudget.gpu_runtime")
 SERVICE = "tailbudget-runtime"
 MAX_BODY_BYTES = 8 << 20
+#: Of milliseconds in a deadline that is one: beyond 11 days nobody waits, and floats overflow at the end.
+MOST_DIGITS = 10
 #: What streams have to end after a signal, before their connections are closed.
 GRACE_S = 5
 #: Longer than clients keep an idle connection (httpx: 5 s): who closes first as the other sends loses a request.
@@ -73,8 +75,6 @@ class Endpoints:
         grammar = await self._runtime.grammar(asked)
         params = asked.params(prompt_tokens=len(prompt), context=engine.context, grammar=grammar)
         name = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
-        remaining_ms = request.headers.get(REMAINING_HEADER, "").strip()
-        deadline_ns = arrived_ns + int(remaining_ms) * 1_000_000 if remaining_ms.isdecimal() else None
         answers = [
             Generation(
                 name,
@@ -83,7 +83,7 @@ class Endpoints:
                 params if params.seed is None else replace(params, seed=params.seed + index),
                 arrived_ns,
                 trace_context=extract(request.headers),
-                deadline_ns=deadline_ns,
+                deadline_ns=_deadline_ns(request.headers.get(REMAINING_HEADER, "").strip(), arrived_ns),
                 tenant=tenant,
                 # Nobody gets ahead of its tenant's place by asking.
                 priority=max(tenant.priority, asked.priority),
@@ -154,7 +154,7 @@ def application(runtime: Runtime) -> Starlette:
     ]
     if runtime.settings.control:
         routes.append(Route("/control", endpoints.control, methods=["POST"]))
-    handlers = {RequestError: _refused, HTTPException: _http_error, ClientDisconnect: _gone}
+    handlers = {RequestError: _refused, HTTPException: _http_error, ClientDisconnect: _gone, Exception: _failed}
     counted = Middleware(AnswerCounter, registry=runtime.registry, paths={route.path for route in routes})
     return Starlette(routes=routes, exception_handlers=handlers, middleware=[counted])
 
@@ -172,12 +172,30 @@ class AnswerCounter:
         if scope["type"] != "http" or scope["path"] not in self._paths:
             return await self._app(scope, receive, send)
 
+        answered = False
+
+        def count(status: int) -> None:
+            self._answers.labels(scope["path"], scope["method"], f"{status // 100}xx").inc()
+
         async def counted(message: Message) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
-                self._answers.labels(scope["path"], scope["method"], f"{message['status'] // 100}xx").inc()
+                answered = True
+                count(message["status"])
             await send(message)
 
-        return await self._app(scope, receive, counted)
+        try:
+            return await self._app(scope, receive, counted)
+        except Exception:
+            if not answered:  # `_failed` answers it, behind this
+                count(500)
+            raise
+
+
+def _deadline_ns(remaining_ms: str, arrived_ns: int) -> int | None:
+    """Return when the caller gives up; None where the header is no number, or one of weeks and more."""
+    known = remaining_ms.isdecimal() and len(remaining_ms) < MOST_DIGITS
+    return arrived_ns + int(remaining_ms) * 1_000_000 if known else None
 
 
 async def _json(request: Request) -> object:
@@ -210,6 +228,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     message = f"{request.method} {request.url.path}: {error.detail if isinstance(error, HTTPException) else error}"
     return JSONResponse(RequestError(message, status=status).body, status)
+
+
+async def _failed(request: Request, _error: Exception) -> Response:
+    """Answer an error of this server's own; uvicorn logs it."""
+    message = f"{request.method} {request.url.path} failed in this server: its log says why"
+    return JSONResponse(RequestError(message, status=500).body, 500)
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:
@@ -304,10 +328,15 @@ async def _serve(runtime: Runtime, listener: socket.socket, points: PointSender,
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]))
     try:
-        await runtime.load()
+        stopped, loading = asyncio.create_task(stop.wait()), asyncio.create_task(runtime.load())
+        await asyncio.wait((stopped, loading), return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            runtime.give_up()
+        await loading
         points.sources.append(runtime.points)
-        logger.info("serving %s on http://%s after %.1f s", runtime.name, runtime.address, runtime.cold_start_s)
-        await stop.wait()
+        if not stopped.done():
+            logger.info("serving %s on http://%s after %.1f s", runtime.name, runtime.address, runtime.cold_start_s)
+        await stopped
         await runtime.drain(stop.again)
     finally:
         await runtime.close()

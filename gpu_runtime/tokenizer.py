@@ -61,7 +61,7 @@ class TextTokenizer:
                 **self._template_texts,
                 **({"tools": list(tools)} if tools else {}),
             )
-        except jinja2.TemplateError as error:
+        except Exception as error:  # foreign code over what a client sent: a name that is a number is a TypeError
             raise ChatTemplateError(f"the model's chat template refuses these messages: {error}") from error
         return self._encoder.encode(text, add_special_tokens=False).ids
 

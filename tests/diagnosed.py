@@ -53,12 +53,14 @@ class Traffic:
         at_ns = EPOCH_NS + round(at_s * S_NS)
         self.metrics.append(counter(name, value, attrs, start_ns=at_ns - 5 * S_NS, t_ns=at_ns))
 
-    def ask(self, at_s: float, total_ms: float = 1000, *, attrs: Attrs = NONE, **call: Any) -> tuple[Trace, int]:
+    def ask(
+        self, at_s: float, total_ms: float = 1000, *, attrs: Attrs = NONE, instance: int = 1, **call: Any
+    ) -> tuple[Trace, int]:
         """Add a request to /chat; with keyword arguments it has a model call (see `call`). Return trace and root."""
         trace = Trace(next(_traces))
-        root = trace.add(
-            "/chat", at_s * 1e3, at_s * 1e3 + total_ms, kind="SERVER", attrs={"slo.request": "/chat", **attrs}
-        )
+        named = {"slo.request": "/chat", **attrs}
+        start_ms = at_s * 1e3
+        root = trace.add("/chat", start_ms, start_ms + total_ms, kind="SERVER", attrs=named, resource_id=instance)
         self.traces.append(trace)
         if call:
             self.call(trace, root, at_s * 1e3, at_s * 1e3 + total_ms, **call)
@@ -170,6 +172,18 @@ def cold_after_idleness(sent: Traffic, *, wrong: bool) -> None:
     for minute in range(6):
         sent.ask(minute * 60, ttft_ms=100)
     sent.ask(1500, 2000, ttft_ms=1000 if wrong else 150)
+
+
+def young_instance(*, slow_at_start: int, slow_later: int = 0) -> Traffic:
+    """Return the requests of an instance that was there before, and of one that comes after twelve minutes."""
+    sent = Traffic()
+    budget = {"slo.budget.total": 1.0}
+    for n in range(200):
+        sent.ask(3 * n, 500, attrs=budget, instance=1)
+    for n in range(60):
+        sent.ask(720 + n, 3000 if n < slow_at_start else 500, attrs=budget, instance=2)
+        sent.ask(800 + n, 3000 if n < slow_later else 500, attrs=budget, instance=2)
+    return sent
 
 
 def new_connections(sent: Traffic, *, wrong: bool, n: int = 30) -> None:

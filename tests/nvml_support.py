@@ -18,3 +18,9 @@ def compiled(folder: Path, *flags: str) -> Path:
     command = [compiler, "-shared", "-fPIC", "-Wall", "-Werror", *flags, "-o", str(library), str(STUB)]
     subprocess.run(command, check=True)
     return folder
+
+
+def absent(folder: Path) -> Path:
+    """Hide this machine's own driver, if it has one: the loader takes the empty file in `folder` and gives up."""
+    (folder / "libnvidia-ml.so.1").touch()
+    return folder

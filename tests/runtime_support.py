@@ -21,6 +21,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tailbudget.gpu_runtime.engine import Engine
+from tailbudget.gpu_runtime.kv import PAGE_TOKENS
 from tailbudget.gpu_runtime.model import Llama
 from tailbudget.gpu_runtime.params import SamplingParams
 from tailbudget.gpu_runtime.reports import Delta, Observer
@@ -42,6 +43,7 @@ DEVICES = [
         marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")],
     ),
 ]
+on_devices = pytest.mark.parametrize("device", DEVICES)
 
 
 @cache
@@ -55,6 +57,11 @@ def tiny_model(device: str = "cpu") -> tuple[Llama, TextTokenizer]:
     """Return the tiny model in float32 with its tokenizer."""
     file = open_model(tiny_path())
     return Llama(file, form="float32", device=device), TextTokenizer(file.vocabulary)
+
+
+def page_tokens(device: str) -> int:
+    """Return how many tokens a page of the KV cache has on a device; settings count pages of 16."""
+    return PAGE_TOKENS[device]
 
 
 class Notes:
@@ -101,7 +108,7 @@ class Bench:
 
     def finish(self, generation: Generation) -> str:
         """Wait until a generation is over; returns its text."""
-        wait_until(lambda: any(d.done for d in self.of(generation)), timeout_s=30, what=f"{generation.id} ending")
+        wait_until(lambda: any(d.done for d in self.of(generation)), what=f"{generation.id} ending")
         return "".join(delta.text for delta in self.of(generation))
 
     def of(self, generation: Generation) -> list[Delta]:
@@ -111,7 +118,7 @@ class Bench:
 
 @contextmanager
 def engine(observer: Observer | None = None, **settings: Any) -> Iterator[Bench]:
-    """Run an engine in this process; keyword arguments are runtime settings."""
+    """Run an engine in this process, on the CPU unless told otherwise; keyword arguments are runtime settings."""
     chosen = RuntimeSettings(**{"dtype": "float32", "device": "cpu", "max_context": 512, **settings})
     bench = Bench(chosen, observer or Notes())
     bench.engine.start()
@@ -179,9 +186,12 @@ RUN = (
 
 @contextmanager
 def server(endpoint: str, *, environment: dict[str, str] | None = None, **settings: Any) -> Iterator[tuple[str, Any]]:
-    """Run the runtime in a process of its own, on the tiny model unless told otherwise; yields base URL and process."""
+    """Run the runtime in a process of its own: the tiny model on the CPU unless told otherwise.
+
+    Yields base URL and process.
+    """
     port = settings.get("port") or free_port()
-    chosen = {"model": str(tiny_path()), "port": port, "dtype": "float32", **settings}
+    chosen = {"model": str(tiny_path()), "port": port, "dtype": "float32", "device": "cpu", **settings}
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, repr(chosen)],
         env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_METRIC_EXPORT_INTERVAL": "500"}
@@ -196,7 +206,7 @@ def server(endpoint: str, *, environment: dict[str, str] | None = None, **settin
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 def _healthy(url: str) -> bool:

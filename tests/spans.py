@@ -42,6 +42,7 @@ class Span:
     status: str = "UNSET"
     status_message: str | None = None
     trace: int = 1
+    resource_id: int = 1
 
     @property
     def trace_id(self) -> bytes:
@@ -87,7 +88,7 @@ def span_table(spans: Iterable[Span]) -> pa.Table:
             "status_message": span.status_message,
             "service": span.service,
             "scope": span.scope,
-            "resource_id": 1,
+            "resource_id": span.resource_id,
             "attrs": json.dumps(dict(span.attrs)),
             **{key: _text(value) for key, value in span.attrs.items() if key in PROMOTED},
         }

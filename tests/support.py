@@ -30,7 +30,7 @@ def free_port() -> int:
     raise RuntimeError("no free port")
 
 
-def wait_until(condition: Callable[[], T | None], *, timeout_s: float = 60.0, what: str = "condition") -> T:
+def wait_until(condition: Callable[[], T | None], *, timeout_s: float = 120.0, what: str = "condition") -> T:
     """Return the first truthy value of `condition`, polled every 50 ms; fails after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -34,7 +34,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, hook: Receiver) -> Iterato
     with collector(folder / "data", slo=[str(file)]) as started:
         assert started.post("/v1/traces", slow_requests(30))[0] == 200
         told = "select alert_id from deliveries where delivered is not null and alert_id like '%|page|%'"
-        wait_until(lambda: started.rows(told), timeout_s=40, what="the alert's delivery")
+        wait_until(lambda: started.rows(told), what="the alert's delivery")
         yield started
 
 
@@ -59,8 +59,13 @@ def test_an_alert_is_taken_by_the_beginning_of_its_id(api: str, running: Collect
     assert running.value("select acknowledged_by from alerts where severity = 'page'") == "ada"
     assert run(["alerts", "list", "--api", api]) == 0
     assert "acknowledged by ada" in capsys.readouterr().out
-    assert run(["alerts", "ack", "burn|", "--api", api]) == 1
-    assert "2 open alerts are called 'burn|'" in capsys.readouterr().err
+    assert run(["alerts", "ack", "burn|chat.total", "--by", "bob", "--api", api]) == 0
+    assert capsys.readouterr().out.count("is with bob\n") == 2
+    assert running.value("select count(*) from alerts where acknowledged_by = 'bob'") == 2
+    assert run(["alerts", "ack", "burn|chat.tot", "--api", api]) == 1
+    said = capsys.readouterr().err
+    assert "no open alert is called 'burn|chat.tot'" in said
+    assert "JSON" not in said
 
 
 def test_a_silence_is_kept_with_its_labels(api: str, running: Collector, capsys: Screen) -> None:
@@ -96,7 +101,7 @@ def test_a_mark_is_kept(api: str, running: Collector) -> None:
         ("/v1/marks", b'{"text": "x", "t": "noon"}', "expected an instant"),
         ("/v1/alerts/silence", b'{"labels": {}}', "labels is {}"),
         ("/v1/alerts/silence", b'{"labels": {"a": "b"}, "until": "2020-01-01T00:00:00Z"}', "that is not over"),
-        ("/v1/alerts/ack", b'{"alert": "none"}', "0 open alerts are called 'none'"),
+        ("/v1/alerts/ack", b'{"alert": "none"}', "no open alert is called 'none'"),
         ("/v1/alerts/test", b'{"channel": "none"}', "no channel 'none' is set"),
     ],
 )

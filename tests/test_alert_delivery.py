@@ -16,6 +16,7 @@ from tailbudget.collector.land.database import open_database
 
 from .alert_receivers import mail_box, receiver
 from .collector_support import collector, send
+from .instrument_support import certificate
 from .slo_support import write
 from .support import free_port, wait_until
 from .test_burn_alerts import slow_requests
@@ -63,7 +64,7 @@ class Office:
         """Let the notifier do its work at a minute until nothing is under way; return the deliveries."""
         now = NOW + minute * MINUTE
         self.notifier.update(now)
-        wait_until(lambda: not self.notifier.courier.under_way, what="the courier to come back", timeout_s=20)
+        wait_until(lambda: not self.notifier.courier.under_way, what="the courier to come back")
         self.notifier.update(now)
         return self.rows("from deliveries order by created, delivery_id")
 
@@ -118,6 +119,17 @@ def test_a_message_says_all_that_the_one_on_call_needs(office: Any) -> None:
         "Do without first: rerank",
     ):  # fmt: skip
         assert words in came.body["text"]
+
+
+def test_a_message_says_how_long_what_is_left_lasts(office: Any) -> None:
+    with receiver() as hook:
+        here = office(OBJECTIVE + _channel(hook.url))
+        good = [(NOW - timedelta(days=10, seconds=20 * n), 200.0, "ok") for n in range(8910)]
+        write(here.connection, good, tenant="acme")
+        here.burn()  # 90 of 9000 bad: a fifth of 5 %; now 20 times too fast
+        here.tell()
+        (came,) = hook.received
+    assert "Budget: 80 % left, spent in 28.9 h at this rate." in came.body["text"]  # 0.802 x 30 d / 20
 
 
 def test_alertmanagers_webhook_body_is_version_4(office: Any) -> None:
@@ -197,6 +209,17 @@ def test_a_mail_is_sent_and_sent_again_when_the_server_refused_it(office: Any) -
     assert mail["Subject"] == "[FIRING] page: chat.total burns"
     assert mail["To"] == "oncall@here.test, boss@here.test"
     assert mail["Message-ID"].endswith("@tailbudget>")
+
+
+def test_a_mail_server_behind_tls_is_spoken_to(office: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tls = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", tls.chain)
+    with mail_box(tls=tls) as box:
+        here = office(OBJECTIVE + _mailing(box.port) + "  tls: true\n")
+        here.alarms("chat.total")
+        (row,) = here.tell()
+        assert row["error"] is None
+    assert [mail["Subject"] for mail in box.mails] == ["[FIRING] page: chat.total burns"]
 
 
 def test_standard_output_is_a_channel(office: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -366,7 +389,10 @@ def test_a_sag_alert_goes_the_same_way(office: Any) -> None:
         here.tell()
         here.connection.execute("update alerts set closed = $1", [NOW + MINUTE])
         here.tell(2)
-        assert [came.body["alerts"][0]["kind"] for came in hook.received] == ["sag", "sag"]
+        told = [came.body["alerts"][0] for came in hook.received]
+        assert [alert["kind"] for alert in told] == ["sag", "sag"]
+        assert told[0]["facts"]["since"] == "11:55Z"  # five minutes before it was sure
+        assert told[0]["sql"].startswith("from requests where (model = 'm') and started >= '2026-03-20T11:55:30Z'")
         assert [came.body["status"] for came in hook.received] == ["firing", "resolved"]
 
 
@@ -395,7 +421,7 @@ def test_a_receiver_that_hangs_holds_up_neither_the_others_nor_the_end(office: A
         )
         here.alarms("chat.total")
         here.notifier.update(NOW)
-        wait_until(lambda: hook.received, timeout_s=5, what="the message")
+        wait_until(lambda: hook.received, what="the message")
         closing = threading.Thread(target=here.notifier.close, daemon=True)
         closing.start()
         closing.join(60)  # the receiver would hang for ever
@@ -441,11 +467,11 @@ def test_what_was_not_delivered_survives_a_kill(tmp_path: Path) -> None:
     with collector(tmp_path / "data", slo=[str(file)]) as running:
         assert running.post("/v1/traces", slow_requests(30))[0] == 200
         waiting = "select attempts from deliveries where delivered is null and attempts > 0"
-        wait_until(lambda: running.rows(waiting), timeout_s=40, what="an attempt that failed")
+        wait_until(lambda: running.rows(waiting), what="an attempt that failed")
         running.kill()
         with receiver(port) as hook:
             running.start()
-            wait_until(lambda: hook.received, timeout_s=40, what="the message")
+            wait_until(lambda: hook.received, what="the message")
             wait_until(lambda: not running.rows("from deliveries where delivered is null"), what="its outcome")
             answer = send(running.api_port, "POST", "/v1/alerts/test", b"{}", {})
             assert json.loads(answer[2]) == {"channels": {"oncall": "ok"}}

@@ -69,7 +69,7 @@ def _columns(window: Window) -> dict[str, set[str]]:
         "load_latency": load_runs.load_steps(reader, run_id="run-1"),
         "load_goodput": load_runs.load_steps(reader, run_id="run-1"),
         "load_stages": load_runs.load_stages(reader, run_id="run-1"),
-        "engine_series": gpu.engine_series(reader, window, bucket_s=20),
+        **dict.fromkeys(("engine_series", "engine_shares"), gpu.engine_series(reader, window, bucket_s=20)),
         "diagnoses": diagnosed.shown(diagnoses.findings(reader, window), window),
         "queue_quadrant": gpu.queue_quadrant(reader, window, bucket_s=20),
         "stage_shares": stages.stage_shares(reader, window, bucket_s=20),
@@ -151,6 +151,25 @@ def test_words_stand_out_from_the_background_in_both_themes(name: str) -> None:
         marks = [mark for mark in _values(charts.spec(name, light=light), "mark") if isinstance(mark, dict)]
         colours = {mark["color"] for mark in marks if mark["type"] == "text" and "color" in mark}
         assert [colour for colour in colours if _contrast(colour, background) < 4.5] == []
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [0.0, None]])
+def test_a_series_of_zeros_has_an_axis(values: list[float | None]) -> None:
+    zeros = pa.table({"value": values, "t": [1, 2]})
+    assert list(_values(charts.grounded(charts.spec("engine_series"), zeros), "domain")) == [[0, 1]]
+    some = pa.table({"value": [*values, 0.5], "t": [1, 2, 3]})
+    assert charts.grounded(charts.spec("engine_series"), some) == charts.spec("engine_series")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_zeros_leave_an_axis_alone_that_has_its_ends_or_other_values(name: str) -> None:
+    drawn = charts.spec(name)
+    ended = list(_values(drawn, "domain"))
+    zeros = pa.table({field: [0.0] for field in {*_values(drawn, "field")} if isinstance(field, str)})
+    found = list(_values(charts.grounded(charts.spec(name), zeros), "domain"))
+    assert [one for one in found if one not in ended] in ([], [[0, 1]], [[0, 1]] * 2)
+    ones = pa.table({field: [1.0] for field in zeros.column_names})
+    assert charts.grounded(charts.spec(name), ones) == drawn
 
 
 def _contrast(one: str, other: str) -> float:

@@ -1,4 +1,4 @@
-"""Real telemetry of fifteen sources lands as the calls that its clients made, and every other span as what it is."""
+"""Real telemetry of nineteen sources lands as the calls that its clients made, and every other span as what it is."""
 
 import gzip
 import json
@@ -137,6 +137,18 @@ def test_a_capture_lands_as_the_calls_that_were_made_and_nothing_else(source: st
         for span in wanted["other_spans"]
         for role, stage in [OTHERS[span["stage_or_role"].partition(":")[0]]]
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [("openinference-langchain", "002.pb"), ("openinference-langchain", "003.pb"), ("traceloop-langchain", "002.pb")],
+)
+def test_a_parser_that_reads_a_stream_hides_nothing_of_its_call(source: str, file: str) -> None:
+    """StrOutputParser begins with the first chunk and ends after the call."""
+    connection = assembled(source, file)
+    (call,) = rows(connection, "from calls")
+    (request,) = rows(connection, "from requests")
+    assert request["decode_ms"] == call["decode_ms"] > 0.9 * request["total_ms"]
 
 
 #: Tails of calls in the same trace: they are part of the call, one in a trace of its own is part of none.

@@ -3,6 +3,7 @@
 import math
 import random
 from bisect import bisect_right
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -181,7 +182,10 @@ def test_slices_of_time_are_counted_where_the_objective_says_so() -> None:
         name="x", target=0.9, limits=(Limit("total", 1000.0),), method="timeslices", slice_s=600, slice_target=0.9
     )
     (row,) = burn.status(ConnectionReader(connection), one, now=NOW).to_pylist()
-    assert (row["n"], row["bad"]) == (4, 2)
+    assert (row["n"], row["bad"], row["good_share"]) == (4, 2, 0.5)
+    mean = replace(one, method="ratio_timeslices")  # of 1, 0.9, 0.8 and 0
+    (row,) = burn.status(ConnectionReader(connection), mean, now=NOW).to_pylist()
+    assert (row["n"], row["bad"], row["good_share"]) == (4, 3, pytest.approx(0.675))
 
 
 def test_a_month_of_the_calendar_begins_in_its_zone() -> None:

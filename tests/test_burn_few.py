@@ -71,7 +71,10 @@ def _expected(events: Sequence[Event], *, target: float, minutes: int) -> list[i
         inside = [bad for back, bad in events if ago <= back < ago + 120]
         n, bad = len(inside), sum(inside)
         likelier = odds(n, bad, target) if bad / max(n, 1) > 0.5 * (1 - target) else 0.0
-        if n <= 40 and bad >= 2 and likelier >= math.log(1100) and bad >= min(6 * (1 - target), 0.5) * n - 1e-6:
+        last_bad = min((back for back, bad in events if back >= ago and bad), default=10**9)
+        if sum(ago <= back < last_bad for back, _ in events) >= 20:
+            fires = False
+        elif n <= 40 and bad >= 2 and likelier >= math.log(1100) and bad >= min(6 * (1 - target), 0.5) * n - 1e-6:
             fires = True
         elif n > 80 or bad == 0 or likelier < math.log(20):
             fires = False
@@ -133,8 +136,14 @@ def test_a_two_hour_outage_of_ten_requests_is_one_page_that_ends_when_two_hours_
     assert NOW - 401 * MINUTE + timedelta(hours=1) < page["closed"] < NOW - 400 * MINUTE + timedelta(hours=2.5)
 
 
+def test_twenty_good_ones_in_a_row_end_it_however_short_the_time(shared: duckdb.DuckDBPyConnection) -> None:
+    bad = [(40 + k, True) for k in range(6)]
+    for good, fires in ((19, True), (20, False)):
+        assert (0 in _firing(shared, bad + [(1 + k, False) for k in range(good)], target=0.97)) is fires
+
+
 def test_it_ends_when_far_fewer_are_bad_than_promised(shared: duckdb.DuckDBPyConnection) -> None:
-    bad, good = [(95 + k, True) for k in range(6)], [(10, False)] * 74  # at once: by and by it ends in between
+    bad, good = [(95 + k, True) for k in range(6)], [(10, False)] * 74
     assert _firing(shared, bad, target=0.5, hours=1) != []
     assert 0 not in _firing(shared, bad + good, target=0.5, hours=1)
 

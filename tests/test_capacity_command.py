@@ -110,6 +110,6 @@ def test_what_is_wrong_or_missing_is_named(capsys: pytest.CaptureFixture[str], a
 def test_without_calls_the_way_out_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     open_database(tmp_path).close()
     assert run(["capacity", *STEP, "--data", str(tmp_path), "--ttft", "500"]) == 1
-    assert "no call with token counts is stored: widen it with --since, or give --mix and --peak" in (
+    assert "no call with token counts is stored, load tests aside: widen it with --since, or give --mix and --peak" in (
         capsys.readouterr().err
     )

@@ -1,7 +1,9 @@
 """The command explains itself, and every failure is one line with a way out."""
 
+import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -9,6 +11,7 @@ import pytest
 
 from tailbudget.app import config
 from tailbudget.app.cli import cli, run
+from tailbudget.collector.settings import CollectorSettings
 from tailbudget.instrument.errors import UserError
 
 
@@ -35,6 +38,20 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
 def test_every_option_has_help(name: str) -> None:
     for option in COMMANDS[name].params:
         assert not isinstance(option, click.Option) or option.help, option.name
+
+
+def test_the_options_of_the_collector_set_its_settings_and_have_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("TAILBUDGET_")]:
+        monkeypatch.delenv(name)
+    given = COMMANDS["collector"].make_context("collector", []).params
+    defaults = {field.name: field.default for field in fields(CollectorSettings)}
+    same = given.keys() & defaults.keys() - {"data", "sag", "prices"}
+    assert {name: given[name] for name in same} == {name: defaults[name] for name in same}
+    sizes = {"max_body_bytes", "max_spans_per_body", "max_bodies", "bodies_bytes", "journal_bytes", "free_bytes"}
+    assert sizes | {"memory_limit"} <= same
+    told = ["--max-journal", "2GiB", "--max-body", "1.5MB", "--memory", "1GB"]
+    given = COMMANDS["collector"].make_context("collector", told).params
+    assert (given["journal_bytes"], given["max_body_bytes"], given["memory_limit"]) == (2 * 2**30, 1_500_000, "1GB")
 
 
 def test_the_command_starts_as_a_console_script() -> None:

@@ -90,7 +90,7 @@ def test_a_body_of_millions_of_empty_items_is_refused_before_it_is_parsed(tmp_pa
         before = peak_mib(running)
         status, _, answer = running.post(f"/v1/{signal}", gzip.compress(items), content_encoding="gzip")
         assert status == 413
-        assert "max_spans_per_body" in Status.FromString(answer).message
+        assert "--max-items" in Status.FromString(answer).message
         assert peak_mib(running) - before < 150
 
 
@@ -148,6 +148,31 @@ def test_rejected_spans_are_counted_exactly_and_the_others_stored(running: Colle
         assert ExportTraceServiceResponse.FromString(answer).partial_success.rejected_spans == 2
     kept = spans[0].trace_id.hex()
     wait_until(lambda: running.value(f"select count(*) from spans where trace_id = '{kept}'") == 1)
+
+
+def test_a_repeat_is_told_what_its_first_was_also_after_a_new_start(tmp_path: Path) -> None:
+    request = trace_request(5, seed=25)
+    request.resource_spans[0].scope_spans[0].spans[1].trace_id = bytes(16)
+    with collector(tmp_path / "data") as found:
+        assert found.post("/v1/traces", request.SerializeToString())[0] == 200
+        found.kill()
+        _, headers, answer = found.start().post("/v1/traces", request.SerializeToString())
+        assert headers["tailbudget-repeated"] == "true"
+        assert ExportTraceServiceResponse.FromString(answer).partial_success.rejected_spans == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (gzip.compress(BODY)[:-12], "bytes of gzip end early"),
+        (gzip.compress(BODY) + b"more", "bytes of gzip end early: expected whole members and nothing behind them"),
+        (b"\x1f\x8b\x08\xff" + bytes(20), "24 bytes are no gzip"),
+    ],
+)
+def test_what_is_wrong_with_gzip_is_said(running: Collector, body: bytes, said: str) -> None:
+    status, _, answer = running.post("/v1/traces", body, content_encoding="gzip")
+    assert status == 400
+    assert said in Status.FromString(answer).message
 
 
 def test_no_bytes_make_the_collector_answer_500_or_fall_silent(running: Collector) -> None:

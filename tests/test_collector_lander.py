@@ -89,6 +89,23 @@ def test_what_was_put_lands_and_the_journal_is_told(connection: duckdb.DuckDBPyC
     assert sum(nbytes for _, nbytes in told) == 50
 
 
+def test_bodies_that_come_one_by_one_share_a_transaction(
+    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lander_module, "EVERY_S", 60.0)
+    monkeypatch.setattr(lander_module, "AT_MOST_EVERY_S", 60.0)
+    counters = Counters()
+    with lander(connection, counters=counters) as running:
+        running.put(entry(0, batches(0)))
+        wait_until(lambda: stored(connection) == 2)  # the first lands at once
+        for number in range(1, 4):
+            running.put(entry(number, batches(number)))
+            time.sleep(0.1)  # time enough for one that does not wait
+    assert stored(connection) == 8
+    (work,) = counters.work_s.collect()
+    assert {one.labels["work"]: one.value for one in work.samples if one.name.endswith("_count")}["landing"] == 2
+
+
 def test_closing_lands_what_waits(connection: duckdb.DuckDBPyConnection) -> None:
     with lander(connection) as running:
         for number in range(50):
@@ -175,10 +192,10 @@ def test_a_chore_that_raises_is_counted_and_landing_goes_on(connection: duckdb.D
 
     counters = Counters()
     with lander(connection, counters=counters, chores=[Chore("broken", 0.5, broken)]) as running:
-        assert runs.acquire(timeout=10)
+        assert runs.acquire(timeout=120)
         running.put(entry(1, batches(1)))
         wait_until(lambda: stored(connection) == 2)
-        assert runs.acquire(timeout=10)
+        assert runs.acquire(timeout=120)
     assert b'tailbudget_failures_total{work="broken"}' in counters.exposition()
 
 

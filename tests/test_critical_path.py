@@ -122,6 +122,27 @@ def test_parallel_work_does_not_add_up() -> None:
     assert busy == {"retrieval": 50.0, "tools": 60.0, "other": 40.0}
 
 
+def test_a_frameworks_empty_container_beside_what_runs_is_off_the_path_and_other_spans_are_not() -> None:
+    found = {}
+    for name, attrs in (("framework", {"openinference.span.kind": "CHAIN"}), ("own", {"k": "v"})):
+        tree = Trace()
+        root = tree.add("root", 0, 100, attrs={"slo.request": "/r"})
+        tree.add("a", 10, 80, under=root, attrs={"slo.stage": "tools"})
+        reader = tree.add("reads", 40, 90, under=root, attrs=attrs)
+        tree.add("after", 92, 99, under=root, attrs=attrs)
+        connection = database()
+        assemble(connection, tree.spans)
+        found[name] = one(connection, "select tools_ms, other_ms from requests")
+        tree.add("b", 50, 60, under=reader, attrs={"slo.stage": "post"})
+        assemble(connection := database(), tree.spans)
+        found[f"{name}, not empty"] = one(connection, "select tools_ms, post_ms from requests")
+    on_the_path = {"tools_ms": 0.0, "post_ms": 10.0}
+    assert found == {
+        "framework": {"tools_ms": 70.0, "other_ms": 30.0}, "framework, not empty": on_the_path,
+        "own": {"tools_ms": 0.0, "other_ms": 100.0}, "own, not empty": on_the_path,
+    }  # fmt: skip
+
+
 def jaeger_cases() -> Iterator[tuple[str, list[Span]]]:
     for path in sorted(shared("data").glob("crisp_jaeger/*.json")):
         yield path.name, jaeger_spans(path)

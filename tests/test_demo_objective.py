@@ -20,7 +20,7 @@ PAGED_BY_S, ENDED_BY_S = 240, 900
 STEP_S = 30
 
 
-@pytest.mark.parametrize("per_minute", [10, 20])
+@pytest.mark.parametrize("per_minute", [5, 10, 20])
 def test_the_slow_index_pages_within_its_time_and_the_page_ends(
     per_minute: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ STEP_MS: Final = 20.0
 #: starts only once it has been asked.
 ENGINES: Final[dict[str, dict[str, Any]]] = {
     "narrow": {"max_running": 1, "max_waiting": 200, "control": True},
-    "wide": {"max_running": 64, "prefill_chunk": 8192},
+    "wide": {"max_running": 64, "prefill_chunk": 16_384},
     "cold": {"max_running": 64, "prefill_chunk": 64},
 }
 REGIONS: Final = {"narrow": "mars", "wide": "earth", "cold": "earth", "clinic": "earth"}
@@ -53,7 +53,7 @@ CASES: Final = {
     "cold_start": Case("server", "cold", "wide", {"cold_factor": 10}),
     # By the regions alone: a busy loop takes its time to notice a connection.
     "far_endpoint": Case("peer", "narrow", "wide", {"far_ms": 10_000}),
-    "hol_blocking": Case("server", "wide", "cold", {"slow_factor": 8}),
+    "hol_blocking": Case("server", "wide", "cold", {"slow_factor": 14}),
     "looks_fast_ends_late": Case("route", "/hasty/sick", "/hasty/well", {}),
     "noisy_tenant": Case("server", "narrow", "wide", {"least_ms": 3000}),
     "p95_over_2s": Case("route", "/waiting/sick", "/waiting/well", {"limit_ms": 3000}),
@@ -199,7 +199,7 @@ async def long_prompts_beside_streams(practice: Practice) -> None:
         before = practice.of(at, "generation_tokens_total")
         streams = asyncio.create_task(practice.ask([practice.path("steady/well", at, 150)] * 6))
         await until(partial(practice.has_said, at, before + 30))
-        await practice.ask([practice.path("steady/well", at, 2, words=1900)] * 3)
+        await practice.ask([practice.path("steady/well", at, 2, words=1900)] * 6)
         await streams
         await practice.ask([short] * 6, at_once=2)
 

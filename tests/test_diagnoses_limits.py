@@ -8,7 +8,7 @@ import pytest
 
 from tailbudget.instrument.gaps import Gaps
 
-from .diagnosed import HTTP, Traffic
+from .diagnosed import HTTP, Traffic, young_instance
 from .test_diagnoses import about
 
 
@@ -55,6 +55,36 @@ def test_a_round_trip_through_a_proxy_is_told_by_tls() -> None:
         sent.ask(at, ttft_ms=100, slo__net__connect=0.0002, slo__net__tls=0.16)
     (row,) = about("far_endpoint", sent)
     assert row["evidence"]["round_trip_ms"] == pytest.approx(80)
+
+
+@pytest.mark.parametrize(
+    ("slow_at_start", "slow_later", "found"), [(20, 0, True), (20, 20, False), (4, 0, False), (10, 30, False)]
+)
+def test_an_instance_that_breaks_budgets_only_while_it_is_young_started_cold(
+    slow_at_start: int, slow_later: int, found: bool
+) -> None:
+    rows = about("cold_start", young_instance(slow_at_start=slow_at_start, slow_later=slow_later))
+    assert [row["scope"] for row in rows] == [{"service": "shop", "route": "/chat"}] * found
+    for row in rows:
+        assert (row["evidence"]["n_at_start"], row["evidence"]["saved_ms"]) == (20, pytest.approx(2500 / 3))
+        assert "20 of 20 requests over their budget came within 60 s of a start" in row["advice"]
+
+
+@pytest.mark.parametrize(("instance", "found"), [(2, True), (1, False)])
+def test_the_first_call_of_an_engine_that_was_restarted_a_moment_ago_is_cold(instance: int, found: bool) -> None:
+    sent = Traffic()
+    for n in range(30):
+        late = n == 20
+        trace, root = sent.ask(30 * n)
+        start = 30e3 * n
+        call = sent.call(trace, root, start, start + 900, ttft_ms=700 if late else 100)
+        engine = {"gen_ai.latency.e2e": 0.9, "gen_ai.latency.time_in_queue": 0.01}
+        trace.add(
+            "llm_request", start, start + 900, under=call, kind="SERVER", service="engine", attrs=engine,
+            resource_id=10 + (instance if n >= 20 else 1),
+        )  # fmt: skip
+    rows = [row for row in about("cold_start", sent) if row["evidence"].get("ttft_ms") == 700]
+    assert bool(rows) == found
 
 
 TENANTS = [("engine", 300, True), ("other", 300, False), ("engine", 90, False)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Final
@@ -11,10 +12,11 @@ import pytest
 
 from .ailing import HANDLERS, TWINS
 from .clinic import Row, ask, assembled, found, service
-from .collector_support import collector
+from .collector_support import Collector, collector
 from .instrument_support import ModelServer, certificate, serve
 from .proxies import forwarding
 from .scripted_server import ScriptedServer
+from .support import wait_until
 
 #: Route of `tests.ailing` -> the rule that finds its sick twin.
 RULE_OF: Final = {
@@ -22,6 +24,7 @@ RULE_OF: Final = {
     "agent_loop_again": "agent_loop",
     "buffered_stream": "buffered_stream",
     "cold_start_loading": "cold_start",
+    "cold_start_unknowing": "cold_start",
     "dropped": "dropped",
     "far_endpoint": "far_endpoint",
     "no_pooling": "no_pooling",
@@ -53,10 +56,9 @@ REFUSALS: Final = 9
 #: Requests to each twin. Half of them suffice: traffic may stand across the edge of two five minutes.
 EACH: Final = 22
 FEWEST: Final[dict[str, float]] = {"fewest": EACH // 2 - 1}
-#: A loading has no sample size, nor have clients that leave. Of a pool's connections four are opened, and on a busy
+#: Clients that leave have no sample size. Of a pool's connections four are opened, and on a busy
 #: machine a loop takes 50 ms to notice that one is.
 SETTINGS: Final[dict[str, dict[str, float]]] = {
-    "cold_start": {},
     "dropped": {},
     "far_endpoint": {"fewest": 3, "far_ms": 300},
 }
@@ -102,11 +104,24 @@ def diagnosed(urls: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
     """What each rule finds after clients have asked every route."""
     with collector(tmp_path_factory.mktemp("data")) as running:
         with service("clinic", f"http://127.0.0.1:{running.http_port}", urls) as url:
-            for name in HANDLERS:
+            start_s = ask_a_young_service(running, url)
+            for name in sorted(HANDLERS.keys() - {"cold_start_unknowing"}):
                 twins = [f"/{name}/{twin}" for twin in TWINS]
                 asyncio.run(ask(url, [*twins, *(["/dropped/sick?leave"] if name == "dropped" else [])] * EACH))
-        assembled(running, EACH * (2 * len(HANDLERS) + 1))
-        yield {rule: found(running, rule, **SETTINGS.get(rule, FEWEST)) for rule in RULES}
+        assembled(running, EACH * (2 * len(HANDLERS) + 3))
+        settings = {**SETTINGS, "cold_start": {"start_s": start_s}}
+        yield {rule: found(running, rule, **settings.get(rule, FEWEST)) for rule in RULES}
+
+
+def ask_a_young_service(running: Collector, url: str) -> float:
+    """Ask for the same twice, and return how old in seconds the service was between."""
+    things = [f"/cold_start_unknowing/{twin}?thing={n}" for n in range(EACH) for twin in TWINS]
+    asyncio.run(ask(url, things, at_once=EACH))
+    answered_s = time.time()
+    wait_until(lambda: running.value("select count(*) from metrics") > 0, timeout_s=60, what="a metric of the service")
+    began_s: float = running.value("select epoch(min(coalesce(started, t))) from metrics")
+    asyncio.run(ask(url, things))
+    return answered_s - began_s
 
 
 def subject(row: Row, urls: dict[str, str]) -> str:

@@ -23,7 +23,7 @@ DOCS = sorted(ROOT.glob("*.md"))
 
 def _answer(url: str) -> str:
     try:
-        return httpx.get(url, timeout=20).text
+        return httpx.get(url, timeout=120).text
     except httpx.ConnectError:
         return ""
 
@@ -70,6 +70,12 @@ def test_every_command_is_in_the_readme() -> None:
 def test_every_benchmark_is_in_the_readme() -> None:
     for script in (ROOT / "benchmarks").glob("*.py"):
         assert script.stem == "machine" or f"benchmarks/{script.name}" in README
+
+
+def test_the_tour_of_the_runtime_names_every_module() -> None:
+    tour = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    modules = {path.stem for path in (ROOT / "gpu_runtime").glob("*.py")} - {"__init__"}
+    assert modules == {name for name in re.findall(r"`(\w+)`", tour) if name in modules}
 
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)

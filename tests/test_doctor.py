@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from tailbudget.app.cli import run
 from tailbudget.app.doctor import REASONS
@@ -17,7 +18,7 @@ from tailbudget.collector.receive.batches import CONTENT_REASONS
 from tailbudget.collector.receive.decoder import decoder_of
 from tailbudget.collector.receive.privacy import DROP
 
-from .collector_support import Collector, collector, trace_body, trace_request
+from .collector_support import Collector, collector, gauge, metrics_body, trace_body, trace_request
 from .local_api import local_api
 from .seed import empty
 from .support import free_port, wait_until
@@ -72,7 +73,7 @@ def test_people_read_a_table_the_lines_to_add_and_the_reasons(
     row = next(line for line in text.splitlines() if line.startswith("shop "))
     assert " ago" in row or "just now" in row
     assert 'shop: ttft\n      tailbudget.init("shop")' in text
-    assert "1 traces of shop: bad_id, spans whose trace or span id is absent" in text
+    assert "1 of shop (traces, bad_id): spans whose trace or span id is absent" in text
 
 
 def test_a_length_of_time_that_is_none_is_named(running: Collector, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,10 +145,38 @@ def test_sampling_is_told_with_what_it_leaves_unweighted(tmp_path: Path, capsys:
         assert "sampled: they stand for about 8; the figures are of what came" in capsys.readouterr().out
 
 
-def test_how_late_spans_are_is_told_by_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    now_ns = time.time_ns()
+def test_who_sends_metrics_or_logs_alone_is_there_too_and_how_late(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ago_ns = time.time_ns() - 90_000_000_000
+    record = ExportLogsServiceRequest()
+    group = record.resource_logs.add()
+    group.resource.attributes.add(key="service.name").value.string_value = "talks"
+    group.scope_logs.add().log_records.add(observed_time_unix_nano=ago_ns)
+    group.scope_logs[0].log_records.add(time_unix_nano=ago_ns)
     with collector(tmp_path / "data") as running:
-        for service, end_ns in (("late", now_ns - 90_000_000_000), ("ahead", now_ns + 30_000_000_000)):
+        assert running.post("/v1/logs", record.SerializeToString())[0] == 200
+        assert running.post("/v1/metrics", metrics_body(gauge("g", 1.0, t_ns=ago_ns)))[0] == 200
+        wait_until(lambda: running.value("select count(*) from ingest_health where lag_sum_s is not null") == 2)
+        found = {row["service"]: row for row in json.loads(told(running, capsys, "--json"))["arrivals"]}
+        text = told(running, capsys)
+    sent = {name: (row["spans"], row["points"], row["records"]) for name, row in found.items()}
+    assert sent == {"shop": (0, 1, 0), "talks": (0, 0, 2)}
+    assert all(89 < row["lag_s"] <= row["longest_lag_s"] < 600 for row in found.values())
+    assert [line.split()[0] for line in text.splitlines() if "no spans" in line] == ["shop", "talks"]
+    assert "none sent anything" not in text
+
+
+def test_a_collector_with_a_token_says_what_to_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with collector(tmp_path / "data", token="secret") as running:
+        assert run(["doctor", "--api", address(running)]) == 1
+    assert "TAILBUDGET_TOKEN" in capsys.readouterr().err
+
+
+def test_how_late_spans_are_is_told_by_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with collector(tmp_path / "data") as running:
+        now_ns = time.time_ns()
+        for service, end_ns in (("late", now_ns - 90_000_000_000), ("ahead", now_ns + 600_000_000_000)):
             request = trace_request(2, start_ns=end_ns - 1_000, seed=len(service), attributes=CALL)
             request.resource_spans[0].resource.attributes[0].value.string_value = service
             for span in request.resource_spans[0].scope_spans[0].spans:
@@ -156,8 +185,8 @@ def test_how_late_spans_are_is_told_by_service(tmp_path: Path, capsys: pytest.Ca
         wait_until(lambda: running.value("select count(*) from ingest_health where lag_sum_s is not null") == 2)
         found = json.loads(told(running, capsys, "--json"))
         lags = {row["service"]: row["lag_s"] for row in found["arrivals"]}
-        assert 89 < lags["late"] < 150
-        assert -31 < lags["ahead"] < 0
+        assert 89 < lags["late"] < 600
+        assert -601 < lags["ahead"] < -90
         text = told(running, capsys)
-        assert "clock      ahead is 2" in text
+        assert f"clock      ahead is {-lags['ahead']:.1f} s ahead of the collector" in text
         assert "clock      late" not in text

@@ -93,7 +93,7 @@ def served(folder: Path, *options: str, **variables: str) -> Iterator[str]:
     with subprocess.Popen(command, cwd=folder, env=kept | variables, stderr=subprocess.DEVNULL) as service:
         url = f"http://127.0.0.1:{port}"
         try:
-            wait_until(lambda: _is_up(url), timeout_s=30, what="the service")
+            wait_until(lambda: _is_up(url), what="the service")
             yield url
         finally:
             service.terminate()
@@ -110,7 +110,7 @@ def ask(*urls: str) -> list[tuple[list[object], list[float]]]:
     """Return answers and latencies in milliseconds of each service; they take turns, since other work slows both."""
     found: list[tuple[list[object], list[float]]] = [([], []) for _ in urls]
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(httpx.Client(base_url=url, timeout=20)) for url in urls]
+        clients = [stack.enter_context(httpx.Client(base_url=url, timeout=120)) for url in urls]
         for n in range(REQUESTS):
             for client, (answers, latencies_ms) in zip(clients, found, strict=True):
                 started_s = time.perf_counter()

@@ -132,9 +132,7 @@ async def test_closing_the_wrapper_closes_the_connection(recorded: Recorded) -> 
                 if chunk.choices[0].delta.content:
                     break
             await answer.close()
-            await asyncio.to_thread(
-                wait_until, lambda: model.clients_gone == 1, timeout_s=10, what="the server to see it"
-            )
+            await asyncio.to_thread(wait_until, lambda: model.clients_gone == 1, what="the server to see it")
     assert recorded.attributes("chat tiny")["slo.stream.end"] == "closed"
 
 
@@ -185,7 +183,7 @@ async def test_a_call_that_is_cancelled_is_no_error(recorded: Recorded, streamed
                     pass
 
             task = asyncio.create_task(call())
-            await asyncio.to_thread(wait_until, lambda: model.headers, timeout_s=10, what="the call to arrive")
+            await asyncio.to_thread(wait_until, lambda: model.headers, what="the call to arrive")
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

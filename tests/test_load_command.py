@@ -13,6 +13,7 @@ SERVICE = "http://127.0.0.1:9/chat"
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TAILBUDGET_API", "http://127.0.0.1:9")
+    (tmp_path / "old.json").write_text('{"steps": [{"unit": "requests/s", "offered": 2.0, "samples": {}}]}')
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ([SERVICE, "--rate", "1", "--body", "@absent"], "cannot be read"),
         ([SERVICE, "--rate", "1", "--header", "Token"], "'Token' is no header"),
         ([SERVICE, "--rate", "1", "--baseline", "absent.json"], "name an earlier run's JSON report"),
+        ([SERVICE, "--rate", "1", "--baseline", "old.json"], "taken at 2.0 requests/s, this run at none of them"),
         ([SERVICE, "--rate", "1", "--client", "speed=2"], "expected NAME=VALUE of share"),
         ([SERVICE, "--rate", "1", "--preset", "restart"], "--break 'what stops the part' and --mend"),
         ([SERVICE, "--rate", "1", "--out", "absent/run"], "its folder does not exist"),

@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -25,8 +26,10 @@ class Stages:
 
     def __init__(self, *, answers: bool) -> None:
         self.answers = answers
+        self.since: list[object] = []
 
     def query(self, sql: str, params: Mapping[str, object] = {}) -> pa.Table:
+        self.since.append(params["since"])
         if not self.answers:
             raise QueryError("away", unreachable=True)
         return pa.Table.from_pylist([{"stage": "queue", "n": 7, "p50_ms": 1.0, "p95_ms": 2.5, "p99_ms": 3.0}])
@@ -55,6 +58,13 @@ def test_a_line_has_the_load_the_outcomes_the_clocks_and_the_stages(monkeypatch:
     for part in ("step 2", "5 requests/s", "3 running", "1 ok, 1 shed", "total", "120.0 ms", "40.0 ms"):
         assert part in line
     assert "queue     p50       1.0 ms  p95       2.5 ms  p99       3.0 ms  n 7" in line
+
+
+def test_stages_are_those_of_the_step_and_of_no_step_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, began = Stages(answers=True), datetime.now(UTC)
+    _watched(reader, monkeypatch)
+    assert reader.since
+    assert all(isinstance(since, datetime) and since >= began for since in reader.since)
 
 
 def test_a_collector_that_is_away_costs_the_stages_alone(monkeypatch: pytest.MonkeyPatch) -> None:

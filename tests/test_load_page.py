@@ -1,7 +1,6 @@
-"""The page Load says which load a run survived and what broke first, and draws it; Compare tells two runs apart."""
+"""The page Load says which load a run survived and what broke first; Compare tells two runs apart."""
 
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,8 +21,6 @@ from tailbudget.instrument.vocabulary import STAGES
 
 from .local_api import local_api
 from .seed import empty
-from .test_app_browser import CHROMIUM, Visit, _dashboard
-from .test_app_browser import browser as browser
 from .test_app_pages import _charts, _run, _text
 
 NOW = datetime.now(UTC) - timedelta(seconds=30)
@@ -150,16 +147,3 @@ def test_without_a_run_the_page_says_how_to_send_one(monkeypatch: pytest.MonkeyP
     with local_api(connection) as address:
         assert "tailbudget load URL" in _text(_run(monkeypatch, address, "load"))
     connection.close()
-
-
-@pytest.mark.skipif(not CHROMIUM.exists() and os.environ.get("TAILBUDGET_REQUIRE_BROWSER") != "1", reason="no Chromium")
-def test_the_page_is_drawn_in_a_browser(api: str, browser: Any) -> None:
-    visit = Visit(browser)
-    with _dashboard(api) as address:
-        visit.open(f"{address}/load?range=1h")
-        visit.pictures(3)
-        if folder := os.environ.get("TAILBUDGET_PICTURES"):
-            visit.page.screenshot(path=f"{folder}/load.png", full_page=True)
-        visit.page.close()
-    assert visit.errors == []
-    assert visit.elsewhere == []

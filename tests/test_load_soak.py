@@ -1,6 +1,7 @@
 """A soak calls what drifts and nothing else, keeps little however long it lasts, and reads its target's memory."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -134,10 +135,24 @@ def test_the_memory_of_a_process_is_read_by_its_id_or_from_its_metrics(tmp_path:
     assert memory_reader(str(ended.pid))() is None
 
 
+def test_both_memories_are_read_twice_a_slice_as_long_as_a_soak_lasts() -> None:
+    soak = Soak(began_ns=0, lasts_s=SLICES / 1000, memory=lambda: 1.25e8)
+    instants = iter(range(0, SLICES * 1_000_000, 500_000))
+
+    async def watched() -> None:
+        with contextlib.suppress(RuntimeError):  # what the end of an iterator becomes within a coroutine
+            await soak.watch(lambda: next(instants))
+
+    asyncio.run(watched())
+    assert next(instants, None) is None
+    assert [one.memory_bytes for one in soak.slices] == [1.25e8] * SLICES
+    assert all(one.own_memory_bytes for one in soak.slices)
+
+
 def test_a_soak_of_a_step_has_its_drifts_and_slices(server: str) -> None:
     session = Session(route(server, delay_ms=0), traffic(), soaks=True, memory=memory_reader(str(os.getpid())))
     stepped = asyncio.run(session.run(Step(1, "requests/s", 60.0, 3.0)))
     told = stepped.figures["soak"]
     assert sum(one["n"] for one in told["slices"]) == stepped.figures["n"] > 100
     assert {one["measure"] for one in told["drifts"]} >= {"total_p95_ms", "error_rate", "memory_bytes"}
-    assert sum(one["own_memory_bytes"] is not None for one in told["slices"]) > 10
+    assert any(one["own_memory_bytes"] for one in told["slices"])

@@ -149,10 +149,10 @@ def test_a_slower_run_is_worse_than_its_baseline_and_an_equal_one_is_not(tmp_pat
 
 def test_a_baseline_at_another_load_or_of_another_kind_is_refused(tmp_path: Path) -> None:
     before = _report()
-    other = _report()
-    other["steps"][0]["offered"] = 7.0
-    with pytest.raises(UserError, match=r"taken at 5.0 requests/s"):
-        baseline.regressions(before, other["steps"])
+    baseline.check_loads(before, "requests/s", [7.0, 5.0])
+    for unit, load in (("requests/s", 7.0), ("clients", 5.0)):
+        with pytest.raises(UserError, match=r"taken at 5.0 requests/s"):
+            baseline.check_loads(before, unit, [load])
     for text in ("{}", "no json", '{"steps": [{}]}'):
         (tmp_path / "none.json").write_text(text)
         with pytest.raises(UserError, match="no report of a load run"):

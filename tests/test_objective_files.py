@@ -112,6 +112,11 @@ def test_openslo_v1_is_read(tmp_path: Path) -> None:
     assert (one.method, one.slice_s, one.slice_target) == ("timeslices", 300, 0.95)
 
 
+def test_ratio_slices_are_not_slices_that_are_good_or_bad(tmp_path: Path) -> None:
+    (one,) = _load(tmp_path, OPENSLO.replace("Timeslices", "RatioTimeslices")).values()
+    assert (one.method, one.slice_s) == ("ratio_timeslices", 300)
+
+
 def test_openslo_v2alpha_is_read(tmp_path: Path) -> None:
     first, second = _load(tmp_path, V2ALPHA).values()
     assert (first.name, first.target, second.name, second.target) == ("answers.1", 0.98, "answers.2", 0.999)
@@ -139,6 +144,11 @@ def test_openslo_v2alpha_is_read(tmp_path: Path) -> None:
         (OPENSLO.replace("signal: ttft", "signal: tftt"), 7, "'tftt' is not known here"),
         (OPENSLO.replace("duckdb", "prometheus"), 7, "'prometheus' is another store"),
         (OPENSLO.replace("targetPercent: 99", "targetPercent: 100"), 22, "is no number from 0 to 99.9999"),
+        (OPENSLO.replace("filter:", "filtre:"), 7, "unknown key 'filtre': expected one of signal, filter"),
+        (OPENSLO.replace("budgetingMethod", "budgetingMetod"), 20, "unknown key 'budgetingMetod'"),
+        (OPENSLO.replace("Timeslices", "Slices"), 20, "expected one of Occurrences, Timeslices, RatioTimeslices"),
+        (V2ALPHA.replace("{target: 0.98}", "{target: 0.98, targt: 1}"), 16, "unknown key 'targt'"),
+        (V2ALPHA.replace("sli:", "slis:"), 7, "unknown key 'slis'"),
         (V2ALPHA.replace("v2alpha", "v3"), 2, "'openslo.com/v3' is not known here"),
     ],
 )
@@ -177,6 +187,8 @@ def test_a_condition_may_name_every_column_of_requests_but_ids_and_instants() ->
         ("maintenance:\n- from: 2026-03-20T22:00:00Z\n  to: noon\n", 3, "'noon' is no instant"),
         ("stages:\n  retrieve: {owner: us}\n", 2, "'retrieve' is no stage"),
         ("heartbeat:\n  url: http://x\n  every: often\n", 3, "'often' is no length of time"),
+        ("heartbeat: http://x every day\n", 1, "'day' is no length of time"),
+        ("heartbeat: every 1m\n", 1, "this is no address"),
         ("channels: []\ntotal: p95 < 1s\n", 2, "unknown key 'total'"),
     ],
 )

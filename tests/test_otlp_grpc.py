@@ -5,6 +5,7 @@ import gzip
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +26,7 @@ from tailbudget.collector.receive.receiver import Receiver
 from tailbudget.collector.receive.room import Room
 
 from .collector_support import Collector, collector, gauge, metrics_body, span_ids, trace_body, trace_request
-from .otlp_support import call, channel
+from .otlp_support import METHODS, call, channel
 from .support import free_port, wait_until
 from .test_collector_http import nested, peak_mib
 
@@ -103,6 +104,26 @@ def test_what_is_rejected_is_counted_exactly_and_told_why(running: Collector, wi
     assert not ExportTraceServiceResponse.FromString(call(wire, "traces", BODY).body).HasField("partial_success")
 
 
+def test_what_grpc_itself_refuses_is_counted_too(running: Collector, wire: grpc.Channel) -> None:
+    before = refused(running)
+    assert call(wire, "logs", bytes(4_000_001)).code is CODE.RESOURCE_EXHAUSTED
+    assert call(wire, "/some.Service/Export", BODY).code is CODE.UNIMPLEMENTED
+    assert running.post("/v1/profiles", BODY)[0] == 404
+    wait_until(lambda: refused(running) - before == Counter({("logs", "unread"): 1, ("unknown", "http_404"): 2}))
+
+
+def refused(running: Collector) -> Counter[tuple[str, str]]:
+    counted = "select signal, reason, sum(n)::bigint as n from ingest_health"
+    rows = running.rows(f"{counted} where reason in ('unread', 'http_404') group by all")
+    return Counter({(row["signal"], row["reason"]): row["n"] for row in rows})
+
+
+def test_a_call_without_a_message_is_refused(wire: grpc.Channel) -> None:
+    with pytest.raises(grpc.RpcError) as refusal:
+        wire.stream_unary(METHODS["traces"])(iter(()))
+    assert cast("grpc.Call", refusal.value).code() is CODE.INVALID_ARGUMENT
+
+
 def test_a_full_journal_is_unavailable_and_says_when_to_come_back(tmp_path: Path) -> None:
     with collector(tmp_path / "data", journal_bytes=10) as running, channel(running.grpc_port) as wire:
         answer = call(wire, "traces", BODY)
@@ -140,7 +161,7 @@ def test_ready_means_that_both_ports_take_bodies_and_sigterm_ends_both(tmp_path:
             wait_until(lambda: len(codes) > 20)
             assert running.process is not None
             running.process.send_signal(signal.SIGTERM)
-            assert running.process.wait(30) == 0
+            assert running.process.wait(120) == 0
             stop.set()
             sending.result()
         _, errors = running.process.communicate()
@@ -166,7 +187,7 @@ def test_kill_9_loses_and_doubles_nothing_that_was_acknowledged(tmp_path: Path) 
         sending = pool.submit(send_until_taken)
         for _ in range(2):
             for _ in range(15):
-                assert sent.acquire(timeout=60)
+                assert sent.acquire(timeout=120)
             running.kill()
             running.start()
         sending.result(60)

@@ -7,7 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 from tailbudget.collector.peers.split import owner, split
 from tailbudget.collector.settings import CollectorSettings
@@ -103,6 +106,15 @@ def test_while_one_is_killed_bodies_with_its_traces_are_refused_and_nothing_is_l
     assert _sent(one, calls) == 200  # as senders do after a 503: its own part is known by its digest
     wait_until(lambda: _counts(group) == (40, 40, 40))
     assert sum(member.value("select count(*) from spans") for member in group) == 80
+
+
+@pytest.mark.scale
+def test_what_other_members_reject_is_counted_in_the_answer(group: tuple[Collector, Collector]) -> None:
+    request = trace_request(40, seed=5)
+    for span in request.resource_spans[0].scope_spans[0].spans[:10]:
+        span.span_id = bytes(8)
+    status, _, answer = group[0].post("/v1/traces", request.SerializeToString())
+    assert (status, ExportTraceServiceResponse.FromString(answer).partial_success.rejected_spans) == (200, 10)
 
 
 def other_name(one: Collector) -> str:

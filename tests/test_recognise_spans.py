@@ -1,11 +1,12 @@
 """A span of any known dialect lands with its role, its stage and its canonical columns."""
 
+import csv
 import gzip
 
 import pyarrow as pa
 import pytest
 
-from tailbudget.analytics.recognise import PROMOTED, rules, span_select
+from tailbudget.analytics.recognise import PROMOTED, RULES, rules, span_select
 from tailbudget.collector.receive.decode import decode_traces
 
 from .spans import Row, Span, database, event_table, land, one, promoted, rows, span_table
@@ -87,6 +88,14 @@ def test_what_a_span_is_taken_for(name: str, kind: str, attrs: dict[str, object]
     row = landed(name, kind=kind, attrs=attrs)
     assert (row["role"], row["stage"]) == (role, stage)
     assert row["rule"] in {rule.name for rule in rules()} | {"none"}
+
+
+@pytest.mark.parametrize("table", ["rules", "aliases", "first_token"])
+def test_each_row_of_the_tables_says_whose_it_is(table: str) -> None:
+    with (RULES / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            assert None not in row, row
+            assert row["source"], row
 
 
 def test_tokens_model_and_provider_come_from_the_first_alias_that_is_there() -> None:

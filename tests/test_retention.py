@@ -19,7 +19,7 @@ from .test_seal import LATER, content, files, in_table, land, seal, traces
 
 NOW = datetime(2026, 1, 1, 2, 25, tzinfo=UTC)
 #: Tables that do not grow with time.
-BOUNDED = {"resources", "dirty", "live", "slo_status", "bodies", "meta", "sealed_files"}
+BOUNDED = {"resources", "dirty", "live", "slo_status", "bodies", "meta", "sealed_files", "retained"}
 
 
 @pytest.fixture

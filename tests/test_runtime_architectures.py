@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tailbudget.gpu_runtime.model import Llama, Segment
 from tailbudget.gpu_runtime.weights import ModelFile, open_model
 
-from .runtime_support import DEVICES
+from .runtime_support import on_devices
 
 transformers = pytest.importorskip("transformers", reason="transformers is the reference; it is in the extra dev")
 
@@ -211,13 +211,13 @@ def _check(name: str, file: ModelFile, device: str) -> None:
     torch.testing.assert_close(torch.cat(found).cpu(), expected, rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@on_devices
 @pytest.mark.parametrize("name", KINDS)
 def test_a_safetensors_folder_gives_the_logits_of_transformers(name: str, device: str) -> None:
     _check(name, open_model(_folder(name)), device)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@on_devices
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.in_gguf])
 def test_a_gguf_file_gives_the_logits_of_transformers(name: str, device: str) -> None:
     _check(name, open_model(_gguf(name)), device)

@@ -11,21 +11,23 @@ import pytest
 from tailbudget.gpu_runtime.params import SamplingParams
 from tailbudget.gpu_runtime.scheduler import Generation
 from tailbudget.gpu_runtime.telemetry import joined, phases
-from tests.runtime_support import Bench, Notes, engine, receiver, server
+from tests.runtime_support import Bench, Notes, engine, on_devices, page_tokens, receiver, server
 from tests.support import wait_until
 
-PROMPT = [(11 * index) % 490 + 5 for index in range(70)]
+#: Prompts here fill so many pages and go on for some tokens: others take the pages over, and compute the rest anew.
+PAGES, REST, CONTEXT = 4, 6, 2048
 ASK: dict[str, Any] = {"model": "tiny", "n": 3, "max_tokens": 8, "temperature": 1.0, "seed": 5}
 
 
-def _ask(
-    bench: Bench, count: int, *, name: str = "several", prompt: list[int] | None = None, **params: Any
-) -> list[Generation]:
+def _prompt(device: str) -> list[int]:
+    return [(11 * index) % 490 + 5 for index in range(PAGES * page_tokens(device) + REST)]
+
+
+def _ask(bench: Bench, prompt: list[int], count: int, *, name: str = "several", **params: Any) -> list[Generation]:
     chosen = SamplingParams(**{"max_tokens": 20, "temperature": 1.0, "seed": 3, **params})
     now_ns = time.perf_counter_ns()
     answers = [
-        Generation(name, prompt or PROMPT, replace(chosen, seed=(chosen.seed or 0) + index), now_ns)
-        for index in range(count)
+        Generation(name, prompt, replace(chosen, seed=(chosen.seed or 0) + index), now_ns) for index in range(count)
     ]
     for each in answers:
         each.siblings = answers if count > 1 else []
@@ -33,10 +35,10 @@ def _ask(
     return answers
 
 
-def _alone(count: int, **params: Any) -> list[list[int]]:
-    with engine(max_running=1, prefix_cache=False) as bench:
+def _alone(device: str, count: int, **params: Any) -> list[list[int]]:
+    with engine(device=device, max_context=CONTEXT, max_running=1, prefix_cache=False) as bench:
         sent = [
-            bench.submit(PROMPT, **{"max_tokens": 20, "temperature": 1.0, "seed": 3 + at, **params})
+            bench.submit(_prompt(device), **{"max_tokens": 20, "temperature": 1.0, "seed": 3 + at, **params})
             for at in range(count)
         ]
         for generation in sent:
@@ -44,38 +46,43 @@ def _alone(count: int, **params: Any) -> list[list[int]]:
         return [generation.output for generation in sent]
 
 
+@on_devices
 @pytest.mark.parametrize("prefix_cache", [True, False])
-def test_each_answer_is_the_one_of_its_seed_and_the_prompt_is_computed_once(prefix_cache: bool) -> None:
-    alone = _alone(4)
-    with engine(max_running=4, prefix_cache=prefix_cache) as bench:
-        answers = _ask(bench, 4)
+def test_each_answer_is_the_one_of_its_seed_and_the_prompt_is_computed_once(device: str, prefix_cache: bool) -> None:
+    alone, shared = _alone(device, 4), PAGES * page_tokens(device)
+    with engine(device=device, max_context=CONTEXT, max_running=4, prefix_cache=prefix_cache) as bench:
+        answers = _ask(bench, _prompt(device), 4)
         for generation in answers:
             bench.finish(generation)
-        # 70 tokens: four full pages are taken over, the six tokens behind them are computed anew.
-        assert bench.engine.counts.prompt_tokens == 70 + 3 * 6
-        assert [generation.cached for generation in answers] == [0, 64, 64, 64]
+        assert bench.engine.counts.prompt_tokens == shared + 4 * REST
+        assert [generation.cached for generation in answers] == [0, shared, shared, shared]
         assert bench.engine.kv_used == 0
     assert [generation.output for generation in answers] == alone
     assert len({tuple(output) for output in alone}) == 4
 
 
-def test_without_a_prefix_cache_no_other_request_finds_their_pages() -> None:
-    with engine(max_running=4, prefix_cache=False) as bench:
-        for generation in _ask(bench, 2):
+@on_devices
+def test_without_a_prefix_cache_no_other_request_finds_their_pages(device: str) -> None:
+    prompt = _prompt(device)
+    with engine(device=device, max_context=CONTEXT, max_running=4, prefix_cache=False) as bench:
+        for generation in _ask(bench, prompt, 2):
             bench.finish(generation)
-        stranger = bench.submit(PROMPT)
+        stranger = bench.submit(prompt)
         bench.finish(stranger)
         assert stranger.cached == 0
-        others = _ask(bench, 2, name="others")
+        others = _ask(bench, prompt, 2, name="others")
         for generation in others:
             bench.finish(generation)
-        assert [generation.cached for generation in others] == [0, 64]
+        assert [generation.cached for generation in others] == [0, PAGES * page_tokens(device)]
 
 
-def test_few_pages_and_slots_change_nothing_but_the_time() -> None:
-    alone = _alone(5, max_tokens=40)
-    with engine(max_running=3, kv_pages=12, max_context=192, speculate=3) as bench:
-        answers = _ask(bench, 5, max_tokens=40)
+@on_devices
+def test_few_pages_and_slots_change_nothing_but_the_time(device: str) -> None:
+    tokens = 5 * page_tokens(device) // 2
+    alone = _alone(device, 5, max_tokens=tokens)
+    pages: dict[str, Any] = {"kv_pages": 3 * PAGES * page_tokens(device) // 16, "max_context": CONTEXT}
+    with engine(device=device, max_running=3, speculate=3, **pages) as bench:
+        answers = _ask(bench, _prompt(device), 5, max_tokens=tokens)
         for generation in answers:
             bench.finish(generation)
         assert bench.engine.counts.preemptions > 0
@@ -83,14 +90,14 @@ def test_few_pages_and_slots_change_nothing_but_the_time() -> None:
     assert [generation.output for generation in answers] == alone
 
 
+@on_devices
 @pytest.mark.parametrize("end", ["cancelled", "deadline", "error"])
-def test_what_ends_the_first_before_its_token_ends_them_all(end: str) -> None:
+def test_what_ends_the_first_before_its_token_ends_them_all(device: str, end: str) -> None:
     notes = Notes()
-    with engine(notes, max_running=1, step_delay_ms=5) as bench:
+    with engine(notes, device=device, max_running=1, step_delay_ms=5) as bench:
         running = bench.submit("The river", max_tokens=300)
         wait_until(lambda: running.output)
-        prompt = [10**9] if end == "error" else None
-        answers = _ask(bench, 3, prompt=prompt)
+        answers = _ask(bench, [10**9] if end == "error" else [5, 6, 7], 3)
         if end == "deadline":
             answers[0].deadline_ns = answers[0].arrived_ns
         answers[0].cancelled = end == "cancelled"
@@ -101,9 +108,10 @@ def test_what_ends_the_first_before_its_token_ends_them_all(end: str) -> None:
         assert (bench.engine.kv_used, bench.engine.waiting) == (0, 0)
 
 
-def test_the_span_of_several_answers_sums_to_the_whole_request() -> None:
-    with engine(max_running=2) as bench:
-        answers = _ask(bench, 3)
+@on_devices
+def test_the_span_of_several_answers_sums_to_the_whole_request(device: str) -> None:
+    with engine(device=device, max_running=2) as bench:
+        answers = _ask(bench, [5, 6, 7], 3)
         for generation in answers:
             bench.finish(generation)
     whole = joined(answers)
@@ -116,7 +124,7 @@ def test_the_span_of_several_answers_sums_to_the_whole_request() -> None:
 def test_choices_through_the_sdk_with_one_span_and_the_prompt_counted_once() -> None:
     with receiver() as otlp, server(otlp.endpoint, max_context=256, max_running=2) as (url, _):
         # One stream for each answer, told apart by its index.
-        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30) as client:
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as client:
             chat: dict[str, Any] = ASK | {"messages": [{"role": "user", "content": "The river"}]}
             whole = client.chat.completions.create(**chat)
             texts = {choice.index: choice.message.content for choice in whole.choices}
@@ -144,5 +152,5 @@ def test_choices_through_the_sdk_with_one_span_and_the_prompt_counted_once() -> 
             return [span for span in otlp.spans if name in str(span.attributes)]
 
         for name in ids:
-            wait_until(partial(spans, name), timeout_s=20)
+            wait_until(partial(spans, name))
             assert len(spans(name)) == 1

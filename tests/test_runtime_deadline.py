@@ -10,7 +10,7 @@ import pytest
 
 from tailbudget.gpu_runtime.params import SamplingParams
 from tailbudget.gpu_runtime.scheduler import Generation
-from tests.runtime_support import Receiver, engine, receiver, server
+from tests.runtime_support import Receiver, engine, on_devices, receiver, server
 from tests.support import wait_until
 
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "The river"}], "temperature": 0}
@@ -29,8 +29,9 @@ def url(otlp: Receiver) -> Iterator[str]:
         yield base
 
 
-def test_running_and_waiting_generations_end_at_their_deadline_and_free_their_places() -> None:
-    with engine(max_running=1, step_delay_ms=20) as bench:
+@on_devices
+def test_running_and_waiting_generations_end_at_their_deadline_and_free_their_places(device: str) -> None:
+    with engine(device=device, max_running=1, step_delay_ms=20) as bench:
         ids = bench.tokenizer.encode("The river")
         params = SamplingParams(400, temperature=0.0, ignore_eos=True)
         now_ns = time.perf_counter_ns()
@@ -55,9 +56,21 @@ def test_running_and_waiting_generations_end_at_their_deadline_and_free_their_pl
         assert bench.submit("The river", max_tokens=2).deadline_ns is None
 
 
+@on_devices
+def test_an_engine_that_waits_for_others_waits_no_longer_than_a_deadline(device: str) -> None:
+    with engine(device=device, batch_delay_ms=10_000) as bench:
+        now_ns = time.perf_counter_ns()
+        hurried = Generation("hurried", [5, 6], SamplingParams(2), now_ns, deadline_ns=now_ns + 50_000_000)
+        bench.engine.submit(hurried)
+        bench.finish(hurried)
+        assert (hurried.end, hurried.prefill_ns) == ("deadline", None)
+        assert hurried.ended_ns is not None
+        assert hurried.ended_ns - now_ns < 8_000_000_000
+
+
 def test_an_answer_that_is_not_ready_is_a_408_that_is_not_tried_again(url: str) -> None:
     with (
-        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2, timeout=30) as client,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2, timeout=120) as client,
         pytest.raises(openai.APIStatusError, match="deadline") as caught,
     ):
         client.chat.completions.create(
@@ -71,7 +84,7 @@ def test_a_stream_ends_with_the_error_and_the_span_says_deadline(url: str, otlp:
     body = ASK | ENDLESS | {"stream": True}
     headers = {"x-slo-remaining-ms": "400"}
     lines: list[str] = []
-    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30) as answer:
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=120) as answer:
         lines.extend(line for line in answer.iter_lines() if line)
     assert any('"content"' in line for line in lines)
     assert '"code":"deadline"' in lines[-1].replace(" ", "")
@@ -79,14 +92,13 @@ def test_a_stream_ends_with_the_error_and_the_span_says_deadline(url: str, otlp:
         lambda: [
             each.value.string_value for span in otlp.spans for each in span.attributes if each.key == "slo.stream.end"
         ],
-        timeout_s=20,
         what="the span",
     )
     assert set(ends) == {"deadline"}
 
 
-def test_a_header_that_is_no_number_is_ignored(url: str) -> None:
-    answer = httpx.post(
-        f"{url}/v1/chat/completions", json=ASK | {"max_tokens": 2}, headers={"x-slo-remaining-ms": "soon"}, timeout=30
-    )
+@pytest.mark.parametrize("remaining", ["soon", "-5", "1.5", "9" * 400, "9" * 5000])
+def test_a_header_that_is_no_deadline_is_ignored(url: str, remaining: str) -> None:
+    headers = {"x-slo-remaining-ms": remaining}
+    answer = httpx.post(f"{url}/v1/chat/completions", json=ASK | {"max_tokens": 2}, headers=headers, timeout=120)
     assert answer.status_code == 200

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor
 
-from tailbudget.gpu_runtime.attention import KVCache
 from tailbudget.gpu_runtime.engine import EngineFullError, EngineStoppedError
-from tailbudget.gpu_runtime.model import Llama, Segment
-from tests.runtime_support import DEVICES, Notes, engine
+from tailbudget.gpu_runtime.model import Segment
+from tailbudget.gpu_runtime.runner import Logits, Runner
+from tests.runtime_support import Notes, engine, on_devices, page_tokens
 from tests.support import wait_until
 
 PROMPTS = [
@@ -22,7 +21,7 @@ PROMPTS = [
 ]
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@on_devices
 def test_a_batch_gives_each_request_what_it_gets_alone(device: str) -> None:
     with engine(device=device) as bench:
         alone = []
@@ -39,8 +38,9 @@ def test_a_batch_gives_each_request_what_it_gets_alone(device: str) -> None:
     assert max(generation.batch_peak for generation in together) > 1
 
 
-def test_a_late_request_gets_its_first_token_before_the_running_one_ends() -> None:
-    with engine(step_delay_ms=5) as bench:
+@on_devices
+def test_a_late_request_gets_its_first_token_before_the_running_one_ends(device: str) -> None:
+    with engine(device=device, step_delay_ms=5) as bench:
         early = bench.submit("The river", max_tokens=200)
         wait_until(lambda: len(early.output) > 3)
         late = bench.submit("June", max_tokens=3)
@@ -50,8 +50,9 @@ def test_a_late_request_gets_its_first_token_before_the_running_one_ends() -> No
         bench.finish(early)
 
 
-def test_a_client_that_leaves_frees_its_place_within_a_step() -> None:
-    with engine(max_running=1, step_delay_ms=20) as bench:
+@on_devices
+def test_a_client_that_leaves_frees_its_place_within_a_step(device: str) -> None:
+    with engine(device=device, max_running=1, step_delay_ms=20) as bench:
         leaving = bench.submit("The river", max_tokens=400)
         waiting = bench.submit("June", max_tokens=2)
         wait_until(lambda: leaving.output)
@@ -64,8 +65,25 @@ def test_a_client_that_leaves_frees_its_place_within_a_step() -> None:
         assert (bench.engine.running, bench.engine.kv_used) == (0, 0.0)
 
 
-def test_a_client_that_leaves_while_waiting_is_never_computed() -> None:
-    with engine(max_running=1, step_delay_ms=5) as bench:
+@on_devices
+def test_greedy_requests_bring_no_logits_to_the_host_and_get_what_choosing_from_them_gives(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine(device=device, speculate=3) as bench:
+        # A bias that changes nothing has the logits looked at.
+        looked = bench.submit("The river", max_tokens=40, logit_bias=((5, 0.0),))
+        bench.finish(looked)
+        monkeypatch.setattr(Logits, "rows", property(lambda _: 1 / 0))
+        greedy, drawn = bench.submit("The river", max_tokens=40), bench.submit("The river", temperature=1.0)
+        bench.finish(greedy)
+        bench.finish(drawn)
+    assert greedy.output == looked.output
+    assert (greedy.end, drawn.end) == ("complete", "error")
+
+
+@on_devices
+def test_a_client_that_leaves_while_waiting_is_never_computed(device: str) -> None:
+    with engine(device=device, max_running=1, step_delay_ms=5) as bench:
         running = bench.submit("The river", max_tokens=100)
         wait_until(lambda: running.output)
         waiting = bench.submit("June")
@@ -74,8 +92,9 @@ def test_a_client_that_leaves_while_waiting_is_never_computed() -> None:
         assert (waiting.prefill_ns, waiting.output, running.end) == (None, [], None)
 
 
-def test_an_error_ends_its_own_request_and_no_other() -> None:
-    with engine() as bench:
+@on_devices
+def test_an_error_ends_its_own_request_and_no_other(device: str) -> None:
+    with engine(device=device) as bench:
         good = bench.submit("The river", max_tokens=30)
         bad = bench.submit([10**9], max_tokens=5)
         also_good = bench.submit("June", max_tokens=30)
@@ -86,12 +105,15 @@ def test_an_error_ends_its_own_request_and_no_other() -> None:
             assert generation.end == "complete"
 
 
-def test_memory_that_runs_out_in_a_batch_is_answered_and_not_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
-    with engine(step_delay_ms=5) as bench:
+@on_devices
+def test_memory_that_runs_out_in_a_batch_is_answered_and_not_fatal(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine(device=device, step_delay_ms=5) as bench:
         whole, runner = bench.finish(bench.submit("June", max_tokens=20)), bench.engine._runner
         forward = runner.forward
 
-        def short(segments: Sequence[Segment]) -> torch.Tensor:
+        def short(segments: Sequence[Segment]) -> Logits:
             if len(segments) > 1 or len(segments[0].tokens) > 100:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return forward(segments)
@@ -106,22 +128,40 @@ def test_memory_that_runs_out_in_a_batch_is_answered_and_not_fatal(monkeypatch: 
         assert bench.engine.kv_used == 0
 
 
-def test_warming_up_computes_a_whole_chunk_and_every_batch_of_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+@on_devices
+def test_warming_up_computes_a_whole_chunk_and_every_batch_of_decoding(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     computed: list[list[int]] = []
-    forward = Llama.forward
+    forward = Runner.forward
 
-    def noted(model: Llama, segments: Sequence[Segment], cache: KVCache) -> Tensor:
+    def noted(runner: Runner, segments: Sequence[Segment]) -> Logits:
         computed.append([len(segment.tokens) for segment in segments])
-        return forward(model, segments, cache)
+        return forward(runner, segments)
 
-    with engine(max_running=4, prefill_chunk=32) as bench:
-        monkeypatch.setattr(Llama, "forward", noted)
+    with engine(device=device, max_running=4, prefill_chunk=32) as bench:
+        monkeypatch.setattr(Runner, "forward", noted)
         bench.engine.warm_up()
     assert computed == [[32], [1], [1, 1], [1, 1, 1], [1, 1, 1, 1]]
 
 
-def test_the_step_delay_slows_decoding_and_may_change_at_any_time() -> None:
-    with engine() as bench:
+def test_a_warm_up_that_is_given_up_ends_with_the_shape_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    forward = Runner.forward
+
+    def noted(runner: Runner, segments: Sequence[Segment]) -> Logits:
+        computed.append(len(segments))
+        return forward(runner, segments)
+
+    with engine(max_running=200) as bench:
+        monkeypatch.setattr(Runner, "forward", noted)
+        bench.engine.warm_up(given_up=lambda: len(computed) == 3)
+    assert computed == [1, 1, 2]
+
+
+@on_devices
+def test_the_step_delay_slows_decoding_and_may_change_at_any_time(device: str) -> None:
+    with engine(device=device) as bench:
         bench.engine.step_delay_ms = 30
         slow = bench.submit("The river", max_tokens=6)
         bench.finish(slow)
@@ -137,9 +177,10 @@ def test_the_step_delay_slows_decoding_and_may_change_at_any_time() -> None:
         assert fast.ended_ns - fast.first_token_ns < 5 * 30e6
 
 
-def test_decode_time_counts_every_stream_for_every_step_with_the_delay() -> None:
+@on_devices
+def test_decode_time_counts_every_stream_for_every_step_with_the_delay(device: str) -> None:
     notes = Notes()
-    with engine(notes, step_delay_ms=10) as bench:
+    with engine(notes, device=device, step_delay_ms=10) as bench:
         both = [bench.submit(prompt, max_tokens=10) for prompt in ("The river", "June")]
         for generation in both:
             bench.finish(generation)
@@ -149,8 +190,9 @@ def test_decode_time_counts_every_stream_for_every_step_with_the_delay() -> None
     assert notes.streams == 0
 
 
-def test_the_steps_of_a_busy_engine_fill_all_of_its_time() -> None:
-    with engine(prefill_chunk=4) as bench:
+@on_devices
+def test_the_steps_of_a_busy_engine_fill_all_of_its_time(device: str) -> None:
+    with engine(device=device, prefill_chunk=4) as bench:
         for _ in range(2):
             before_ns = bench.engine.counts.step_ns
             generation = bench.submit("The river runs to the sea", max_tokens=20)
@@ -161,8 +203,9 @@ def test_the_steps_of_a_busy_engine_fill_all_of_its_time() -> None:
             assert bench.engine.counts.step_ns - before_ns == generation.ended_ns - generation.prefill_ns
 
 
-def test_a_full_queue_refuses() -> None:
-    with engine(max_running=1, max_waiting=2, step_delay_ms=5) as bench:
+@on_devices
+def test_a_full_queue_refuses(device: str) -> None:
+    with engine(device=device, max_running=1, max_waiting=2, step_delay_ms=5) as bench:
         running = bench.submit("The river", max_tokens=400)
         wait_until(lambda: running.output)
         waiting = [bench.submit("June"), bench.submit("June")]
@@ -172,16 +215,19 @@ def test_a_full_queue_refuses() -> None:
             generation.cancelled = True
 
 
-def test_a_request_beyond_the_context_is_refused_and_a_small_cache_makes_it_smaller() -> None:
-    with engine(max_running=2, kv_pages=4) as bench:
-        assert bench.engine.context == 64
-        with pytest.raises(ValueError, match="more than 64 tokens"):
-            bench.submit([5] * 10, max_tokens=55)
-        bench.finish(bench.submit([5] * 10, max_tokens=54))
+@on_devices
+def test_a_request_beyond_the_context_is_refused_and_a_small_cache_makes_it_smaller(device: str) -> None:
+    context = 4 * page_tokens(device)
+    with engine(device=device, max_running=2, max_context=2048, kv_pages=context // 16) as bench:
+        assert bench.engine.context == context
+        with pytest.raises(ValueError, match=f"more than {context} tokens"):
+            bench.submit([5] * 10, max_tokens=context - 9)
+        bench.finish(bench.submit([5] * (context - 10), max_tokens=10))
 
 
-def test_stopping_ends_what_runs_and_refuses_what_comes() -> None:
-    with engine(max_running=1, step_delay_ms=10_000) as bench:
+@on_devices
+def test_stopping_ends_what_runs_and_refuses_what_comes(device: str) -> None:
+    with engine(device=device, max_running=1, step_delay_ms=10_000) as bench:
         running, waiting = bench.submit("The river", max_tokens=400), bench.submit("June")
         wait_until(lambda: running.output)
         stopping = threading.Thread(target=bench.engine.stop, daemon=True)
@@ -193,22 +239,25 @@ def test_stopping_ends_what_runs_and_refuses_what_comes() -> None:
             bench.submit("noon")
 
 
-def test_a_seed_repeats_its_tokens_and_another_does_not() -> None:
-    with engine() as bench:
+@on_devices
+def test_a_seed_repeats_its_tokens_and_another_does_not(device: str) -> None:
+    with engine(device=device) as bench:
         runs = [bench.submit("The", max_tokens=30, temperature=1.5, seed=seed) for seed in (1, 1, 2)]
         for generation in runs:
             bench.finish(generation)
     assert runs[0].output == runs[1].output != runs[2].output
 
 
-def test_a_tiny_top_p_is_greedy() -> None:
-    with engine() as bench:
+@on_devices
+def test_a_tiny_top_p_is_greedy(device: str) -> None:
+    with engine(device=device) as bench:
         greedy, narrow = bench.submit("The"), bench.submit("The", temperature=1.0, top_p=1e-6, seed=3)
         assert bench.finish(greedy) == bench.finish(narrow)
 
 
-def test_the_tiny_model_goes_on_until_max_tokens() -> None:
-    with engine() as bench:
+@on_devices
+def test_the_tiny_model_goes_on_until_max_tokens(device: str) -> None:
+    with engine(device=device) as bench:
         generation = bench.submit("The", max_tokens=300, temperature=1.0, seed=5)
         assert bench.finish(generation)
         assert (len(generation.output), generation.finish) == (300, "length")

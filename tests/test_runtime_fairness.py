@@ -10,7 +10,7 @@ from tailbudget.gpu_runtime.kv import Pages
 from tailbudget.gpu_runtime.params import SamplingParams
 from tailbudget.gpu_runtime.scheduler import Generation, Scheduler
 from tailbudget.gpu_runtime.tenants import ANYBODY, Tenant
-from tests.runtime_support import engine
+from tests.runtime_support import engine, on_devices
 from tests.support import wait_until
 
 
@@ -93,9 +93,9 @@ def test_a_lower_priority_number_goes_first_and_keeps_its_pages() -> None:
     assert (patient, urgent.preemptions) == (None, 0)
 
 
-def _longest_gap_share() -> float:
+def _longest_gap_share(device: str) -> float:
     """Return the longest gap of a stream beside a huge prompt as a share of the prompt's time."""
-    with engine(max_context=2048, prefill_chunk=16, prefix_cache=False) as bench:
+    with engine(device=device, max_context=2048, prefill_chunk=16, prefix_cache=False) as bench:
         stream = bench.submit("The river", max_tokens=1500)
         wait_until(lambda: stream.output)
         huge = bench.submit([5 + index % 400 for index in range(1600)], max_tokens=1)
@@ -110,13 +110,15 @@ def _longest_gap_share() -> float:
     return max(after - before for before, after in pairwise(tokens_ns)) / (huge.ended_ns - huge.prefill_ns)
 
 
-def test_a_huge_prompt_does_not_stop_the_tokens_of_others() -> None:
+@on_devices
+def test_a_huge_prompt_does_not_stop_the_tokens_of_others(device: str) -> None:
     # An engine that stops does so each time, a machine that hesitates does not.
-    assert any(_longest_gap_share() < 1 / 4 for _ in range(3))
+    assert any(_longest_gap_share(device) < 1 / 4 for _ in range(3))
 
 
-def test_an_idle_engine_waits_the_batch_delay_for_others_and_no_longer() -> None:
-    with engine(batch_delay_ms=300) as bench:
+@on_devices
+def test_an_idle_engine_waits_the_batch_delay_for_others_and_no_longer(device: str) -> None:
+    with engine(device=device, batch_delay_ms=300) as bench:
         first = bench.submit("The river", max_tokens=2)
         time.sleep(0.02)
         second = bench.submit("June", max_tokens=2)
@@ -125,15 +127,16 @@ def test_an_idle_engine_waits_the_batch_delay_for_others_and_no_longer() -> None
         assert first.prefill_ns == second.prefill_ns is not None
         assert first.first_token_ns is not None
         assert 0.25e9 < first.first_token_ns - first.arrived_ns < 2e9
-    with engine(batch_delay_ms=10_000, max_running=1) as bench:
+    with engine(device=device, batch_delay_ms=10_000, max_running=1) as bench:
         full = bench.submit("The river", max_tokens=2)
         bench.finish(full)
         assert full.prefill_ns is not None
         assert full.prefill_ns - full.arrived_ns < 5e9
 
 
-def test_a_request_that_would_wait_beyond_its_deadline_is_refused_with_the_measured_wait() -> None:
-    with engine(max_running=1, step_delay_ms=20) as bench:
+@on_devices
+def test_a_request_that_would_wait_beyond_its_deadline_is_refused_with_the_measured_wait(device: str) -> None:
+    with engine(device=device, max_running=1, step_delay_ms=20) as bench:
         bench.finish(bench.submit("The river", max_tokens=20))
         running = [bench.submit("The river", max_tokens=100) for _ in range(3)]
         # Each ran for about 0.4 s, and three are ahead.

@@ -11,7 +11,7 @@ import torch
 
 from tailbudget.gpu_runtime.grammar import Constraint, Grammar, GrammarError, Grammars
 from tailbudget.gpu_runtime.scheduler import Generation
-from tests.runtime_support import DEVICES, Bench, engine, tiny_model
+from tests.runtime_support import Bench, engine, on_devices, page_tokens, tiny_model
 
 #: Each ends by itself within 300 of the tiny model's tokens, which would rather write words than quotes.
 SCHEMAS: list[dict[str, Any]] = [
@@ -60,7 +60,7 @@ def _ask(bench: Bench, index: int, **params: Any) -> Generation:
     return bench.submit("The river runs", **{"max_tokens": 300, "grammar": _grammar(index), **params})
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@on_devices
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 @pytest.mark.parametrize("index", range(len(SCHEMAS)))
 def test_an_answer_is_valid_and_ends_by_itself(index: int, temperature: float, device: str) -> None:
@@ -70,16 +70,21 @@ def test_an_answer_is_valid_and_ends_by_itself(index: int, temperature: float, d
         assert generation.finish == "stop"
 
 
-def test_answers_of_a_batch_are_those_of_runs_alone_under_preemption_and_speculation() -> None:
+@on_devices
+def test_answers_of_a_batch_are_those_of_runs_alone_under_preemption_and_speculation(device: str) -> None:
+    size = page_tokens(device)
     asked = [(index % len(SCHEMAS), {"temperature": 1.0, "seed": index}) for index in range(10)]
-    with engine(max_running=1, prefix_cache=False) as bench:
+    with engine(device=device, max_running=1, prefix_cache=False) as bench:
         alone = [_ask(bench, index, **params) for index, params in asked]
         texts = [bench.finish(generation) for generation in alone]
     # Pages for the longest alone and little more.
-    pages = max(generation.length for generation in alone) // 16 + 3
-    with engine(max_running=6, max_context=pages * 16, kv_pages=pages, speculate=4, prefill_chunk=5) as bench:
-        sent = [_ask(bench, index, max_tokens=pages * 16 - 20, **params) for index, params in asked]
-        free = [bench.submit([40, 41] * 4, max_tokens=60, logit_bias=((40, 9.0), (41, 9.0))) for _ in range(2)]
+    pages = max(generation.length for generation in alone) // size + 3
+    context = pages * size
+    short: dict[str, Any] = {"max_context": context, "kv_pages": context // 16, "prefill_chunk": 5}
+    with engine(device=device, max_running=6, speculate=4, **short) as bench:
+        sent = [_ask(bench, index, max_tokens=context - 20, **params) for index, params in asked]
+        repeating: dict[str, Any] = {"max_tokens": 3 * size - 8, "logit_bias": ((40, 9.0), (41, 9.0))}
+        free = [bench.submit([40, 41] * 4, **repeating) for _ in range(2)]
         assert [bench.finish(generation) for generation in sent] == texts
         assert all(bench.finish(generation) for generation in free)
         assert bench.engine.counts.preemptions > 0
@@ -88,8 +93,9 @@ def test_answers_of_a_batch_are_those_of_runs_alone_under_preemption_and_specula
     assert all(_valid(text, index) for text, (index, _) in zip(texts, asked, strict=True))
 
 
-def test_a_stop_string_and_the_token_limit_cut_it_short_as_they_cut_any_text() -> None:
-    with engine() as bench:
+@on_devices
+def test_a_stop_string_and_the_token_limit_cut_it_short_as_they_cut_any_text(device: str) -> None:
+    with engine(device=device) as bench:
         whole = bench.finish(_ask(bench, 3))
         stopped, short = _ask(bench, 3, stop=("e",)), _ask(bench, 3, max_tokens=2)
         assert whole.startswith(bench.finish(stopped) + "e")
@@ -98,8 +104,9 @@ def test_a_stop_string_and_the_token_limit_cut_it_short_as_they_cut_any_text() -
         assert (short.finish, len(short.output)) == ("length", 2)
 
 
-def test_nothing_that_is_not_asked_for_changes_where_no_schema_is() -> None:
-    with engine(max_running=4) as bench:
+@on_devices
+def test_nothing_that_is_not_asked_for_changes_where_no_schema_is(device: str) -> None:
+    with engine(device=device, max_running=4) as bench:
         free = bench.submit("June", max_tokens=30)
         text = bench.finish(free)
         again, _ = bench.submit("June", max_tokens=30), _ask(bench, 0)
@@ -126,17 +133,18 @@ class _Broken(Constraint):
         raise GrammarError("too complex")
 
 
-def test_a_grammar_that_breaks_off_ends_its_own_request_and_leaves_the_others_as_they_are() -> None:
+@on_devices
+def test_a_grammar_that_breaks_off_ends_its_own_request_and_leaves_the_others_as_they_are(device: str) -> None:
     class Breaks(Grammar):
         def start(self) -> Constraint:
             return _Broken(self._matcher)
 
     chance = random.Random(1)
     prompts = [[chance.randint(3, 499) for _ in range(9)] for _ in range(3)]
-    with engine() as bench:
+    with engine(device=device) as bench:
         seeds = [bench.submit(prompt, temperature=1.0, seed=7, max_tokens=20) for prompt in prompts]
         alone = [bench.finish(generation) for generation in seeds]
-    with engine(prefill_chunk=100) as bench:
+    with engine(device=device, prefill_chunk=100) as bench:
         first = bench.submit(prompts[0], temperature=1.0, seed=7, max_tokens=20)
         bad = bench.submit(prompts[1], max_tokens=20, grammar=Breaks(_grammar(0)._matcher))
         last = bench.submit(prompts[2], temperature=1.0, seed=7, max_tokens=20)

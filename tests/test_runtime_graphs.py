@@ -10,7 +10,7 @@ from tailbudget.gpu_runtime.graphs import Capture, DecodeGraphs, cuda_graph
 from tailbudget.gpu_runtime.model import Llama, Segment
 from tailbudget.gpu_runtime.weights import open_model
 
-from .runtime_support import DEVICES, tiny_path
+from .runtime_support import on_devices, tiny_path
 
 
 def _again(work: Callable[[], None]) -> Callable[[], None]:
@@ -18,7 +18,7 @@ def _again(work: Callable[[], None]) -> Callable[[], None]:
     return work
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@on_devices
 @pytest.mark.parametrize("window", [0, 20])
 def test_decoding_by_graph_gives_the_logits_of_the_plain_step(device: str, window: int) -> None:
     model = Llama(open_model(tiny_path()), form="float32", device=device)

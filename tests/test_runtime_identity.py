@@ -12,7 +12,7 @@ from tailbudget.gpu_runtime.params import SamplingParams
 from tailbudget.gpu_runtime.scheduler import Generation
 from tailbudget.gpu_runtime.speculate import PAUSE_TOKENS, Drafter
 from tailbudget.gpu_runtime.telemetry import phases
-from tests.runtime_support import DEVICES, Bench, Notes, engine
+from tests.runtime_support import Bench, Notes, engine, on_devices, page_tokens
 
 CONTEXT = 96
 
@@ -26,8 +26,10 @@ def _prompts(chance: random.Random, count: int) -> list[list[int]]:
     ]
 
 
-def _alone(prompts: list[list[int]], tokens: list[int], device: str = "cpu") -> list[list[int]]:
-    with engine(max_context=CONTEXT, max_running=1, prefix_cache=False, device=device) as bench:
+def _alone(
+    prompts: list[list[int]], tokens: list[int], device: str = "cpu", *, context: int = CONTEXT
+) -> list[list[int]]:
+    with engine(max_context=context, max_running=1, prefix_cache=False, device=device) as bench:
         generations = []
         for prompt, count in zip(prompts, tokens, strict=True):
             generations.append(bench.submit(prompt, max_tokens=count))
@@ -35,7 +37,7 @@ def _alone(prompts: list[list[int]], tokens: list[int], device: str = "cpu") -> 
         return [generation.output for generation in generations]
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@on_devices
 @settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
@@ -74,11 +76,13 @@ def _check_times(generation: Generation) -> None:
     assert generation.preempted_ns <= found.total_ns
 
 
-def test_a_preempted_request_goes_on_as_if_nothing_had_been() -> None:
-    prompts, tokens = [[5, 6, 7], [8, 9, 10]], [80, 80]
-    alone = _alone(prompts, tokens)
-    with engine(max_context=CONTEXT, max_running=2, kv_pages=6) as bench:
-        sent = [bench.submit(prompt, max_tokens=80) for prompt in prompts]
+@on_devices
+def test_a_preempted_request_goes_on_as_if_nothing_had_been(device: str) -> None:
+    size = page_tokens(device)
+    prompts, context, tokens = [[5, 6, 7], [8, 9, 10]], 6 * size, 5 * size
+    alone = _alone(prompts, [tokens, tokens], device, context=context)
+    with engine(device=device, max_context=context, max_running=2, kv_pages=context // 16) as bench:
+        sent = [bench.submit(prompt, max_tokens=tokens) for prompt in prompts]
         for generation in sent:
             bench.finish(generation)
         assert bench.engine.counts.preemptions == sum(each.preemptions for each in sent) > 0
@@ -86,7 +90,7 @@ def test_a_preempted_request_goes_on_as_if_nothing_had_been() -> None:
     assert sum(generation.preempted_ns > 0 for generation in sent) == 1
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@on_devices
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_speculation_takes_fewer_steps_to_the_same_tokens(temperature: float, device: str) -> None:
     # The bias makes the answer repeat itself, as a text that quotes its prompt does.
@@ -107,7 +111,7 @@ def test_speculation_takes_fewer_steps_to_the_same_tokens(temperature: float, de
     assert runs[1][1] < runs[0][1]
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@on_devices
 @pytest.mark.parametrize("seed", range(4))
 def test_those_that_stay_are_not_touched_by_those_that_leave_or_run_out_of_time(seed: int, device: str) -> None:
     chance = random.Random(seed)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from tailbudget.gpu_runtime.host import Runtime
 from tailbudget.gpu_runtime.server import application
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import ENGINE_METRICS
+from tests.nvml_support import absent
 from tests.runtime_support import RUN, Receiver, receiver, server, tiny_path
 from tests.support import free_port, wait_until
 
@@ -42,7 +44,7 @@ def url(otlp: Receiver) -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30) as sdk:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as sdk:
         yield sdk
 
 
@@ -56,7 +58,7 @@ def _span(otlp: Receiver, response_id: str) -> dict[str, Any]:
                 return attributes
         return None
 
-    return wait_until(found, timeout_s=20, what=f"the span of {response_id}")
+    return wait_until(found, what=f"the span of {response_id}")
 
 
 def test_a_whole_answer_through_the_sdk(client: openai.OpenAI) -> None:
@@ -362,7 +364,7 @@ def test_a_client_that_leaves_a_whole_answer_is_cancelled_too(url: str, otlp: Re
         before = len(otlp.spans)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{url}/v1/chat/completions", json={**ASK, "max_tokens": 200}, timeout=0.5)
-        wait_until(lambda: len(otlp.spans) > before, timeout_s=20)
+        wait_until(lambda: len(otlp.spans) > before)
     finally:
         httpx.post(f"{url}/control", json={"step_delay_ms": 0})
     ends = [each.value.string_value for each in otlp.spans[-1].attributes if each.key == "slo.stream.end"]
@@ -377,7 +379,7 @@ def test_spans_and_live_counters_reach_the_collector(client: openai.OpenAI, otlp
     span = next(span for span in otlp.spans if span.trace_id.hex() == trace)
     assert (span.parent_span_id.hex(), span.name) == (parent, "llm_request")
     wanted = {"slo.decode.tokens", "slo.decode.active_stream_time", "slo.decode.streams", "slo.engine.kv_used"}
-    wait_until(lambda: wanted <= {name for name, _, _ in otlp.points}, timeout_s=20)
+    wait_until(lambda: wanted <= {name for name, _, _ in otlp.points})
     labels = next(labels for name, labels, _ in otlp.points if name == "slo.decode.tokens")
     assert labels.keys() == {"model", "provider", "server.address", "side"}
     assert (labels["model"], labels["side"]) == ("tiny", "server")
@@ -395,7 +397,7 @@ def test_the_engine_sends_what_the_table_engine_holds_once_a_second(client: open
     wait_until(lambda: sent().get("slo.engine.generation_tokens", [1])[-1] == 0, what="what others asked being sent")
     before = len(otlp.points)
     client.completions.create(model="tiny", prompt=list(range(100, 150)), max_tokens=30)
-    wait_until(lambda: sum(sent().get("slo.engine.generation_tokens", [])) == 30, timeout_s=20)
+    wait_until(lambda: sum(sent().get("slo.engine.generation_tokens", [])) == 30)
     values = sent()
     assert sum(values["slo.engine.prompt_tokens"]) == 50
     assert sum(values["slo.engine.prefix_queries"]) == 50
@@ -413,8 +415,9 @@ def test_control_refuses_what_it_does_not_know(url: str, body: dict[str, Any]) -
     assert httpx.post(f"{url}/control", json=body).status_code == 400
 
 
-def test_without_control_there_is_no_control_and_sigterm_ends_all_streams(otlp: Receiver) -> None:
-    with server(otlp.endpoint, step_delay_ms=50, drain_s=0.2) as (base, process):
+def test_without_control_there_is_no_control_and_sigterm_ends_all_streams(otlp: Receiver, tmp_path: Path) -> None:
+    no_driver = {"LD_LIBRARY_PATH": str(absent(tmp_path))}
+    with server(otlp.endpoint, environment=no_driver, step_delay_ms=50, drain_s=0.2) as (base, process):
         assert httpx.post(f"{base}/control", json={"step_delay_ms": 1}).status_code == 404
         client = openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0)
         stream = client.chat.completions.create(**ASK, max_tokens=1000, stream=True)
@@ -423,7 +426,7 @@ def test_without_control_there_is_no_control_and_sigterm_ends_all_streams(otlp: 
         with pytest.raises(openai.APIError, match="the server is shutting down"):
             list(stream)
         client.close()
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "Traceback" not in log
     assert log.count("no GPU is sampled") == 1
@@ -442,7 +445,7 @@ def test_a_signal_lets_running_requests_end_and_takes_no_more(otlp: Receiver) ->
         assert refused.value.code == "draining"
         assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "length"
         client.close()
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "Traceback" not in log
 
@@ -453,7 +456,7 @@ def test_a_second_ctrl_c_leaves_no_traceback(otlp: Receiver) -> None:
         while process.poll() is None:
             process.send_signal(signal.SIGINT)
             time.sleep(0.01)
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "Traceback" not in log
 
@@ -481,6 +484,18 @@ async def test_a_server_that_still_loads_says_so() -> None:
         assert int(answer.headers["retry-after"]) > 0
 
 
+async def test_an_error_of_the_servers_own_has_openais_shape_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime(RuntimeSettings(), tiny_path(), address="127.0.0.1:8000")
+    monkeypatch.setattr(runtime, "ready", lambda: 1 / 0)
+    transport = httpx.ASGITransport(application(runtime), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post("/v1/chat/completions", json=ASK)
+        told = (await client.get("/metrics")).text
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert 'http_requests_total{handler="/v1/chat/completions",method="POST",status="5xx"} 1.0' in told
+
+
 async def test_control_is_for_this_machine_only() -> None:
     async with _unloaded(("192.0.2.7", 5000)) as client:
         assert (await client.post("/control", json={"step_delay_ms": 1})).status_code == 403
@@ -499,10 +514,47 @@ def test_a_broken_model_ends_the_start_with_one_error(otlp: Receiver, tmp_path: 
     path = tmp_path / "broken.gguf"
     path.write_bytes(tiny_path().read_bytes()[:2000])
     settings = {"model": str(path), "port": free_port()}
-    done = subprocess.run([sys.executable, "-c", RUN, repr(settings)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", RUN, repr(settings)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "UserError" in done.stderr.splitlines()[-1]
     assert "no readable GGUF file" in done.stderr.splitlines()[-1]
+
+
+#: 160 million tokens, in an address space of 8 GiB.
+CRAMPED = f"import resource; resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)); {RUN}"
+
+
+def test_a_cache_without_room_ends_the_start_with_the_settings_that_make_it_smaller() -> None:
+    settings = {"model": str(tiny_path()), "port": free_port(), "device": "cpu", "kv_pages": 10_000_000}
+    done = subprocess.run([sys.executable, "-c", CRAMPED, repr(settings)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "UserError: tiny and its KV cache do not fit into memory: lower --max-running" in done.stderr
+
+
+#: A step a second: the warm-up takes minutes.
+SLOW = (
+    "import time; from tailbudget.gpu_runtime.runner import Runner; forward = Runner.forward; "
+    f"Runner.forward = lambda *step: time.sleep(1) or forward(*step); {RUN}"
+)
+
+
+def test_a_signal_while_it_warms_up_ends_the_server_before_it_serves() -> None:
+    port = free_port()
+    settings = {"model": str(tiny_path()), "port": port, "device": "cpu", "max_running": 256}
+    process = subprocess.Popen([sys.executable, "-c", SLOW, repr(settings)], stderr=subprocess.PIPE, text=True)
+
+    def answers() -> bool:
+        try:
+            return bool(httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code)
+        except httpx.TransportError:
+            return False
+
+    wait_until(answers, what="a server that loads")
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "serving" not in log
+    assert "Traceback" not in log
 
 
 @pytest.mark.parametrize("change", [{"port": 99999}, {"step_delay_ms": -1}, {"dtype": "int3"}, {"max_running": 0}])

@@ -15,7 +15,7 @@ from tailbudget.gpu_runtime.scheduler import End, Generation
 from tailbudget.gpu_runtime.telemetry import Telemetry
 from tailbudget.instrument import providers
 from tailbudget.instrument.gaps import decode_gaps
-from tests.runtime_support import engine
+from tests.runtime_support import engine, on_devices
 from tests.support import wait_until
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -60,8 +60,9 @@ def _ended(end: End, **stamps: int) -> Generation:
     return generation
 
 
-def test_the_phases_of_real_requests_sum_to_their_spans(spans: InMemorySpanExporter) -> None:
-    with engine(_telemetry(), max_running=2) as bench:
+@on_devices
+def test_the_phases_of_real_requests_sum_to_their_spans(device: str, spans: InMemorySpanExporter) -> None:
+    with engine(_telemetry(), device=device, max_running=2) as bench:
         sent = [bench.submit(prompt, max_tokens=12) for prompt in ("The river", "June", "noon")]
         for generation in sent:
             bench.finish(generation)
@@ -77,8 +78,9 @@ def test_the_phases_of_real_requests_sum_to_their_spans(spans: InMemorySpanExpor
         assert abs(queue + prefill - first) < 1e-9
 
 
-def test_a_span_says_what_was_asked_and_what_came(spans: InMemorySpanExporter) -> None:
-    with engine(_telemetry()) as bench:
+@on_devices
+def test_a_span_says_what_was_asked_and_what_came(device: str, spans: InMemorySpanExporter) -> None:
+    with engine(_telemetry(), device=device) as bench:
         generation = bench.submit([5, 6, 7], max_tokens=4)
         bench.finish(generation)
     attributes = dict(spans.get_finished_spans()[0].attributes or {})
@@ -98,8 +100,9 @@ def test_a_span_says_what_was_asked_and_what_came(spans: InMemorySpanExporter) -
     assert 0 < float(str(attributes["slo.kv.usage"])) < 1
 
 
-def test_the_times_between_tokens_travel_on_the_span(spans: InMemorySpanExporter) -> None:
-    with engine(_telemetry(), step_delay_ms=15) as bench:
+@on_devices
+def test_the_times_between_tokens_travel_on_the_span(device: str, spans: InMemorySpanExporter) -> None:
+    with engine(_telemetry(), device=device, step_delay_ms=15) as bench:
         generation = bench.submit("The river", max_tokens=6)
         bench.finish(generation)
     attributes = dict(spans.get_finished_spans()[0].attributes or {})
@@ -142,26 +145,29 @@ def test_a_client_that_left_has_no_time_in_phases_it_never_reached(
     assert ("gen_ai.latency.time_to_first_token" in attributes) == ("first_token_ns" in stamps)
 
 
-def test_a_failed_request_says_so(spans: InMemorySpanExporter) -> None:
-    with engine(_telemetry()) as bench:
+@on_devices
+def test_a_failed_request_says_so(device: str, spans: InMemorySpanExporter) -> None:
+    with engine(_telemetry(), device=device) as bench:
         bench.finish(bench.submit([10**9]))
     span = spans.get_finished_spans()[0]
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "IndexError in the engine")
     assert (span.attributes or {})["slo.stream.end"] == "error"
 
 
-def test_a_span_that_cannot_be_made_does_not_reach_the_engine(caplog: pytest.LogCaptureFixture) -> None:
+@on_devices
+def test_a_span_that_cannot_be_made_does_not_reach_the_engine(device: str, caplog: pytest.LogCaptureFixture) -> None:
     generation = _ended("complete")
     generation.ended_ns = None
     _telemetry().finished(generation)
     assert "could not be reported" in caplog.text
 
 
-def test_the_wall_clock_of_a_span_is_now(spans: InMemorySpanExporter) -> None:
+@on_devices
+def test_the_wall_clock_of_a_span_is_now(device: str, spans: InMemorySpanExporter) -> None:
     import time
 
     before_ns = time.time_ns()
-    with engine(_telemetry()) as bench:
+    with engine(_telemetry(), device=device) as bench:
         generation = bench.submit("The river")
         bench.finish(generation)
         wait_until(spans.get_finished_spans)

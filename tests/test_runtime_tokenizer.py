@@ -62,6 +62,13 @@ def test_a_template_cannot_reach_pythons_internals() -> None:
         tokenizer.encode_chat([{"role": "user", "content": "hi"}])
 
 
+@pytest.mark.parametrize("source", ["{{ 'of ' + messages[0].name }}", "{% for i in range(10 ** 9) %}{% endfor %}"])
+def test_a_template_that_breaks_over_a_message_refuses_it(source: str) -> None:
+    tokenizer = TextTokenizer(replace(open_model(tiny_path()).vocabulary, chat_template=source))
+    with pytest.raises(ChatTemplateError, match="refuses these messages"):
+        tokenizer.encode_chat([{"role": "user", "content": "hi", "name": 5}])
+
+
 def _say(text: str, *stop: str) -> tuple[list[str], str | None]:
     """Feed the tokens of a text to an answer; returns what was sent, and why it ended."""
     tokens = _tokenizer().encode(text)

@@ -17,7 +17,7 @@ from tailbudget.gpu_runtime.tiny import Quantisation, write_tiny_model
 from tailbudget.gpu_runtime.weights import open_model
 from tailbudget.instrument.errors import UserError
 
-from .runtime_support import DEVICES
+from .runtime_support import on_devices
 
 MATRIX = "blk.0.ffn_gate"
 CPU = torch.device("cpu")
@@ -120,7 +120,7 @@ def test_a_four_bit_file_keeps_its_own_codes_and_int4_makes_some_for_others(
         four_bit(torch.zeros(4, 40))
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@on_devices
 @pytest.mark.parametrize("form", ["float16", "int8", "int4"])
 def test_a_form_without_kernels_on_the_device_is_refused_by_name(tmp_path: Path, form: Form, device: str) -> None:
     file = open_model(write_tiny_model(tmp_path / "tiny.gguf"))

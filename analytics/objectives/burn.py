@@ -23,9 +23,11 @@ LEAST_BAD: Final = 3
 #: spend half of it: 0.25 false pages a month become 0.10 at 5 requests an hour and 98 %.
 LIKELIER: Final = 1100
 SPENT: Final = 0.5
-#: Two hours with at most so many requests page on that alone, until they hold evidence of less than UNLIKELY.
+#: Two hours with at most so many requests page on that alone, until they hold evidence of less than UNLIKELY, or until
+#: WELL_AGAIN good ones came in a row: by chance once in a million times where half of the requests are bad.
 FEW: Final = 40
 UNLIKELY: Final = 20
+WELL_AGAIN: Final = 20
 #: A rule that even nothing but bad events could not fire, as 14.4x below a target of 93.06 %, fires at this share.
 CAP: Final = 0.9
 #: An alarm is over when its rules were silent for so long.
@@ -201,7 +203,7 @@ def period_start(period: Period, now: datetime) -> datetime:
 
 def _counted(objective: Objective, *, stored: bool = False) -> str:
     """Return the two relations that every question about an objective begins with: `events` and `minutes`."""
-    aggregate = _sql("stored_minutes" if stored else "slices" if objective.method == "timeslices" else "minutes")
+    aggregate = _sql("stored_minutes" if stored else "minutes" if objective.method == "occurrences" else "slices")
     return f"with events as ({_events(objective)}), minutes as ({aggregate})"
 
 
@@ -220,13 +222,14 @@ def conditions(objective: Objective) -> dict[str, str]:
     """
     bad_outcomes = BAD_OUTCOMES if objective.degraded_good else (*BAD_OUTCOMES, "degraded")
     failed = "outcome in (" + ", ".join(f"'{outcome}'" for outcome in bad_outcomes) + ")"
-    over = " or ".join(f"coalesce({_over(limit)}, false)" for limit in objective.limits) or "false"
-    measured = " or ".join(f"{_measure(limit.measure)} is not null" for limit in objective.limits) or "true"
+    over = [f"coalesce({_over(limit)}, false)" for limit in objective.limits]
+    measured = " or ".join([failed, *(f"{_measure(limit.measure)} is not null" for limit in objective.limits)])
+    counts = f"outcome <> 'rejected' and ({measured})" if objective.limits else "outcome <> 'rejected'"
     return {
         "part": objective.per or "null",
         "where": objective.where or "true",
-        "bad": f"not coalesce({objective.good}, false)" if objective.good else f"{failed} or {over}",
-        "counts": "true" if objective.good else f"outcome <> 'rejected' and ({failed} or {measured})",
+        "bad": f"not coalesce({objective.good}, false)" if objective.good else " or ".join([failed, *over]),
+        "counts": "true" if objective.good else counts,
         "late": " or ".join(map(_late, objective.limits)) or "false",
     }
 
@@ -293,14 +296,16 @@ def _params(objective: Objective, since: datetime, until: datetime, *, stored: b
         "unlikely": UNLIKELY,
         "spent": SPENT,
         "few": FEW,
+        "well_again": WELL_AGAIN,
         **counted,
     }
 
 
 def _slices(objective: Objective) -> dict[str, object]:
-    if objective.method != "timeslices":
+    if objective.method == "occurrences":
         return {}
-    return {"slice_s": objective.slice_s, "slice_target": objective.slice_target}
+    target = objective.slice_target if objective.method == "timeslices" else None
+    return {"slice_s": objective.slice_s, "slice_target": target}
 
 
 @cache

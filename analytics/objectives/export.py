@@ -64,7 +64,8 @@ def _alerts(one: Objective) -> Iterator[dict[str, Any]]:
                 f"and slo:error_ratio:rate{rule.short}{named} >= {limit} "
                 f"and {BY} (increase({BAD}{named}[{rule.long}])) >= {LEAST_BAD}{_evidence(one, rule)}"
             ),
-            "labels": {"severity": rule.severity, "rule": rule.name} | ({"owner": one.owner} if one.owner else {}),
+            "labels": {"severity": rule.severity, "rule": rule.name, "objective": one.name}
+            | ({"owner": one.owner} if one.owner else {}),
             "annotations": {name: note for name, note in notes.items() if note},
         }
 

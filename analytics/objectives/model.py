@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from tailbudget.instrument.vocabulary import STAGES
 
-Method = Literal["occurrences", "timeslices"]
+Method = Literal["occurrences", "timeslices", "ratio_timeslices"]
 
 #: What a limit may be set on -> what it is.
 CLOCKS: Final = {
@@ -63,8 +63,8 @@ class Objective:
     """At least `target` (0 to 1) of the requests that `where` names meet every limit and end well.
 
     `good`, where given, is an SQL condition that decides instead of limits and outcome. With `timeslices` it is slices
-    of `slice_s` that are counted, each good when `slice_target` of its requests are. An alert tells of itself once it
-    has lasted `for_s`. `place` is file and line.
+    of `slice_s` that are counted, each good when `slice_target` of its requests are; with `ratio_timeslices` the mean
+    of their shares. An alert tells of itself once it has lasted `for_s`. `place` is file and line.
     """
 
     name: str

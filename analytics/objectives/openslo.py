@@ -11,14 +11,32 @@ from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from . import short, words
-from .model import MEASURES, Limit, Objective, Period, is_measure
+from .model import MEASURES, Limit, Method, Objective, Period, is_measure
 from .tree import Tree
 
 VERSIONS: Final = ("openslo/v1", "openslo.com/v1", "openslo.com/v2alpha")
 KINDS: Final = (
     "SLO", "SLI", "Service", "DataSource", "AlertPolicy", "AlertCondition", "AlertNotificationTarget",
 )  # fmt: skip
-METHODS: Final = ("Occurrences", "Timeslices", "RatioTimeslices")
+#: budgetingMethod -> ours.
+METHODS: Final[dict[str, Method]] = {
+    "Occurrences": "occurrences", "Timeslices": "timeslices", "RatioTimeslices": "ratio_timeslices",
+}  # fmt: skip
+#: What stands where in an SLO document, both versions: a misspelt key must not silently promise something else.
+SLO: Final = (
+    "description", "service", "indicator", "indicatorRef", "sli", "sliRef", "timeWindow", "budgetingMethod",
+    "objectives", "alertPolicies",
+)  # fmt: skip
+GOAL: Final = (
+    "displayName", "labels", "op", "value", "target", "targetPercent", "timeSliceTarget", "timeSliceWindow",
+    "indicator", "indicatorRef", "sli", "sliRef", "compositeWeight",
+)  # fmt: skip
+WINDOW: Final = ("duration", "isRolling", "calendar")
+INDICATOR: Final = ("description", "thresholdMetric", "ratioMetric")
+RATIO: Final = ("counter", "good", "bad", "total", "rawType", "raw")
+METRIC: Final = ("metricSource", "dataSourceRef", "dataSourceSpec", "spec")
+SOURCE: Final = ("metricSourceRef", "type", "spec")
+QUERY: Final = ("signal", "filter")
 OPERATORS: Final = ("lt", "lte")
 CALENDAR_OF: Final = {"d": "day", "w": "week", "M": "month", "m": "month", "Q": "quarter", "Y": "year"}
 #: Annotations that carry what OpenSLO has no field for: `tailbudget/owner: search`.
@@ -39,6 +57,7 @@ def read(trees: Sequence[Tree]) -> Iterator[Objective]:
     """Yield the objectives of the SLO documents among these. Raises ObjectivesError."""
     indicators = {}
     for tree in trees:
+        tree.only(("apiVersion", "kind", "metadata", "spec"))
         tree.need("apiVersion").one_of(VERSIONS)
         if tree.need("kind").one_of(KINDS) == "SLI":
             indicators[tree.need("metadata").need("name").text()] = tree.need("spec")
@@ -49,13 +68,14 @@ def read(trees: Sequence[Tree]) -> Iterator[Objective]:
 
 def _objectives(tree: Tree, indicators: dict[str, Tree]) -> Iterator[Objective]:
     metadata, spec = tree.need("metadata"), tree.need("spec")
+    spec.only(SLO)
     name = metadata.need("name").text()
     common = replace(_details(metadata), name=name, period=_period(spec), place=tree.place)
-    method = spec.get("budgetingMethod")
-    if method is not None:
-        method.one_of(METHODS)
+    named = spec.get("budgetingMethod")
+    method = METHODS[named.one_of(tuple(METHODS))] if named else "occurrences"
     goals = spec.need("objectives").items()
     for index, goal in enumerate(goals):
+        goal.only(GOAL)
         shared = _indicator(goal, indicators) or _indicator(spec, indicators)
         if shared is None:
             tree.fail("an indicator is missing: expected `indicator` or `indicatorRef` (v2alpha: `sli` or `sliRef`)")
@@ -64,7 +84,7 @@ def _objectives(tree: Tree, indicators: dict[str, Tree]) -> Iterator[Objective]:
             one = replace(one, name=f"{name}.{index + 1}")
         if shared.signal:
             one = replace(one, limits=(_limit(goal, shared.signal),))
-        yield _sliced(one, goal) if method is not None and method.text() != "Occurrences" else one
+        yield one if method == "occurrences" else _sliced(replace(one, method=method), goal)
 
 
 def _details(metadata: Tree) -> Objective:
@@ -86,6 +106,7 @@ def _period(spec: Tree) -> Period:
     (window, *more) = windows.items()
     if more:
         more[0].fail("a second timeWindow: expected exactly one")
+    window.only(WINDOW)
     duration, calendar = window.need("duration"), window.get("calendar")
     if calendar is None:
         return words.period(duration)
@@ -111,6 +132,7 @@ def _indicator(tree: Tree, indicators: dict[str, Tree]) -> _Indicator | None:
 
 
 def _metric(tree: Tree) -> _Indicator:
+    tree.only(INDICATOR)
     threshold, ratio = tree.get("thresholdMetric"), tree.get("ratioMetric")
     if threshold is not None:
         spec = _source(threshold)
@@ -120,6 +142,7 @@ def _metric(tree: Tree) -> _Indicator:
         return _Indicator(where=_filter(spec), signal=signal.text())
     if ratio is None:
         tree.fail("expected a thresholdMetric or a ratioMetric")
+    ratio.only(RATIO)
     good, bad = ratio.get("good"), ratio.get("bad")
     chosen = good or bad
     if chosen is None:
@@ -129,11 +152,16 @@ def _metric(tree: Tree) -> _Indicator:
 
 
 def _source(metric: Tree) -> Tree:
-    source = metric.get("metricSource") or metric
-    kind = source.get("type")
+    metric.only(METRIC)
+    source, inline = metric.get("metricSource"), metric.get("dataSourceSpec")
+    if source is not None:
+        source.only(SOURCE)
+    kind = (source or inline or metric).get("type")
     if kind is not None and kind.text() != "duckdb":
         kind.fail(f"{kind.text()!r} is another store: expected `type: duckdb`, with a signal or a filter in its spec")
-    return source.need("spec")
+    spec = (source or metric).need("spec")
+    spec.only(QUERY)
+    return spec
 
 
 def _filter(spec: Tree) -> str:
@@ -161,4 +189,4 @@ def _sliced(one: Objective, goal: Tree) -> Objective:
     if not 60 <= slice_s <= 86_400 or 86_400 % slice_s:
         window.fail(f"{window.text()!r} does not divide a day: expected as in 1m, 5m, 15m, 1h")
     target = share.number(low=0.0, high=1.0) if share else one.target
-    return replace(one, method="timeslices", slice_s=slice_s, slice_target=target)
+    return replace(one, slice_s=slice_s, slice_target=target)

@@ -44,14 +44,15 @@ def show(*, since: timedelta, as_json: bool, api: str | None, data: Path | None)
 @BY
 @api_option
 def ack(*, alert: str, by: str | None, api: str) -> None:
-    """Take an open alert: nobody is told of it again before it ends. ALERT is its id, or how that begins.
+    """Take open alerts: nobody is told of them again before they end. ALERT is an id, or how those of several begin.
 
     Example: tailbudget alerts ack "burn|chat.total"
     """
     from ..deeds import do
 
     found = do(api, "/v1/alerts/ack", {"alert": alert, "by": by or getpass.getuser()})
-    click.echo(f"{found['alert_id']} is with {found['acknowledged_by']}")
+    for alert_id in found["alert_ids"]:
+        click.echo(f"{alert_id} is with {found['acknowledged_by']}")
 
 
 @alerts.command()

@@ -9,8 +9,8 @@ import click
 
 from ..options import (
     content_option,
+    count_option,
     data_option,
-    disk_option,
     host_option,
     keep_option,
     key_option,
@@ -18,6 +18,7 @@ from ..options import (
     option,
     port_option,
     sag_option,
+    size_option,
     token_option,
     user_option,
 )
@@ -98,7 +99,14 @@ SLO: Final = Path("slo.yaml")
 @keep_option("keep-spans", "7d", "How long spans, metrics and logs are kept.")
 @keep_option("keep-requests", "35d", "How long requests, calls, stages and violations are kept.")
 @keep_option("keep-rollups", "400d", "How long roll-ups and alerts are kept.")
-@disk_option
+@size_option("max-disk", "max_disk", "20GB", "Size of the data folder beyond which the oldest spans end.")
+@size_option("max-body", "max_body_bytes", "64MiB", "Largest request body, unpacked; beyond it senders get 413.")
+@count_option("max-items", "max_spans_per_body", 200_000, "Most spans, points or log records of one body.")
+@count_option("max-bodies", "max_bodies", 512, "Bodies taken at once; further senders get 503.")
+@size_option("bodies-memory", "bodies_bytes", "256MiB", "What bodies that are being taken hold together.")
+@size_option("max-journal", "journal_bytes", "1GiB", "Acknowledged and not landed; beyond it senders get 503.")
+@size_option("keep-free", "free_bytes", "128MiB", "Left free on the disk, so that the journal can land.")
+@option("--memory", "memory_limit", default="256MB", metavar="SIZE", envvar="TAILBUDGET_MEMORY", help="For DuckDB.")
 @option(
     "--slo",
     multiple=True,

@@ -51,13 +51,21 @@ def read(file: Path) -> Told:
 
 
 def regressions(baseline: Told, steps: Sequence[Told]) -> list[Regression]:
-    """Return how each measure changed, a step whose load the baseline had too; raises UserError where there is none."""
-    before = {(step["unit"], step["offered"]): step for step in baseline["steps"]}
-    found = [one for step in steps for one in _step(before.get((step["unit"], step["offered"])), step)]
-    if not found:
-        loads = ", ".join(f"{offered} {unit}" for unit, offered in before)
-        raise UserError(f"the baseline was taken at {loads}, this run at none of them: send the same load")
-    return found
+    """Return how each measure changed, a step whose load the baseline had too."""
+    before = {_load(step): step for step in baseline["steps"]}
+    return [one for step in steps for one in _step(before.get(_load(step)), step)]
+
+
+def check_loads(baseline: Told, unit: str, loads: Sequence[float | None]) -> None:
+    """Raise UserError where the baseline was taken at none of these loads, with which there is nothing to compare."""
+    before = dict.fromkeys(map(_load, baseline["steps"]))
+    if not before.keys() & {(unit, load) for load in loads}:
+        told = ", ".join(f"{offered} {unit}" for unit, offered in before)
+        raise UserError(f"the baseline was taken at {told}, this run at none of them: send the same load")
+
+
+def _load(step: Told) -> tuple[str, float | None]:
+    return step["unit"], step["offered"]
 
 
 def _step(before: Told | None, now: Told) -> Iterator[Regression]:

@@ -96,6 +96,8 @@ def run(wanted: Wanted) -> int:
     """Run the load, print the report, and return the exit status: FAILED where an objective or the baseline fails."""
     objectives = _objectives(wanted)
     before = baseline.read(wanted.baseline) if wanted.baseline else None
+    if before:
+        baseline.check_loads(before, _unit(wanted), _loads(wanted))
     if wanted.out and not Path(wanted.out).absolute().parent.is_dir():
         raise UserError(f"--out {wanted.out!r} cannot be written: its folder does not exist")
     session = Session(make_target(wanted), make_traffic(wanted), objectives, timeout_s=wanted.timeout)
@@ -110,7 +112,11 @@ def run(wanted: Wanted) -> int:
     finally:
         tailbudget.shutdown()
     _write(wanted, found)
-    return INTERRUPTED if found["stopped"] else FAILED if _failed(found) else 0
+    if found["stopped"]:
+        return INTERRUPTED
+    if before:
+        baseline.check_loads(before, _unit(wanted), [step["offered"] for step in found["steps"]])
+    return FAILED if _failed(found) else 0
 
 
 async def _run(wanted: Wanted, session: Session, before: Mapping[str, Any] | None) -> report.Told:
@@ -124,22 +130,33 @@ async def _run(wanted: Wanted, session: Session, before: Mapping[str, Any] | Non
 
 
 async def _steps(wanted: Wanted, session: Session) -> Knee | None:
-    unit: Unit = "clients" if wanted.clients else "requests/s"
     lasts_s = wanted.duration.total_seconds()
 
     async def at(load: float | None) -> Stepped:
-        stepped = await session.run(Step(len(session.done) + 1, unit, load, lasts_s, wanted.requests))
+        stepped = await session.run(Step(len(session.done) + 1, _unit(wanted), load, lasts_s, wanted.requests))
         if session.objectives and stepped.holds is None and not session.stopped:
             raise _uncounted(session, stepped)
         return stepped
 
-    if not wanted.sweep:
-        await at(wanted.clients or wanted.rate)
-        return None
+    if wanted.sweep:
+        return await sweep(_loads_of_sweep(wanted), at, every=wanted.every)
+    await at(wanted.clients or wanted.rate)
+    return None
+
+
+def _unit(wanted: Wanted) -> Unit:
+    return "clients" if wanted.clients else "requests/s"
+
+
+def _loads(wanted: Wanted) -> Sequence[float | None]:
+    """Return the loads that may be sent; None is that of a trace."""
+    return _loads_of_sweep(wanted) if wanted.sweep else [wanted.clients or wanted.rate]
+
+
+def _loads_of_sweep(wanted: Wanted) -> Sequence[float]:
     lowest = float(wanted.clients or wanted.rate or 1.0)
     times = sorted(set(wanted.loads)) or [lowest * factor for factor in STEPS_TIMES]
-    loads = sorted({float(round(load)) for load in times}) if unit == "clients" else times
-    return await sweep(loads, at, every=wanted.every)
+    return sorted({float(round(load)) for load in times}) if _unit(wanted) == "clients" else times
 
 
 def _uncounted(session: Session, stepped: Stepped) -> UserError:

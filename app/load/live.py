@@ -41,7 +41,7 @@ class Live:
 
     async def watch(self, step: Step, runner: Runner) -> None:
         """Draw until cancelled."""
-        asked_s, began_s = 0.0, asyncio.get_running_loop().time()
+        asked_s, began_s, began = 0.0, asyncio.get_running_loop().time(), datetime.now(UTC)
         self._latest.clear()
         self._outcomes.clear()
         self._stages, self._lines = (), 0
@@ -50,7 +50,8 @@ class Live:
             elapsed_s = asyncio.get_running_loop().time() - began_s
             if self._reader and elapsed_s - asked_s >= STAGES_EVERY_S:
                 asked_s = elapsed_s
-                self._stages = await asyncio.to_thread(self._ask, self._reader, datetime.now(UTC) - RECENT)
+                since = max(began, datetime.now(UTC) - RECENT)  # of this step alone
+                self._stages = await asyncio.to_thread(self._ask, self._reader, since)
             self._draw(self.text(step, elapsed_s=elapsed_s, running=runner.running))
 
     def text(self, step: Step, *, elapsed_s: float, running: int) -> list[str]:

@@ -22,7 +22,8 @@ def _body() -> None:
         empty.no_request()
         return
     try:
-        asked = plans.ask(answer(step_time.step_fits, window))
+        with st.container(key="asked"):
+            asked = plans.ask(answer(step_time.step_fits, window))
         if asked is None:
             return
         found = answer(worksheet.worksheets, window, **asked)
@@ -49,4 +50,4 @@ def _region(sheet: worksheet.Sheet, curves: pa.Table) -> None:
         with column:
             told = plans.rows(rows, curves)
             charts.tools(told, f"By {what} · {n}", name=f"{what}{name}")
-            tables.plain(told)
+            tables.named(told)

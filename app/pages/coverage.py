@@ -38,8 +38,8 @@ def _body() -> None:
     with left:
         arrived = answer(coverage.arrivals, window)
         charts.tools(arrived, "What arrived, and how late (negative: the sender's clock is ahead)", name="arrivals")
-        tables.plain(arrived)
+        tables.named(arrived)
     with right:
         unstored = answer(coverage.unstored, window)
         charts.tools(unstored, f"What was received and not stored as it came, in {chosen.words}", name="unstored")
-        tables.plain(unstored)
+        tables.named(unstored)

@@ -28,7 +28,14 @@ def _body() -> None:
     for pair in (pictures[place : place + 2] for place in range(0, len(pictures), 2)):  # in this order on a phone too
         for column, one in zip(st.columns(2, gap="medium"), pair, strict=False):
             with column:
-                charts.draw("engine_series", one.rows, one.heading, key=one.key, brush="time", on_brush=controls.drag)
+                _measure(one)
+
+
+def _measure(one: series.Series) -> None:
+    if one.is_share:
+        charts.draw("engine_shares", one.rows, one.heading, key=one.key, brush="time", on_brush=controls.drag)
+    else:
+        charts.draw("engine_series", one.rows, one.heading, key=one.key, brush="time", on_brush=controls.drag)
 
 
 def _quadrant(quadrant: pa.Table) -> None:

@@ -5,20 +5,20 @@ import streamlit as st
 from tailbudget.analytics import service_map
 
 from .parts import charts, empty, refresh, tables
-from .parts.answers import answer
+from .parts.answers import KEPT_S, kept
 
 
 def page() -> None:
-    """Draw the page, again every few seconds while it is live."""
-    refresh.live(_body)
+    """Draw the page, again every minute while it is live: it shows a day."""
+    refresh.live(_body, every_s=KEPT_S)
 
 
 def _body() -> None:
-    nodes = answer(service_map.nodes)
+    nodes = kept(service_map.nodes)
     if not nodes.num_rows:
         empty.no_request()
         return
-    edges = answer(service_map.edges)
+    edges = kept(service_map.edges)
     if edges.num_rows:
         n = sum(edges["n"].to_pylist())
         charts.draw("map_edges", edges, f"Hops of the day before the newest span, the slowest first · n {n:,}")

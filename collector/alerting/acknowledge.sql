@@ -1,4 +1,4 @@
--- Says who has taken an alert.
+-- Says who has taken alerts.
 update alerts
 set acknowledged = $now::timestamptz, acknowledged_by = $by
-where alert_id = $alert_id
+where list_contains($taken::varchar[], alert_id)

@@ -51,8 +51,13 @@ class BurnAlerts:
         for objective in objectives:
             try:
                 self._count(objective, since=since[objective], now=now)
-                statuses += self._statuses(objective, now)
-                alarms += self._alarms(objective, statuses, now)
+                last_event, unseen = burn.blind(self._reader, objective, now=now, stored=True)
+                blind_since = last_event if unseen else None
+                budgets = self._statuses(objective, now, blind_since)
+                statuses += budgets
+                alarms += self._alarms(objective, budgets, now)
+                if blind_since is not None:  # also where the period, just begun, has counted nothing yet
+                    alarms.append(words.blind(objective, since=blind_since, now=now))
                 counted[objective] = now
             except (duckdb.ProgrammingError, duckdb.DataError, QueryError) as error:  # a condition that no row answers
                 alarms.append(words.unjudged(objective, str(error).splitlines()[0], now=now))
@@ -109,11 +114,10 @@ class BurnAlerts:
             params = burn.counts_params(objective, since=since, until=now)
             self._connection.execute(burn.count_sql(objective), {**params, "objective": objective.name})
 
-    def _statuses(self, objective: Objective, now: datetime) -> list[dict[str, object]]:
-        last_event, blind = burn.blind(self._reader, objective, now=now, stored=True)
+    def _statuses(self, objective: Objective, now: datetime, blind_since: datetime | None) -> list[dict[str, object]]:
         rows = burn.status(self._reader, objective, now=now, stored=True).to_pylist()
-        since, coverage = last_event if blind else None, self._coverage(objective, now)
-        return [words.status(objective, row, now=now, blind_since=since, coverage=coverage) for row in rows]
+        coverage = self._coverage(objective, now)
+        return [words.status(objective, row, now=now, blind_since=blind_since, coverage=coverage) for row in rows]
 
     def _coverage(self, objective: Objective, now: datetime) -> float | None:
         """Return how much of the objective's requests came, asked anew every minute."""
@@ -124,15 +128,12 @@ class BurnAlerts:
         return share
 
     def _alarms(self, objective: Objective, statuses: Sequence[Mapping[str, Any]], now: datetime) -> Iterator[Alarm]:
-        budgets = {row["part"]: row for row in statuses if row["objective"] == objective.name}
+        budgets = {row["part"]: row for row in statuses}
         found = burn.alarms(self._reader, objective, since=now - LOOK_BACK, until=now, stored=True)
         for alarm in found.to_pylist():
             if alarm["closed"] is None:
                 opened = min(alarm["opened"], now)  # its minute may not be over
                 yield words.burning(objective, {**alarm, "opened": opened}, budgets.get(alarm["part"], {}))
-        since = next((row["blind_since"] for row in budgets.values() if row["blind_since"]), None)
-        if since is not None:
-            yield words.blind(objective, since=since, now=now)
 
     def _broken_file(self, now: datetime) -> Iterator[Alarm]:
         if self._files.error:

@@ -37,18 +37,17 @@ class Desk:
         }
 
     async def acknowledge(self, fields: Fields) -> dict[str, Any]:
-        """Take an open alert, so that nobody is told of it again before it ends; its id may be cut short."""
+        """Take an open alert, or all whose ids begin with the names given; nobody is told of them again."""
         _only(fields, ("alert", "by"))
         params = {"alert": _text(fields, "alert"), "by": _text(fields, "by", missing="somebody")}
 
         def work(connection: duckdb.DuckDBPyConnection, now: datetime) -> dict[str, Any]:
             found = connection.execute(book.statement("open_like"), {"alert": params["alert"]}).fetchall()
-            if len(found) != 1:
-                raise UserError(
-                    f"{len(found)} open alerts are called {params['alert']!r}: see `tailbudget alerts list`"
-                )
-            connection.execute(book.statement("acknowledge"), {"alert_id": found[0][0], "by": params["by"], "now": now})
-            return {"alert_id": found[0][0], "acknowledged_by": params["by"]}
+            if not found:
+                raise UserError(f"no open alert is called {params['alert']!r}: see `tailbudget alerts list`")
+            taken = [str(alert_id) for (alert_id,) in found]
+            connection.execute(book.statement("acknowledge"), {"taken": taken, "by": params["by"], "now": now})
+            return {"alert_ids": taken, "acknowledged_by": params["by"]}
 
         return await self._do(work)
 

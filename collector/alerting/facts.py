@@ -14,6 +14,8 @@ from . import book
 
 #: The rules' windows begin before the alert does: requests are counted from so long before it.
 BEFORE: Final = timedelta(hours=1)
+#: A sag alert opens when it is sure: so long after the sag began.
+SAG_BEFORE: Final = timedelta(minutes=5)
 LABELS: Final = ("kind", "rule", "severity", "owner", "model", "provider", "instance", "scope")
 DETAILS: Final = ("owner", "runbook", "degrade_first")
 Row = Mapping[str, Any]
@@ -28,24 +30,28 @@ def details(alert: Row, objective: Objective | None, delivery: Delivery, found: 
 def hit(
     connection: duckdb.DuckDBPyConnection, alert: Row, objective: Objective | None, *, now: datetime
 ) -> dict[str, Any]:
-    """Return who is hit: requests, tenants, worst_stage, worst_tenant, traces (request ids), sql; {} when unknown.
+    """Return who is hit: requests, tenants, conversations, worst_stage, worst_tenant, traces (request ids), since, sql.
 
-    Of a diagnosis sql and evidence.
+    {} when unknown; of a diagnosis sql and evidence.
     """
     if alert["kind"] == "diagnosis":
         return {"sql": f"from diag_{alert['rule']}", "evidence": book.loaded(alert["evidence"])}
-    since = alert["opened"] - BEFORE
     words = _conditions(alert, objective)
     if words is None:
         return {}
-    where, bad = words
+    where, bad, since = words
+    params = {"since": alert["opened"] - BEFORE, "until": now}
+    hits = f"started >= '{_utc(since)}' and ({bad})"
     try:
-        query = book.statement("hit_requests").format(where=where, bad=bad)
-        (row,) = ConnectionReader(connection).query(query, {"since": since, "until": now}).to_pylist()
+        query = book.statement("hit_requests").format(where=where, bad=hits)
+        (row,) = ConnectionReader(connection).query(query, params).to_pylist()
     except QueryError:  # a condition that no row answers has an alert of its own
         return {}
-    conditions = f"started >= '{_utc(since)}' and ({where}) and ({bad})"
-    return {**row, "since": f"{since:%H:%M}Z", "sql": f"from requests where {conditions} order by total_ms desc"}
+    return {
+        **row,
+        "since": f"{since:%H:%M}Z",
+        "sql": f"from requests where ({where}) and {hits} order by total_ms desc",
+    }
 
 
 def budget(connection: duckdb.DuckDBPyConnection, alert: Row, objective: Objective | None) -> dict[str, Any]:
@@ -81,14 +87,16 @@ def trace_url(dashboard: str, request_id: str) -> str:
     return f"{dashboard}/trace?request={quote(request_id, safe='')}"
 
 
-def _conditions(alert: Row, objective: Objective | None) -> tuple[str, str] | None:
+def _conditions(alert: Row, objective: Objective | None) -> tuple[str, str, datetime] | None:
+    """Return conditions over requests, which of them are hit, and since when; None where nobody can tell."""
     if objective is not None and alert["kind"] == "burn":
         words = burn.conditions(objective)
         part = _part(alert, objective)
-        where = f"{words['part']} = {_quoted(part)}" if part else "true"
-        return f"{where} and ({words['where']}) and ({words['counts']})", words["bad"]
+        parts = [f"{words['part']} = {_quoted(part)}"] if part else []
+        where = [*parts, *(f"({words[name]})" for name in ("where", "counts") if words[name] != "true")]
+        return " and ".join(where) or "true", words["bad"], alert["opened"] - BEFORE
     if alert["kind"] == "sag" and alert["model"]:  # every request of the model waits for its tokens
-        return f"model = {_quoted(alert['model'])}", f"started >= '{_utc(alert['opened'] - timedelta(minutes=5))}'"
+        return f"model = {_quoted(alert['model'])}", "true", alert["opened"] - SAG_BEFORE
     return None
 
 

@@ -1,5 +1,5 @@
--- One row: how many requests and tenants were hit, the stage that was over most often or grew most, the tenant hit most
--- often, and the three slowest requests. {where} and {bad} are conditions over requests.
+-- One row: how many requests, tenants and conversations were hit, the stage that was over most often or grew most, the tenant
+-- hit most often, and the three slowest requests. {where} and {bad} are conditions over requests.
 with seen as (
     select *, coalesce(({bad}), false) as hit
     from requests
@@ -20,6 +20,7 @@ worst as (
 select
     count_if(hit)::bigint as requests,
     count(distinct tenant) filter (where hit) as tenants,
+    count(distinct conversation_id) filter (where hit) as conversations,
     coalesce(
         mode(over_stage) filter (where hit),
         (select replace(arg_max(stage, more_ms), '_ms', '') from grown where more_ms > 0)

@@ -29,10 +29,11 @@ def _lines(alert: Alert) -> Iterator[str]:
     if facts.get("budget"):
         yield f"Budget: {facts['budget']}."
     if facts.get("requests"):
-        tenants = f" of {facts['tenants']} tenants" if facts.get("tenants") else ""
+        whose = [_counted(facts[f"{name}s"], name) for name in ("tenant", "conversation") if facts.get(f"{name}s")]
+        who = f" of {', '.join(whose)}" if whose else ""
         worst = [f"{name} {facts[f'worst_{name}']}" for name in ("stage", "tenant") if facts.get(f"worst_{name}")]
         said = f"; worst {', '.join(worst)}" if worst else ""
-        yield f"Hit since {facts['since']}: {facts['requests']} requests{tenants}{said}."
+        yield f"Hit since {facts['since']}: {_counted(facts['requests'], 'request')}{who}{said}."
     if facts.get("evidence"):
         yield f"Figures: {', '.join(f'{name} {_short(value)}' for name, value in facts['evidence'].items())}."
     for name, label in (("owner", "Owner"), ("runbook", "Runbook"), ("degrade_first", "Do without first")):
@@ -44,6 +45,10 @@ def _lines(alert: Alert) -> Iterator[str]:
         yield f"SQL: {alert['sql']}"
     if alert["closed"]:
         yield f"Lasted from {alert['opened']} to {alert['closed']}."
+
+
+def _counted(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
 def _short(value: Any) -> str:

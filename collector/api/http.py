@@ -33,9 +33,10 @@ from ..counters import Counters
 from ..land.forgetting import Forget, Forgotten
 from ..token import bears
 from .guard import RefusedSqlError
-from .queries import LONGEST_S, MAX_BYTES, MAX_ROWS, TIMEOUT_S, BusyError, Queries, Query, TimedOutError
+from .queries import LONGEST_S, MAX_BYTES, MAX_ROWS, TIMEOUT_S, Queries, Query, TimedOutError
 from .snapshots import PATH as SNAPSHOT
 from .spool import AnswerTooLargeError, Spool
+from .turns import BusyError
 
 log: Final = logging.getLogger(__name__)
 
@@ -163,7 +164,9 @@ class ApiApp:
             return
         except BodyTooLargeError as error:
             await _refuse_query(send, error)
-        except (UserError, ValueError) as error:
+        except UserError as error:
+            await _refuse(send, 400, str(error), "")
+        except ValueError as error:
             await _refuse(send, 400, str(error), "expected a JSON object")
         except (duckdb.Error, OSError) as error:
             await _refuse(send, 500, str(error), "the collector's log says more")

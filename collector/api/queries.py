@@ -3,9 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,8 +16,8 @@ from tailbudget.analytics.formats import Answer, Sink, stream
 
 from .guard import Guard
 from .spool import MIB, Spool
+from .turns import SLOTS, BusyError, Costs, Turns
 
-AT_ONCE: Final = 2
 WAIT_S: Final = 5.0
 #: For what needs the data file to itself; queries end within their timeout.
 ALONE_WAIT_S: Final = 60.0
@@ -31,10 +31,6 @@ UNREAD: Final = 32
 RESERVE_BYTES: Final = 256 * MIB
 #: A query that is between two statements does not hear an interrupt: it is told again.
 STOP_AGAIN_S: Final = 0.2
-
-
-class BusyError(Exception):
-    """No slot became free in time."""
 
 
 class TimedOutError(Exception):
@@ -69,8 +65,9 @@ class Queries:
         self._lock = threading.Lock()
         self._running: set[duckdb.DuckDBPyConnection] = set()
         self._stopped: set[duckdb.DuckDBPyConnection] = set()
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="query")
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._pool = ThreadPoolExecutor(SLOTS, thread_name_prefix="query")
+        self._turns = Turns()
+        self._costs = Costs()
         self._guard = Guard(connection)
         self.unread = 0  # answers that are being sent
 
@@ -81,47 +78,30 @@ class Queries:
         """
         if self.unread >= UNREAD:
             raise BusyError(f"{UNREAD} answers are being sent already")
-        try:
-            await asyncio.wait_for(self._slots.acquire(), WAIT_S)
-        except TimeoutError as error:
-            raise BusyError(f"{AT_ONCE} queries run already, none ended within {WAIT_S} s") from error
-        cursor = self._open()
-        loop = asyncio.get_running_loop()
-        stopping = [
-            loop.create_task(self._stop_after(lambda: asyncio.sleep(query.timeout_s), cursor)),
-            loop.create_task(self._stop_after(gone.wait, cursor)),
-        ]
-        started = time.monotonic()
-        try:
-            return await loop.run_in_executor(self._pool, self._answer, cursor, query)
-        except duckdb.InterruptException as error:
-            took_s = time.monotonic() - started
-            raise TimedOutError(f"stopped after {took_s:.1f} s of {query.timeout_s:g} s") from error
-        finally:
-            for task in stopping:
-                task.cancel()
-            self._slots.release()
+        async with self._turns.turn(short=self._costs.is_short(query.sql), within_s=WAIT_S):
+            cursor = self._open()
+            loop = asyncio.get_running_loop()
+            stopping = loop.create_task(self._stop_when(gone, cursor, timeout_s=query.timeout_s))
+            started = time.monotonic()
+            try:
+                return await loop.run_in_executor(self._pool, self._answer, cursor, query)
+            except duckdb.InterruptException as error:
+                took_s = time.monotonic() - started
+                raise TimedOutError(f"stopped after {took_s:.1f} s of {query.timeout_s:g} s") from error
+            finally:
+                stopping.cancel()
 
-    async def _stop_after(self, event: Callable[[], Awaitable[object]], cursor: duckdb.DuckDBPyConnection) -> None:
-        await event()
+    async def _stop_when(self, gone: asyncio.Event, cursor: duckdb.DuckDBPyConnection, *, timeout_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await gone.wait()
         while True:
             self._stop(cursor)
             await asyncio.sleep(STOP_AGAIN_S)
 
-    @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
+    def alone(self) -> AbstractAsyncContextManager[None]:
         """Wait until no query runs, and let none begin meanwhile. Raises BusyError."""
-        held = 0
-        try:
-            for _ in range(AT_ONCE):
-                await asyncio.wait_for(self._slots.acquire(), ALONE_WAIT_S)
-                held += 1
-            yield
-        except TimeoutError as error:
-            raise BusyError(f"queries still run after {ALONE_WAIT_S:g} s") from error
-        finally:
-            for _ in range(held):
-                self._slots.release()
+        return self._turns.alone(within_s=ALONE_WAIT_S)
 
     def interrupt(self) -> None:
         """Stop what runs: the collector is shutting down."""
@@ -136,18 +116,20 @@ class Queries:
 
     def _answer(self, cursor: duckdb.DuckDBPyConnection, query: Query) -> Spool:
         spool = Spool(self._folder, max_bytes=query.max_bytes, reserve_bytes=self._reserve_bytes)
+        began_s = time.thread_time()
         try:
-            self._guard.check(cursor, query.sql)
+            statement = self._guard.check(cursor, query.sql)
             if cursor in self._stopped:
                 raise duckdb.InterruptException
             # The guard knows SQL by its shape; this transaction makes the engine refuse what the guard may miss.
             cursor.execute("begin transaction read only")
-            query.write(stream(cursor, query.sql, query.params, max_rows=query.max_rows), spool)
+            query.write(stream(cursor, statement, query.params, max_rows=query.max_rows), spool)
             return spool.rewind()
         except BaseException:
             spool.close()
             raise
         finally:
+            self._costs.took(query.sql, time.thread_time() - began_s)
             self._close(cursor)
 
     def _open(self) -> duckdb.DuckDBPyConnection:

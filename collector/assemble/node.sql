@@ -98,6 +98,7 @@ select
     linked.i, linked.p, linked.m, linked.trace_id, linked.span_id, linked.service, linked.role, linked.kind,
     linked.s, greatest(linked.e, coalesce(served.e, linked.e)) as e,
     answered.call as answers, null::bigint as becomes, linked.plan, linked.parent_failed,
+    ends_with(linked.rule, ' container') as framework,
     case when starts_with(linked.rule, 'slo.stage') then linked.stage end as own,
     case
         when starts_with(linked.rule, 'slo.stage') then null

@@ -1,14 +1,30 @@
 -- One row a stretch of a request's critical path, none longer than the gap between two children: i (the span that owns
 -- it), a and b (nanoseconds). Walking back from the end of a span, the child that finished last is on the path, then the
 -- one that finished last before that one began, and so on; of two that end together the one that began first counts.
+-- A framework's empty container that begins while a sibling runs is off it: as a parser over a stream, which ends after the
+-- call that it waits for.
 create or replace temp table path as
-with recursive kid as (
+with recursive child as (
+    select
+        i, up, cs, ce, framework and role = 'container' and stage is null
+            and i not in (select up from walk where kept and up is not null) as empty
+    from walk
+    where kept and up is not null
+),
+running as (
+    select
+        *, max(ce) filter (where not empty) over (
+            partition by up order by cs, i rows between unbounded preceding and 1 preceding
+        ) as others_end
+    from child
+),
+kid as (
     select
         i, up, cs, ce,
         -- it ends before all that end later begin: whichever of those are on the path, it is too
         coalesce(min(cs) over (partition by up order by ce desc, cs, i rows between unbounded preceding and 1 preceding) >= ce, true) as fits
-    from walk
-    where kept and up is not null
+    from running
+    where not (empty and coalesce(others_end > cs, false))
 ),
 bunch as (  -- several children that overlap: one that fits and those behind it that do not
     select i, up, cs, ce, count(*) filter (where fits) over backwards as n
@@ -33,8 +49,12 @@ clash as (
     group by up, n
 ),
 off as (
-    select unnest(list_filter(all_i, lambda x: not list_contains(on_path, x))) as i
-    from clash
+    (
+        select unnest(list_filter(all_i, lambda x: not list_contains(on_path, x))) as i
+        from clash
+        union all
+        select i from running where empty and others_end > cs
+    )
     union all
     select kid.i
     from off

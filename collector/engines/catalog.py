@@ -14,7 +14,7 @@ from tailbudget.analytics.reader import QueryError
 from ..land.schema import create_or_check
 
 #: Tables of a collector's own bookkeeping, which no other engine has.
-OWN: Final = ("bodies", "dirty", "meta", "sealed_files", "deliveries", "silences")
+OWN: Final = ("bodies", "dirty", "meta", "sealed_files", "retained", "deliveries", "silences")
 
 
 class Catalog:

@@ -167,11 +167,13 @@ class Journal:
 
     def _make_room(self, nbytes: int) -> None:
         if self._unlanded + nbytes > self._limits.journal_bytes:
-            raise JournalRefusedError(f"{self._unlanded} bytes wait to land, more than {self._limits.journal_bytes}")
+            raise JournalRefusedError(
+                f"{self._unlanded} bytes wait to land, of at most {self._limits.journal_bytes} (--max-journal)"
+            )
         disk = os.statvfs(self._folder)
         if disk.f_bavail * disk.f_frsize < self._limits.free_bytes + nbytes:
             raise JournalRefusedError(
-                f"less than {self._limits.free_bytes} bytes are free on the disk of the data folder"
+                f"less than {self._limits.free_bytes} bytes are free on the disk of the data folder (--keep-free)"
             )
 
     def _append(self, data: bytes) -> Position:

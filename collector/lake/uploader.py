@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..store.mirror import HOUR, floored, local_sql, within
+from ..store.mirror import HOUR, floored, local_sql, retained, within
 from ..store.tables import Stored, tables
 from .manifest import Lake, Manifest, Sealed
 
@@ -59,9 +59,19 @@ class Uploader:
         for one in tables().values():
             for hour, fingerprint in self._fingerprints(one, until):
                 known = listed.get((one.name, hour.isoformat() if hour else ""))
-                settled = known is not None and hour is not None and hour < now - SETTLED_AFTER
-                if not settled and (known is None or known.fingerprint != fingerprint):
+                if known is None:
                     yield self._sealed(one, hour, fingerprint)
+                elif known.fingerprint != fingerprint and not self._settled(one, hour, now):
+                    made = self._sealed(one, hour, fingerprint)
+                    if not self._settled(one, hour, now):  # nor has retention begun with it meanwhile
+                        yield made
+
+    def _settled(self, one: Stored, hour: datetime | None, now: datetime) -> bool:
+        """Return whether what is listed of an hour stays: it is old, or retention has ended rows of it here."""
+        if hour is None:
+            return False
+        since = retained(self._connection, one)
+        return hour < now - SETTLED_AFTER or (since is not None and hour < since)
 
     def _fingerprints(self, one: Stored, until: datetime) -> list[tuple[datetime | None, str]]:
         slice_ = "0" if one.time is None else f"epoch_us({one.time}) // 3600000000"

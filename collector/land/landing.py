@@ -93,7 +93,7 @@ class Landing:
             if kept:
                 self._land_spans(kept, arrived)
             if metrics:
-                self._land_metrics(metrics)
+                self._land_metrics(metrics, arrived)
             if logs:
                 self._land_logs(logs, arrived)
             for signal, parts in (("traces", kept), ("metrics", metrics), ("logs", logs)):
@@ -161,17 +161,18 @@ class Landing:
         tables = {name: joined([getattr(part, name) for part in batches]) for name in ("events", "links")}
         self._inserts.run(parts, tables["events"])
         touched = pa.concat_tables(part.select(TOUCHED) for part in parts).combine_chunks()
+        self._land_lag("traces", touched["service"], touched["end_ns"], arrived)
         with self._batch(spans=touched, **tables):
-            for name in ("dirty", "lag"):
-                self._connection.execute(landing_sql(name), arrived)
+            self._connection.execute(landing_sql("dirty"), arrived)
             for name in ("events", "links"):
                 if tables[name].num_rows:
                     self._connection.execute(landing_sql(name))
 
-    def _land_metrics(self, batches: Sequence[MetricBatches]) -> None:
+    def _land_metrics(self, batches: Sequence[MetricBatches], arrived: dict[str, datetime]) -> None:
         points = pa.concat_tables(part.metrics for part in batches)
         resources = pa.concat_tables(part.resources for part in batches)
         rates = self._rates.bins(_with_instance(_named(points, NAMES), resources))
+        self._land_lag("metrics", _services(points, resources), points["t_ns"], arrived)
         with self._batch(metrics=points):
             self._connection.execute(landing_sql("metrics"))
         for name, columns in (("gpu", GPU_COLUMNS), ("engine", ENGINE_COLUMNS)):
@@ -185,6 +186,7 @@ class Landing:
 
     def _land_logs(self, batches: Sequence[LogBatches], arrived: dict[str, datetime]) -> None:
         logs = pa.concat_tables(part.logs for part in batches)
+        self._land_lag("logs", logs["service"], pc.coalesce(logs["t_ns"], logs["observed_ns"]), arrived)
         with self._batch(logs=logs):
             self._connection.execute(landing_sql("logs"), arrived)
             self._connection.execute(landing_sql("live"), arrived)
@@ -200,6 +202,12 @@ class Landing:
         if rows:
             with self._batch(health=pa.Table.from_pylist(rows, schema=HEALTH)):
                 self._connection.execute(landing_sql("health"), arrived)
+
+    def _land_lag(
+        self, signal: str, service: pa.ChunkedArray, t_ns: pa.ChunkedArray, arrived: dict[str, datetime]
+    ) -> None:
+        with self._batch(timed=pa.table({"service": service, "t_ns": t_ns})):
+            self._connection.execute(landing_sql("lag"), {**arrived, "signal": signal})
 
     def _land_bodies(self, rows: Sequence[tuple[bytes, int]], arrived: dict[str, datetime]) -> None:
         digests, spans = [row[0] for row in rows], [row[1] for row in rows]
@@ -244,6 +252,11 @@ def _ids(bodies: Sequence[Body]) -> Iterator[int]:
 
 def _named(points: pa.Table, names: Sequence[str] | dict[str, str]) -> pa.Table:
     return points.filter(pc.is_in(points["name"], value_set=pa.array(list(names), pa.string())))
+
+
+def _services(points: pa.Table, resources: pa.Table) -> pa.ChunkedArray:
+    """Return the service of each point."""
+    return resources["service"].take(pc.index_in(points["resource_id"], value_set=resources["resource_id"]))
 
 
 def _with_instance(points: pa.Table, resources: pa.Table) -> list[dict[str, object]]:

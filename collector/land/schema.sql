@@ -518,8 +518,8 @@ create table ingest_health (
     signal VARCHAR not null,           -- traces, metrics or logs
     reason VARCHAR not null,           -- accepted, or why not: duplicate, bad_id, content_dropped, ...
     n BIGINT not null,                 -- spans, points, records or attributes
-    lag_sum_s DOUBLE,                  -- of accepted spans: seconds from their end until they landed, summed
-    lag_max_s DOUBLE                   -- of accepted spans: the most; negative when the sender's clock is ahead
+    lag_sum_s DOUBLE,                  -- of what was accepted: seconds from its time, a span's end, until it landed, summed
+    lag_max_s DOUBLE                   -- of what was accepted: the most; negative when the sender's clock is ahead
 );
 
 -- One row a trace that has spans not yet assembled.
@@ -557,6 +557,12 @@ create table sealed_files (
     bytes BIGINT not null,             -- size of the file
     columns VARCHAR[] not null,        -- its columns: a file of an older version may have fewer
     sealed TIMESTAMPTZ not null        -- when it was written
+);
+
+-- One row a table or view: what retention and --max-disk have ended of it, which its copies elsewhere keep.
+create table retained (
+    relation VARCHAR primary key,      -- its name
+    since TIMESTAMPTZ not null         -- rows of before may have ended here
 );
 
 -- One row a received span; a repeat that came more than an hour later is one more until its hour is sealed.

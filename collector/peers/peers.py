@@ -60,13 +60,13 @@ class Peers:
         except DecodeError:
             return {self._own: body}
 
-    async def hand_over(self, parts: Mapping[str, bytes], path: str) -> None:
-        """Return once every other member has its part on disk; raises JournalRefusedError when one has not.
+    async def hand_over(self, parts: Mapping[str, bytes], path: str) -> list[bytes]:
+        """Return the answers once every other member has its part on disk; raises JournalRefusedError when one has not.
 
         Whoever sent the body sends it again then: who has a part already knows it by its digest.
         """
         loop = asyncio.get_running_loop()
-        await asyncio.gather(
+        return await asyncio.gather(
             *(
                 loop.run_in_executor(self._pool, self._send, name, path, part)
                 for name, part in parts.items()
@@ -78,22 +78,23 @@ class Peers:
         """End the threads once what is on its way has been answered."""
         self._pool.shutdown()
 
-    def _send(self, name: str, path: str, part: bytes) -> None:
+    def _send(self, name: str, path: str, part: bytes) -> bytes:
+        """Return what a member answers to its part, once it took it."""
         address = self._addresses[name]
-        for last in (False, True):  # a connection that was kept may have been closed there meanwhile
+        for again in (True, False):  # a connection that was kept may have been closed there meanwhile
             connection = self._connection(name)
             try:
                 connection.request("POST", address.path + path, part, self._headers)
                 answer = connection.getresponse()
-                reason = answer.read(500)
+                said = answer.read()
+                break
             except (OSError, HTTPException) as error:
                 connection.close()
-                if last:
+                if not again:
                     raise JournalRefusedError(f"collector {name} of the group does not answer: {error}") from error
-                continue
-            if answer.status != 200:
-                raise JournalRefusedError(f"collector {name} of the group refused with {answer.status}: {reason!r}")
-            return
+        if answer.status != 200:
+            raise JournalRefusedError(f"collector {name} of the group refused with {answer.status}: {said[:500]!r}")
+        return said
 
     def _connection(self, name: str) -> HTTPConnection:
         """Return this thread's connection to a member."""

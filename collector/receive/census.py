@@ -47,7 +47,7 @@ def _count(body: bytes, path: tuple[frozenset[int], ...], what: str, most: int) 
         if number > most:
             raise TooManyItemsError(
                 f"more than {most} {what} in one body: send smaller batches, "
-                "or let the collector take more with max_spans_per_body"
+                "or let the collector take more with --max-items"
             )
 
 

@@ -1,7 +1,7 @@
 """The three signals of OTLP as data: where their bodies arrive, what they are, how an answer counts what it rejects."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
@@ -35,6 +35,11 @@ class Endpoint:
             return self.response()
         return self.response(partial_success={self.rejected: rejected, "error_message": self.why})
 
+    def rejected_in(self, answer: bytes) -> int:
+        """Return how many items a serialised response rejects."""
+        partial: Any = self.response.FromString(answer)
+        return int(getattr(partial.partial_success, self.rejected))
+
 
 ENDPOINTS: Final = (
     Endpoint(
@@ -65,5 +70,7 @@ ENDPOINTS: Final = (
         why="a log record could not be read",
     ),
 )
+#: What `/metrics` and `ingest_health` have for the signal of a request whose path or method is none of these.
+UNKNOWN: Final = "unknown"
 BY_PATH: Final = {endpoint.path: endpoint for endpoint in ENDPOINTS}
 BY_METHOD: Final = {endpoint.method: endpoint for endpoint in ENDPOINTS}

@@ -14,7 +14,7 @@ from ..counters import Counters
 from ..journal.record import ENCODINGS, Encoding
 from ..token import bears
 from .cors import Cors
-from .endpoints import BY_PATH, Endpoint
+from .endpoints import BY_PATH, UNKNOWN, Endpoint
 from .receiver import JSON, PROTOBUF, ROUTED, Media, Received, Receiver, Taken
 from .refusal import NO_TOKEN, RETRY_AFTER_S, RefusedError, refusal_of
 from .room import Hold
@@ -43,7 +43,7 @@ class OtlpApp:
         if scope["method"] == "OPTIONS" and endpoint is not None and (allowed := self._cors.preflight(fields)):
             await respond(send, 204, b"", content_type="text/plain", extra=allowed)
             return
-        signal = endpoint.signal if endpoint else "unknown"
+        signal = endpoint.signal if endpoint else UNKNOWN
         extra = self._cors.headers(fields.get(b"origin", b"").decode("latin-1"))
         status = 200
         try:
@@ -57,8 +57,7 @@ class OtlpApp:
             refusal = refusal_of(error)
             status, answer = refusal.status, refusal.message()
             extra |= getattr(error, "extra", {}) | ({"retry-after": str(RETRY_AFTER_S)} if refusal.retry else {})
-            if endpoint is not None:
-                self._counters.dropped(signal, f"http_{status}")
+            self._counters.dropped(signal, f"http_{status}")
         self._counters.bodies.labels(signal, str(status)).inc()
         content_type = MEDIA.get(_media(fields), JSON)
         await respond(send, status, _written(answer, content_type), content_type=content_type, extra=extra)

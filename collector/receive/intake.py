@@ -42,8 +42,6 @@ DIGESTS_KEPT: Final = 4_000_000
 DIGEST_BYTES: Final = 16
 #: The bytes of one body may mean something else as another signal.
 PERSONS: Final[dict[Signal, bytes]] = {"traces": b"", "metrics": b"metrics", "logs": b"logs"}
-#: Bodies whose repeat is told how many spans were rejected; a sender has a few that fail.
-REJECTED_KEPT: Final = 10_000
 
 
 def decode(signal: Signal, body: bytes, *, content: Content) -> Batches:
@@ -92,7 +90,6 @@ class Intake:
         self._inline_bytes = NATIVE_INLINE_BYTES if decoder_of(content) == "native" else INLINE_BYTES
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._on_the_way: dict[bytes, asyncio.Future[None]] = {}
-        self._rejected: dict[int, int] = {}  # by key, of the bodies with rejected spans, since the start
 
     async def accept(self, signal: Signal, body: bytes, packed: Packed) -> Accepted:
         """Return what was rejected, once the rest is on disk.
@@ -105,10 +102,10 @@ class Intake:
         digest = blake2b(body, digest_size=DIGEST_BYTES, person=PERSONS[signal]).digest()
         key = key_of(digest)
         if key in self._known:
-            return self._repeated(signal, key)
+            return await self._repeated(signal, body)
         if (first := self._on_the_way.get(digest)) is not None:
             await asyncio.shield(first)
-            return self._repeated(signal, key)
+            return await self._repeated(signal, body)
         stored = self._on_the_way[digest] = asyncio.get_running_loop().create_future()
         try:
             await self._wait_for_room()
@@ -116,15 +113,14 @@ class Intake:
         except BaseException:
             self._settle(digest, stored, JournalRefusedError("an equal body could not be taken"))
             raise
-        if batches.rejected and len(self._rejected) < REJECTED_KEPT:
-            self._rejected[key] = batches.rejected
         self._write(signal, digest, packed, batches, stored)
         await asyncio.shield(stored)
         return Accepted(batches.rejected, repeated=False)
 
-    def _repeated(self, signal: Signal, key: int) -> Accepted:
+    async def _repeated(self, signal: Signal, body: bytes) -> Accepted:
+        """Return what a repeat is told: the same as its first, which may have come before the last start."""
         self._counters.dropped(signal, "repeated_body")
-        return Accepted(self._rejected.get(key, 0), repeated=True)
+        return Accepted((await self._decode(signal, body)).rejected, repeated=True)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Return what `work` returns, done in the thread that decodes, one after the other."""

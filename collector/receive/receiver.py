@@ -58,8 +58,8 @@ class Group(Protocol):
         """Return the body's part of each member."""
         ...
 
-    async def hand_over(self, parts: Mapping[str, bytes], path: str) -> None:
-        """Return once every other member has its part on disk; raises JournalRefusedError when one has not."""
+    async def hand_over(self, parts: Mapping[str, bytes], path: str) -> list[bytes]:
+        """Return the answers once every other member has its part on disk; raises JournalRefusedError otherwise."""
         ...
 
 
@@ -116,8 +116,9 @@ class Receiver:
             if own is not None:
                 accepted = await self._intake.accept(endpoint.signal, own, Packed(own, "identity"))
         finally:
-            await handed
-        return accepted
+            answers = await handed
+        rejected = accepted.rejected + sum(map(endpoint.rejected_in, answers))
+        return Accepted(rejected, repeated=accepted.repeated)
 
     async def _unpacked(self, received: Received, hold: Hold) -> tuple[bytes, Packed]:
         """Return the protobuf body, and how it goes to the journal."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, NoReturn, TypeAlias
 
@@ -15,7 +15,7 @@ from ..counters import Counters
 from ..servers import bind
 from ..tls import Tls
 from ..token import bears
-from .endpoints import BY_METHOD, Endpoint
+from .endpoints import BY_METHOD, UNKNOWN, Endpoint
 from .receiver import Received, Receiver
 from .refusal import NO_TOKEN, Refusal, refusal_of
 from .room import BusyError
@@ -32,6 +32,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 ANY_HOST: Final = "0.0.0.0"  # noqa: S104 - what an empty --host asks for
 SETTING: Final = "--grpc or TAILBUDGET_GRPC_PORT"
 DETAILS: Final = "grpc-status-details-bin"
+NO_MESSAGE: Final = Refusal(status=400, code=code_pb2.INVALID_ARGUMENT, reason="a call without a message: expected one")
 STATUSES: Final = {status.value[0]: status for status in grpc.StatusCode}
 
 
@@ -110,13 +111,15 @@ class _Services(grpc.GenericRpcHandler):
         self._token = token
         self._loop = loop
         self._handlers: Final[Mapping[str, Handler]] = {
-            method: grpc.unary_unary_rpc_method_handler(self._taker(endpoint)) for method, endpoint in BY_METHOD.items()
+            method: grpc.stream_unary_rpc_method_handler(self._taker(endpoint))
+            for method, endpoint in BY_METHOD.items()
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "Handler | None":
         """Return the handler, None for a method that is not known: UNIMPLEMENTED."""
         endpoint = BY_METHOD.get(handler_call_details.method)
         if endpoint is None:
+            self._counters.dropped(UNKNOWN, "http_404")
             return None
         fields = {key.encode(): _raw(value) for key, value in handler_call_details.invocation_metadata}
         if not bears(fields, self._token):
@@ -125,8 +128,11 @@ class _Services(grpc.GenericRpcHandler):
             return self._refusing(endpoint, refusal_of(BusyError(f"{WAITING} calls are waiting already")))
         return self._handlers[endpoint.method]
 
-    def _taker(self, endpoint: Endpoint) -> Callable[[bytes, grpc.ServicerContext], bytes]:
-        def take(message: bytes, context: grpc.ServicerContext) -> bytes:
+    def _taker(self, endpoint: Endpoint) -> Callable[[Iterator[bytes], grpc.ServicerContext], bytes]:
+        """Return what takes a call's one message, as a stream: of others gRPC does not say that it refused theirs."""
+
+        def take(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+            message = self._message(messages, context, endpoint)
             try:
                 answer = asyncio.run_coroutine_threadsafe(self._take(endpoint, message), self._loop).result(
                     ANSWER_WITHIN_S
@@ -137,6 +143,16 @@ class _Services(grpc.GenericRpcHandler):
             return answer
 
         return take
+
+    def _message(self, messages: Iterator[bytes], context: grpc.ServicerContext, endpoint: Endpoint) -> bytes:
+        """Return the call's message; counts one that gRPC refused, as over the size limit, or that never came whole."""
+        try:
+            return next(messages)
+        except StopIteration:
+            self._refuse(context, endpoint, NO_MESSAGE)
+        except Exception:
+            self._counters.dropped(endpoint.signal, "unread")
+            raise
 
     async def _take(self, endpoint: Endpoint, message: bytes) -> bytes:
         with self._receiver.room.hold() as hold:

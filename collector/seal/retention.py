@@ -47,6 +47,16 @@ class Kept:
     time: str
     kind: str
 
+    @property
+    def relation(self) -> str:
+        """Return the name by which it is asked."""
+        return self.table.removesuffix("_open")
+
+    def length(self, keep: Keep) -> timedelta:
+        """Return how long its rows are kept."""
+        found: timedelta = getattr(keep, self.kind)
+        return found
+
 
 #: Every table that grows with time; the rest has a row a process, a trace that waits, or a body of the last day.
 RETENTION: Final = (
@@ -96,20 +106,24 @@ class Retention:
         return self._make_room(now)
 
     def _expire(self, kept: Kept, now: datetime) -> bool:
-        keep: timedelta = getattr(self._keep, kept.kind)
-        return self._delete(kept, until=now - keep, minutes=MINUTES, reason="expired") > 0
+        return self._delete(kept, until=now - kept.length(self._keep), minutes=MINUTES, reason="expired") > 0
 
     def _delete(self, kept: Kept, *, until: datetime, minutes: int, reason: str) -> int:
         delete = fill("expire", table=kept.table, time=kept.time)
         bounds = {"until_us": to_us(until), "minutes": minutes}
-        ((rows,),) = self._connection.execute(delete, bounds).fetchall()
+        with transaction(self._connection):
+            ((rows,),) = self._connection.execute(delete, bounds).fetchall()
+            if rows:
+                words = {"relation": kept.relation, "table": kept.table, "time": kept.time}
+                self._connection.execute(fill("retained", **words), {"until_us": to_us(until)})
         if rows:
-            self._counters.dropped(kept.table.removesuffix("_open"), reason, rows)
+            self._counters.dropped(kept.relation, reason, rows)
         return int(rows)
 
     def _drop(self, files: Sequence[tuple[Any, ...]], reason: str) -> None:
         with transaction(self._connection):
             for file, _, _ in files:
+                self._rows("retained_file", file=file)
                 self._rows("unlist", file=file)
             create_views(self._connection, sorted({view for _, view, _ in files}))
         for file, view, rows in files:

@@ -20,7 +20,8 @@ summed as (
         round(sum(coalesce(minutes.weight, 0)) over so_far, 6) as n,  -- so that no events are 0 of them, not 1e-12
         round(sum(coalesce(minutes.bad_weight, 0)) over so_far, 6) as bad,
         (sum(coalesce(minutes.n, 0)) over so_far)::bigint as seen,
-        (sum(coalesce(minutes.bad, 0)) over so_far)::bigint as seen_bad
+        (sum(coalesce(minutes.bad, 0)) over so_far)::bigint as seen_bad,
+        coalesce(minutes.bad, 0) > 0 as with_bad
     from grid
     left join minutes on minutes.minute = grid.minute and minutes.part = grid.part
     window so_far as (partition by grid.part order by grid.minute)
@@ -40,7 +41,8 @@ windows as (
         n - lag(n, 1440, 0) over before as n_1d, bad - lag(bad, 1440, 0) over before as bad_1d,
         seen_bad - lag(seen_bad, 1440, 0) over before as seen_bad_1d,
         n - lag(n, 4320, 0) over before as n_3d, bad - lag(bad, 4320, 0) over before as bad_3d,
-        seen_bad - lag(seen_bad, 4320, 0) over before as seen_bad_3d
+        seen_bad - lag(seen_bad, 4320, 0) over before as seen_bad_3d,
+        seen - coalesce(max(case when with_bad then seen end) over before, 0) as good_since  -- the last minute with a bad one
     from summed
     window before as (partition by part order by minute)
 ),
@@ -95,16 +97,16 @@ latest_few as (
     window so_far as (partition by grid.part order by grid.minute)
 ),
 asked as (
-    select part, minute, rule, severity, factor, n, bad, seen, seen_bad, short_n, short_bad from ruled
+    select part, minute, rule, severity, factor, n, bad, seen, seen_bad, short_n, short_bad, null as good_since from ruled
     union all
-    select part, minute, 'half of the last 20', 'page', 0.5 / (1 - $target), 20, bad, 20, null, null, null
+    select part, minute, 'half of the last 20', 'page', 0.5 / (1 - $target), 20, bad, 20, null, null, null, null
     from latest_few
     where bad is not null and since >= minute - interval 1 day and minute >= time_bucket(interval 1 minute, $from_ts::timestamptz)
     union all
     -- As fast as the slower rule that pages asks for, or half of them. From a day before on: it lasts from one minute to the next.
     select
         part, minute, 'improbable in 2h', 'page', least(0.05 * $period_s / 21600, 0.5 / (1 - $target)), n_2h, bad_2h, seen_2h,
-        seen_bad_2h, null, null
+        seen_bad_2h, null, null, good_since
     from windows
     where minute >= time_bucket(interval 1 minute, $from_ts::timestamptz) - interval 1 day
 ),
@@ -124,8 +126,9 @@ judged as (
             when rule <> 'improbable in 2h' then seen_bad >= $least_bad and short_n > 0
                 and bad >= least(factor * (1 - $target), $cap) * n and short_bad >= least(factor * (1 - $target), $cap) * short_n
                 and (severity = 'ticket' or odds >= ln($likelier))
+            when good_since >= $well_again then false
             when seen <= $few and seen_bad >= 2 and odds >= ln($likelier) and bad + 1e-6 >= factor * (1 - $target) * n then true
-            -- No window short enough to tell that all is well again holds anything: it lasts until two hours hold little.
+            -- Else no window short enough to tell that all is well again holds anything: it lasts until two hours hold little.
             when seen > 2 * $few or seen_bad = 0 or odds < ln($unlikely) then false
         end as fires
     from weighed

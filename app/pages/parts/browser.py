@@ -6,13 +6,17 @@ import streamlit as st
 
 #: The room around the page, and titles beside their tools on a phone too. Then where the keyboard is, in the colour of
 #: the text, which stands out in both themes: Streamlit marks links, the buttons of pictures and tables with nothing.
-#: What it shows above a picture on hover would cover our own button there.
+#: Fields to fill in stand side by side on a phone. What Streamlit shows above a picture on hover would cover our own
+#: button there.
 STYLE: Final = """<style>
 [data-testid="stMainBlockContainer"] { padding-left: clamp(1rem, 2.5vw, 5rem); padding-right: clamp(1rem, 2.5vw, 5rem);
   padding-bottom: 2rem }
 [class*="st-key-head-"] { flex-wrap: nowrap } [class*="st-key-head-"] > :first-child { min-width: 0 }
 :is(a, button, canvas, summary, [role="radio"]):focus-visible {
   outline: 2px solid currentColor !important; outline-offset: 2px !important;
+}
+@media (max-width: 640px) {
+  .st-key-asked [data-testid="stColumn"] { min-width: 40% !important; flex: 1 1 40% !important }
 }
 [data-testid="stElementContainer"]:has(script) { position: absolute }
 [data-testid="stElementToolbar"] { right: 6.2rem }

@@ -26,6 +26,7 @@ a.card:hover, a.card:focus { border-color: #f2b84b }
 .card .figures { display: flex; flex-wrap: wrap; gap: 2px 14px; margin-top: 6px; font-size: 13px; color: #aab2c5 }
 .card .figures b { font-weight: 600; color: #e6e8ee } .card .figures b.bad { color: #f58d78 }
 .card.few .figures b { opacity: 0.5 }
+@media (max-width: 460px) { .cards > :last-child:nth-child(odd) { grid-column: 1 / -1 } }
 .cards.wide { grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)) }
 </style>"""
 #: The same in the light theme.

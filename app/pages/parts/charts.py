@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -76,9 +76,9 @@ def draw(
     `{}` once that is ended. `hover` is as in `tools`.
     """
     tools(frame, title, name=f"{name}{key}", hover=hover)
-    drawn = spec(name, light=is_light())
+    drawn = grounded(spec(name, light=is_light()), frame)
     if brush is None:
-        st.vega_lite_chart(frame, drawn)
+        st.vega_lite_chart(frame.replace_schema_metadata(None), drawn)
         return
     if brush == "time":  # the picture of another stretch of time is another picture: it begins without a selection
         place = f"{name}{key}{st.session_state.get('between') or ''}"
@@ -93,7 +93,29 @@ def draw(
             number, outlined, _ = st.session_state[f"drawn {name}{key}"]
             st.session_state[f"drawn {name}{key}"] = number, outlined, picked.text()
 
-    st.vega_lite_chart(frame, drawn, key=place, on_select=callback)
+    st.vega_lite_chart(frame.replace_schema_metadata(None), drawn, key=place, on_select=callback)
+
+
+def grounded(drawn: dict[str, Any], frame: pa.Table) -> dict[str, Any]:
+    """Return the chart with an axis from 0 to 1 in place of one whose values are zero throughout.
+
+    Vega would make an axis of no length of them: a line across the middle, beside the tick "0.000000".
+    """
+    for axis in ("x", "y"):
+        placed = [one.get(axis) or {} for one in _encodings(drawn)]
+        found = [one for one in placed if one.get("type") == "quantitative"]
+        fields = {one["field"] for one in found if "field" in one}
+        free = bool(fields) and not any("domain" in one.get("scale", {}) for one in found)
+        if free and all(name in frame.column_names and not any(frame[name].to_pylist()) for name in fields):
+            found[0].setdefault("scale", {})["domain"] = [0, 1]
+    return drawn
+
+
+def _encodings(drawn: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    if "encoding" in drawn:
+        yield drawn["encoding"]
+    for one in drawn.get("layer", ()):
+        yield from _encodings(one)
 
 
 def _outlined(name: str, drawn: dict[str, Any]) -> str:

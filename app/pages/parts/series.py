@@ -17,26 +17,29 @@ MOST = 6
 MEASURES: Final = {
     "running": "requests in the batch, mean",
     "waiting": "requests waiting, mean",
-    "kv_used": "KV pages in use, most (1 = full)",
-    "prefix_hits": "prompt tokens found in the prefix cache, share",
+    "kv_used": "KV pages in use, most",
+    "prefix_hits": "prompt tokens found in the prefix cache",
     "preemptions": "preemptions in each bucket",
     "joules_a_token": "joules a generated token",
     "tokens_per_s": "tokens generated a second",
     "gpu_tokens_per_s": "tokens generated a second, by GPU",
-    "util": "GPU utilisation (1 = always busy)",
+    "util": "GPU utilisation",
     "sm_mhz": "GPU clock, mean MHz",
     "power_w": "GPU power, W",
 }
+#: Those that are shares of a whole.
+SHARES: Final = frozenset({"kv_used", "prefix_hits", "util"})
 #: GPUs beside them, the most throttled first.
 MOST_GPUS = 3
 
 
 class Series(NamedTuple):
-    """A heading in Markdown, and the rows of one series; `key` names it."""
+    """A heading in Markdown, and the rows of one series; `key` names it, `is_share` says that its values are shares."""
 
     heading: str
     rows: pa.Table
     key: str
+    is_share: bool = False
 
 
 def split_by(rows: pa.Table, column: str) -> Iterator[pa.Table]:
@@ -79,7 +82,8 @@ def measures(found: pa.Table) -> list[Series]:
 def _measure(rows: pa.Table) -> Series:
     measure, source = str(rows["measure"][0]), str(rows["source"][0])
     n = sum(rows["n"].to_pylist())
-    return Series(f"**{MEASURES[measure]}** · {plain(source)} · n {n:,} samples", rows, f"{measure}{source}")
+    heading = f"**{MEASURES[measure]}** · {plain(source)} · n {n:,} samples"
+    return Series(heading, rows, f"{measure}{source}", is_share=measure in SHARES)
 
 
 def point(quadrant: pa.Table, picked: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,17 @@
--- How old spans were when they landed, by sender; what a wrong clock says is taken for at most a day ahead, a week behind.
+-- How old what was sent was when it landed, by sender; what a wrong clock says is taken for at most a day ahead, a week behind.
 merge into ingest_health
 using (
     select date_trunc('minute', $now::TIMESTAMPTZ) as minute,
            service,
-           'traces' as signal,
+           $signal as signal,
            'accepted' as reason,
            0::BIGINT as n,
            sum(lag_s) as lag_sum_s,
            max(lag_s) as lag_max_s
     from (
-        select service, least(greatest(epoch($now::TIMESTAMPTZ) - end_ns / 1e9, -86400), 604800) as lag_s
-        from batch_spans
+        select service, least(greatest(epoch($now::TIMESTAMPTZ) - t_ns / 1e9, -86400), 604800) as lag_s
+        from batch_timed
+        where t_ns > 0
     )
     group by service
 ) batch
