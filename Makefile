@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 LIBRARIES := .venv-libraries
 LOAD_TOOLS := .venv-load
 SCALE := .venv-scale
+LLAMA_CPP := .venv-llamacpp
 NATIVE := collector/receive/csrc
 EXTENSIONS := collector/receive/_otlp.abi3.so gpu_runtime/_decode.abi3.so
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -53,6 +54,8 @@ check: venv
 	$(BIN)/mypy
 
 bench: venv
+	@test -x $(LLAMA_CPP)/bin/python || $(PYTHON) -m venv $(LLAMA_CPP)
+	@$(LLAMA_CPP)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps xllamacpp
 	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 RUNS ?= 10000000

@@ -1,24 +1,30 @@
 """Tokens per CPU-second of the runtime on one thread: prefill of a prompt, decode at several batch sizes.
 
 python benchmarks/runtime.py [smollm2 | PATH]
+
+Where there is an NVIDIA GPU: its tokens a second too, and what share of its memory's bandwidth decoding takes.
 """
 
 import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from machine import describe
 
 from tailbudget.gpu_runtime.attention import KVCache
-from tailbudget.gpu_runtime.kv import Pages
+from tailbudget.gpu_runtime.decode import MATRICES
+from tailbudget.gpu_runtime.kv import PAGE_TOKENS, Pages
 from tailbudget.gpu_runtime.model import Llama, Segment
 from tailbudget.gpu_runtime.models import resolve
+from tailbudget.gpu_runtime.runner import Runner
 from tailbudget.gpu_runtime.weights import open_model
 from tailbudget.instrument.errors import UserError
 
 PROMPT_TOKENS, CHUNK, STEPS, ROUNDS = 300, 128, 24, 3
+GPU_STEPS = 200
 BATCHES = (1, 2, 4, 8, 16, 32)
 Tables = list[list[int]]
 Phase = Callable[[Llama, KVCache, Tables, int], None]
@@ -45,6 +51,45 @@ def _decode(model: Llama, cache: KVCache, tables: Tables, batch: int) -> None:
         model.forward(segments, cache).argmax(-1).tolist()
 
 
+def _decoded_s(model: Llama, batch: int) -> float:
+    """Return the seconds of a step that decodes `batch` sequences behind a prompt, through graphs where those are."""
+    size = PAGE_TOKENS[model.device.type]
+    each = -(-(PROMPT_TOKENS + GPU_STEPS) // size)
+    runner = Runner(model, pages=batch * each, page_tokens=size, most=batch, longest=each * size)
+    tables = [range(slot * each, (slot + 1) * each) for slot in range(batch)]
+    for table in tables:
+        runner.forward([Segment(table, 0, [7] * PROMPT_TOKENS, 1)])
+    start_s = 0.0
+    for step in range(GPU_STEPS):
+        if step == GPU_STEPS // 2:  # the first half warms up
+            start_s = time.perf_counter()
+        segments = [Segment(table, PROMPT_TOKENS + step, [7], 1) for table in tables]
+        _ = runner.forward(segments).likeliest
+    return (time.perf_counter() - start_s) / (GPU_STEPS - GPU_STEPS // 2)
+
+
+def _read_bytes(model: Llama, batch: int) -> int:
+    """Return what a step has to read: every matrix once, and the keys and values of each sequence."""
+    shape, layers = model.shape, model.layers
+    weights = [getattr(layer, name).weight for layer in layers for name in MATRICES]
+    numbers = sum(weight.numel() for weight in weights) + shape.vocabulary * shape.hidden
+    cached = 2 * shape.layers * shape.kv_heads * shape.head_dim * PROMPT_TOKENS * batch
+    return int((numbers + cached) * model.dtype.itemsize)
+
+
+def _print_gpu(path: Path) -> None:
+    device = torch.device("cuda")
+    found = torch.cuda.get_device_properties(device)
+    # Memory moves data twice a clock; the clock is in kHz, the bus in bits.
+    most_bytes_s = 2e3 * found.memory_clock_rate * found.memory_bus_width / 8
+    model = Llama(open_model(path), form="auto", device=device)
+    print(f"{found.name}, {most_bytes_s / 1e9:.0f} GB/s")
+    for batch in (1, 32):
+        step_s = _decoded_s(model, batch)
+        share = _read_bytes(model, batch) / step_s / most_bytes_s
+        print(f"GPU, batch {batch:>2}      {batch / step_s:8.0f} tokens a second, {share:.1%} of the bandwidth")
+
+
 def main() -> None:
     """Print one figure a line."""
     print(describe())
@@ -67,9 +112,13 @@ def main() -> None:
         _print_decode(f"decode, batch {batch:>2}", model, cache, tables, batch)
     scattered = [table[::-1] for table in tables]
     _print_decode("same, pages apart", model, cache, scattered, max(BATCHES))
-    layer = model.layers[0]
-    rows = {"qkv": layer.query_key_value, "output": layer.output, "gate_up": layer.gate_up, "down": layer.down}
-    print("4-bit up to rows   ", ", ".join(f"{name} {product.few_rows}" for name, product in rows.items()))
+    rows = {name: getattr(model.layers[0], name).few_rows for name in MATRICES}
+    raced = ", ".join(f"{name} {count}" for name, count in rows.items())
+    print(
+        "few rows           ", f"compiled up to {model.few_rows}" if model.compiled else f"4-bit kernels up to {raced}"
+    )
+    if torch.cuda.is_available():
+        _print_gpu(path)
     print(f"memory, peak       {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:8.0f} MiB")
 
 

@@ -1,7 +1,9 @@
 """Tokens per CPU-second of two servers on the same file in the same run, one thread each: ours and llama.cpp's.
 
-python -m venv /tmp/llamacpp && /tmp/llamacpp/bin/pip install --no-deps xllamacpp
-python benchmarks/runtime_servers.py /tmp/llamacpp/bin/python [smollm2 | PATH]
+python -m venv .venv-llamacpp && .venv-llamacpp/bin/pip install --no-deps xllamacpp
+python benchmarks/runtime_servers.py [.venv-llamacpp/bin/python] [smollm2 | PATH]
+
+Prints a table as docs/runtime.md has it. Without xllamacpp it says so and ends.
 """
 
 import os
@@ -20,6 +22,7 @@ from machine import describe
 from tailbudget.gpu_runtime.models import resolve
 from tailbudget.instrument.errors import UserError
 
+LLAMA_CPP_PYTHON = Path(__file__).resolve().parents[1] / ".venv-llamacpp" / "bin" / "python"
 #: Prompts are long where they are measured and short where answers are.
 LONG_TOKENS, SHORT_TOKENS, ANSWER_TOKENS = (256, 1536), 32, 64
 BATCHES = (1, 4, 16, 32)
@@ -107,7 +110,7 @@ def _figures(server: Server) -> Iterator[tuple[str, float]]:
     """Return each figure with its name: prompts alone, and answers less what their prompts cost."""
     for size in LONG_TOKENS:
         long_s = min(_cpu_s(server, 1, prompt_tokens=size, tokens=1) for _ in range(ROUNDS))
-        yield f"prefill, {size}", size / long_s
+        yield f"prefill, {size:,} tokens", size / long_s
     for size in BATCHES:
         prompts_s, whole_s = (
             min(_cpu_s(server, size, prompt_tokens=SHORT_TOKENS, tokens=tokens) for _ in range(ROUNDS))
@@ -117,23 +120,25 @@ def _figures(server: Server) -> Iterator[tuple[str, float]]:
 
 
 def main() -> None:
-    """Print one line a figure: ours, theirs, and how many times as much ours is."""
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
+    """Print one row a figure: ours, theirs, and how many times as much ours is."""
     print(describe())
+    python = Path(sys.argv[1]) if len(sys.argv) > 1 else LLAMA_CPP_PYTHON
+    if not python.exists():
+        print(f"llama.cpp: not installed. {(__doc__ or '').splitlines()[2]}")
+        return
     try:
         path = resolve(sys.argv[2] if len(sys.argv) > 2 else "smollm2")
     except UserError as error:
         sys.exit(str(error))
-    version = subprocess.run([sys.argv[1], "-m", "pip", "list"], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, check=True).stdout
     print(next((line for line in version.splitlines() if line.startswith("xllamacpp")), "no xllamacpp there"))
-    servers = [Server("tailbudget", sys.executable, OURS, 18431), Server("llama.cpp", sys.argv[1], LLAMA_CPP, 18432)]
+    servers = [Server("tailbudget", sys.executable, OURS, 18431), Server("llama.cpp", str(python), LLAMA_CPP, 18432)]
     for server in servers:
         server.start(path)
-    print(f"{'tokens per CPU-s':18} {'tailbudget':>11} {'llama.cpp':>10} {'times':>6}")
+    print("\n| tokens per CPU-second | tailbudget | llama.cpp | times |\n| --- | --- | --- | --- |")
     try:
         for (name, ours), (_, theirs) in zip(*map(_figures, servers), strict=True):
-            print(f"{name:18} {ours:11.0f} {theirs:10.0f} {ours / theirs:6.2f}", flush=True)
+            print(f"| {name} | {ours:,.0f} | {theirs:,.0f} | {ours / theirs:.2f} |", flush=True)
     finally:
         for server in servers:
             server.stop()

@@ -158,13 +158,14 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, *, window: int = 0) -> T
         # The heads that share a KV head stand in as query rows: SDPA's enable_gqa took 310 us here, this 40.
         grouped = query.view(1, kv_heads, heads // kv_heads, head_dim)
         return functional.scaled_dot_product_attention(grouped, keys[None], values[None]).view(1, heads, head_dim)
-    # Two batched products: 0.67 ms at 128 x 500 in bfloat16, where SDPA with a mask takes 1.5.
-    grouped = query.view(rows, kv_heads, -1, head_dim).permute(1, 2, 0, 3).reshape(kv_heads, -1, head_dim)
-    scores = torch.bmm(grouped, keys.transpose(1, 2)).mul_(head_dim**-0.5)
-    every = torch.ones(rows, positions, dtype=torch.bool, device=query.device)
-    hidden = every.triu(positions - rows + 1)
+    # Two batched products: 0.74 ms at 128 x 512 in bfloat16, where SDPA with a mask takes 1.7. Only what is new can be
+    # hidden from itself: masking and scaling all scores took 1.06.
+    grouped = (query * head_dim**-0.5).view(rows, kv_heads, -1, head_dim).permute(1, 2, 0, 3)
+    scores = torch.bmm(grouped.reshape(kv_heads, -1, head_dim), keys.transpose(1, 2))
+    by_row, later = scores.view(kv_heads, -1, rows, positions), query.new_ones(rows, rows, dtype=torch.bool).triu_(1)
+    by_row[..., positions - rows :].masked_fill_(later, float("-inf"))
     if window:
-        hidden |= every.tril_(positions - rows - window)
-    scores.view(kv_heads, -1, rows, positions).masked_fill_(hidden, float("-inf"))
+        beyond = query.new_ones(rows, positions, dtype=torch.bool).tril_(positions - rows - window)
+        by_row.masked_fill_(beyond, float("-inf"))
     mixed = torch.bmm(scores.softmax(-1), values)
     return mixed.view(kv_heads, -1, rows, head_dim).permute(2, 0, 1, 3).reshape(rows, heads, head_dim)

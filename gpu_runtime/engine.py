@@ -8,16 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
-from torch import Tensor
 
 from .admission import Admission
 from .energy import EnergyAccountant
 from .kv import Pages, pages_for
 from .model import Llama, Segment
 from .reports import Counts, Delta, Observer
-from .runner import Runner
+from .runner import Logits, Runner
 from .scheduler import End, Finish, Generation, Scheduler, Work
 from .settings import RuntimeSettings
 from .tokenizer import TextTokenizer
@@ -260,13 +260,13 @@ class Engine:
     def _forward(self, work: Sequence[Work]) -> dict[Generation, list[int]]:
         logits = self._runner.forward([_segment(item) for item in work])
         sampling = [item for item in work if item.samples]
-        rows = logits.split_with_sizes([1 + len(item.draft) for item in sampling])
+        firsts = accumulate((1 + len(item.draft) for item in sampling), initial=0)
         chosen: dict[Generation, list[int]] = {}
         failed: dict[Generation, Exception] = {}
-        for item, part in zip(sampling, rows, strict=True):
+        for item, first in zip(sampling, firsts, strict=False):
             # A sampler keeps what it chose: a batch that got here is never computed again for the sake of one of it.
             try:
-                chosen[item.generation] = self._choose(item, part)
+                chosen[item.generation] = self._choose(item, logits, first)
             except Exception as error:
                 logger.exception("request %s failed", item.generation.id)
                 failed[item.generation] = error
@@ -275,15 +275,13 @@ class Engine:
             self._fail(generation, reason)
         return chosen
 
-    def _choose(self, item: Work, logits: Tensor) -> list[int]:
+    def _choose(self, item: Work, logits: Logits, first: int) -> list[int]:
         """Return the next tokens: one, and one more for each guess that is what would have been chosen anyway."""
         voice = self._voices[item.generation]
         chosen: list[int] = []
-        for row, guess in zip(logits, (*item.draft, None), strict=True):
-            token = voice.sampler.choose(row)
+        for row, guess in enumerate((*item.draft, None), first):
+            token = logits.likeliest[row] if voice.sampler.plain else voice.chosen(logits.rows[row])
             chosen.append(token)
-            if report := voice.sampler.report(token, row):
-                voice.unsent.append(report)
             if token != guess or voice.sampler.complete:
                 break
         if drafted := len(item.draft):

@@ -44,6 +44,9 @@ class Sampler:
         self._seen = set(prompt) if params.repetition_penalty != 1.0 else set()
         self._constraint = params.grammar.start() if params.grammar else None
         self._counts = bool(params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1.0)
+        changes = self._counts or params.logit_bias or params.min_tokens or params.grammar
+        #: Whether it takes the model's likeliest token, and reports nothing of it.
+        self.plain = params.temperature < GREEDY_BELOW and not changes and params.logprobs is None
 
     def choose(self, logits: Tensor) -> int:
         """Return a token id from float32 logits [vocabulary]; ValueError when they are no numbers."""

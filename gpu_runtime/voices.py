@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from .answer import Answer
 from .sampling import Chosen, Sampler
 from .scheduler import Generation, Work
@@ -28,6 +30,13 @@ class Voice:
     def draft(self, generation: Generation, most: int) -> tuple[int, ...]:
         """Return up to `most` guesses of what follows, none where guessing pauses."""
         return self.drafter.draft(generation.tokens(0, generation.length), most) if most > 0 else ()
+
+    def chosen(self, logits: Tensor) -> int:
+        """Return the next token by its logits [vocabulary]; what is to be reported of it waits to be sent."""
+        token = self.sampler.choose(logits)
+        if report := self.sampler.report(token, logits):
+            self.unsent.append(report)
+        return token
 
     def sent(self) -> tuple[Chosen, ...]:
         """Return what no delta carried yet, once."""

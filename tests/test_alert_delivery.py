@@ -16,6 +16,7 @@ from tailbudget.collector.land.database import open_database
 
 from .alert_receivers import mail_box, receiver
 from .collector_support import collector, send
+from .instrument_support import certificate
 from .slo_support import write
 from .support import free_port, wait_until
 from .test_burn_alerts import slow_requests
@@ -208,6 +209,17 @@ def test_a_mail_is_sent_and_sent_again_when_the_server_refused_it(office: Any) -
     assert mail["Subject"] == "[FIRING] page: chat.total burns"
     assert mail["To"] == "oncall@here.test, boss@here.test"
     assert mail["Message-ID"].endswith("@tailbudget>")
+
+
+def test_a_mail_server_behind_tls_is_spoken_to(office: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tls = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", tls.chain)
+    with mail_box(tls=tls) as box:
+        here = office(OBJECTIVE + _mailing(box.port) + "  tls: true\n")
+        here.alarms("chat.total")
+        (row,) = here.tell()
+        assert row["error"] is None
+    assert [mail["Subject"] for mail in box.mails] == ["[FIRING] page: chat.total burns"]
 
 
 def test_standard_output_is_a_channel(office: Any, capsys: pytest.CaptureFixture[str]) -> None:

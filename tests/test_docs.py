@@ -72,6 +72,12 @@ def test_every_benchmark_is_in_the_readme() -> None:
         assert script.stem == "machine" or f"benchmarks/{script.name}" in README
 
 
+def test_the_tour_of_the_runtime_names_every_module() -> None:
+    tour = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    modules = {path.stem for path in (ROOT / "gpu_runtime").glob("*.py")} - {"__init__"}
+    assert modules == {name for name in re.findall(r"`(\w+)`", tour) if name in modules}
+
+
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
 def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):

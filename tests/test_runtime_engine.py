@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor
 
 from tailbudget.gpu_runtime.engine import EngineFullError, EngineStoppedError
 from tailbudget.gpu_runtime.model import Segment
-from tailbudget.gpu_runtime.runner import Runner
+from tailbudget.gpu_runtime.runner import Logits, Runner
 from tests.runtime_support import Notes, engine, on_devices, page_tokens
 from tests.support import wait_until
 
@@ -67,6 +66,22 @@ def test_a_client_that_leaves_frees_its_place_within_a_step(device: str) -> None
 
 
 @on_devices
+def test_greedy_requests_bring_no_logits_to_the_host_and_get_what_choosing_from_them_gives(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine(device=device, speculate=3) as bench:
+        # A bias that changes nothing has the logits looked at.
+        looked = bench.submit("The river", max_tokens=40, logit_bias=((5, 0.0),))
+        bench.finish(looked)
+        monkeypatch.setattr(Logits, "rows", property(lambda _: 1 / 0))
+        greedy, drawn = bench.submit("The river", max_tokens=40), bench.submit("The river", temperature=1.0)
+        bench.finish(greedy)
+        bench.finish(drawn)
+    assert greedy.output == looked.output
+    assert (greedy.end, drawn.end) == ("complete", "error")
+
+
+@on_devices
 def test_a_client_that_leaves_while_waiting_is_never_computed(device: str) -> None:
     with engine(device=device, max_running=1, step_delay_ms=5) as bench:
         running = bench.submit("The river", max_tokens=100)
@@ -98,7 +113,7 @@ def test_memory_that_runs_out_in_a_batch_is_answered_and_not_fatal(
         whole, runner = bench.finish(bench.submit("June", max_tokens=20)), bench.engine._runner
         forward = runner.forward
 
-        def short(segments: Sequence[Segment]) -> torch.Tensor:
+        def short(segments: Sequence[Segment]) -> Logits:
             if len(segments) > 1 or len(segments[0].tokens) > 100:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return forward(segments)
@@ -120,7 +135,7 @@ def test_warming_up_computes_a_whole_chunk_and_every_batch_of_decoding(
     computed: list[list[int]] = []
     forward = Runner.forward
 
-    def noted(runner: Runner, segments: Sequence[Segment]) -> Tensor:
+    def noted(runner: Runner, segments: Sequence[Segment]) -> Logits:
         computed.append([len(segment.tokens) for segment in segments])
         return forward(runner, segments)
 
@@ -134,7 +149,7 @@ def test_a_warm_up_that_is_given_up_ends_with_the_shape_at_hand(monkeypatch: pyt
     computed: list[int] = []
     forward = Runner.forward
 
-    def noted(runner: Runner, segments: Sequence[Segment]) -> Tensor:
+    def noted(runner: Runner, segments: Sequence[Segment]) -> Logits:
         computed.append(len(segments))
         return forward(runner, segments)
 
