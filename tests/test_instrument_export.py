@@ -127,7 +127,7 @@ def test_spans_arrive_soon_after_they_end(collector: Sink) -> None:
         asking.flush()
         wait_until(lambda: len(collector.span_names()) > before, what="the span")
         # By the SDK's own schedule it is 5 s, for one that ends just after the last were sent.
-        return time.time() - collector.spans()[-1].end_time_unix_nano * 1e-9 < 4.5
+        return bool(time.time() - collector.spans()[-1].end_time_unix_nano * 1e-9 < 4.5)
 
     try:
         wait_until(soon, what="a span that arrives soon")
