@@ -134,11 +134,11 @@ def test_two_runs_are_compared_and_no_other_comparison_counts_them(reader: Conne
 
 
 def test_the_page_says_what_it_carries_and_what_breaks_first(monkeypatch: pytest.MonkeyPatch, api: str) -> None:
-    app = _run(monkeypatch, api, "load", range="1h")
+    app = _run(monkeypatch, api, "load", range="6h")
     assert _charts(app) == 3
     assert "It carries 4 requests/s" in _text(app)
     assert "At 6 queue breaks first" in _text(app)
-    older = _run(monkeypatch, api, "load", range="1h", run="run-old")
+    older = _run(monkeypatch, api, "load", range="6h", run="run-old")
     assert older.selectbox(key="run").value == "run-old"
 
 
