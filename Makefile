@@ -21,7 +21,7 @@ up: venv
 	@$(BIN)/tailbudget up --demo
 
 test: check
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-all: check
 	time $(BIN)/python -m pytest -m "(slow or not slow) and not libraries and not scale" --durations=15

@@ -6,17 +6,15 @@ from typing import Any, Final
 
 from tailbudget.instrument.errors import UserError
 
+from .breakdown import ATTRIBUTE, REQUEST_SEGMENTS
 from .questions import ask
 from .reader import Reader
 from .window import Window
 
 #: What can be blamed -> the question that says so. The first two read `spans` alone, whatever they are spans of.
-QUESTIONS: Final = {
-    "service": "blame",
-    "operation": "blame",
-    "stage": "blame_stages",
-    **dict.fromkeys(("tenant", "model", "route", "version", "region", "prompt_bucket"), "blame_values"),
-}
+QUESTIONS: Final = {"service": "blame", "operation": "blame", "stage": "blame_stages"}
+#: That of anything else: a segment of requests, or an attribute.
+VALUES: Final = "blame_values"
 #: Name of a baseline -> how long before the window it lies.
 BASELINES: Final = {"hour": timedelta(hours=1), "week": timedelta(days=7)}
 
@@ -49,24 +47,28 @@ class Blame:
 def blame(reader: Reader, window: Window, *, baseline: Window, by: str = "service") -> Blame:
     """Rank services, operations, stages or values of a segment by the time that they add to a request of `window`.
 
+    `by` is one of QUESTIONS, of `breakdown.REQUEST_SEGMENTS`, or else the key of an attribute of requests' root spans.
+
     An operation's time is exclusive: its span without the union of its children. It scores calls a request x (median
     now - median in the baseline), weighted by the share of it that is new. A call to another service gives its own
     time, the network and what waits before the callee's first span, fully to the callee and half to the caller, except
     for what grew for all callees alike, which is the caller's. An error that began in an operation costs what a request
-    takes. A request counts in the window in which its first span starts. Raises UserError for an unknown `by`
-    and for windows that overlap, QueryError as the reader does.
+    takes. A request counts in the window in which its first span starts. Raises UserError for windows that overlap,
+    QueryError as the reader does.
     """
-    if by not in QUESTIONS:
-        raise UserError(f"cannot blame by {by!r}: expected one of {', '.join(QUESTIONS)}")
     for one in (window, baseline):
         if one.from_ts >= one.to_ts:
             raise UserError(f"window {one.from_ts} to {one.to_ts} is empty: expected its end after its start")
     if window.from_ts < baseline.to_ts and baseline.from_ts < window.to_ts:
         raise UserError("the baseline overlaps the window: expected a stretch of time in which all was well")
     params: dict[str, Any] = {**window.span(), "baseline_from_ts": baseline.from_ts, "baseline_to_ts": baseline.to_ts}
-    if QUESTIONS[by] != "blame_stages":
+    question = QUESTIONS.get(by, VALUES)
+    if question == "blame":
         params["by"] = by
-    rows = ask(reader, QUESTIONS[by], params).to_pylist()
+    elif question == VALUES:
+        known = by in REQUEST_SEGMENTS
+        params |= {"by": by if known else None, "attribute": None if known else by.removeprefix(ATTRIBUTE)}
+    rows = ask(reader, question, params).to_pylist()
     counts = {name: int(rows[0].pop(name)) for name in ("requests", "baseline_requests")}
     found = [row for row in rows if row["delta_ms"] is not None]
     names = ("service", "stage", "operation", "value", "delta_ms", "p90_delta_ms")

@@ -44,7 +44,7 @@ def windows(
 
 def to_json(found: Blame) -> str:
     """Return one JSON object: from, to, baseline_from, baseline_to, by, requests, baseline_requests, ranking."""
-    keys = (*KEYS, "value") if QUESTIONS[found.by] == "blame_values" else KEYS
+    keys = KEYS if found.by in QUESTIONS else (*KEYS, "value")
     return (
         json.dumps(
             {

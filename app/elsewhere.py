@@ -36,7 +36,7 @@ class Elsewhere:
         from tailbudget.collector.engines.spark import SparkReader
         from tailbudget.collector.lake.manifest import Lake
 
-        return SparkReader(self.url, Lake(self.lake).tables())
+        return SparkReader(self.url, Lake(self.lake).tables)
 
 
 def elsewhere() -> Elsewhere | None:

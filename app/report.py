@@ -57,11 +57,11 @@ def _parts(found: Row) -> Iterator[str]:
     total = found["all"]
     if not total["n"]:
         times = " to ".join(f"{found[name]:%Y-%m-%d %H:%M:%S}" for name in ("from", "to"))
-        yield f"no requests from {times} UTC: widen it with --since"
+        yield f"no requests from {times} UTC, load tests aside: widen it with --since"
         return
     figures = ", ".join(f"{name} {total[f'{name}_ms']:,.0f} ms" for name in ("p50", "p95", "p99"))
     kept = "" if not total["counted"] else f"; {total['good']} of {total['counted']} within their budget"
-    yield f"{total['n']:,} requests: {figures}; {total['dropped']} dropped, {total['failed']} failed{kept}"
+    yield f"{total['n']:,} requests: total {figures}; {total['dropped']} dropped, {total['failed']} failed{kept}"
     if round(total["stands_for"]) > total["n"]:
         yield f"sampled: they stand for about {total['stands_for']:,.0f}; the figures are of what came"
     for part in found["breakdowns"]:

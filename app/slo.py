@@ -59,11 +59,13 @@ def status(reader: Reader, objectives: Sequence[Objective], *, now: datetime) ->
     return rows
 
 
-def status_report(rows: Sequence[Row]) -> str:
-    """Return what people read."""
-    if not rows:
-        return "no objective has counted an event: name a file, or start the collector with --slo\n"
+def status_report(rows: Sequence[Row], objectives: Sequence[Objective] = ()) -> str:
+    """Return what people read of `status`."""
+    counted = {row["objective"] for row in rows}
     notes = [f"{row['objective']}: {note}\n" for row in rows for note in burn.unsure(row)]
+    notes += [f"{one.name}: no event in its {one.period}\n" for one in objectives if one.name not in counted]
+    if not rows:
+        return "".join(notes) or "no objective has counted an event: name a file, or start the collector with --slo\n"
     return to_text(pa.table({name: [_shown(row)[name] for row in rows] for name in SHOWN})) + "".join(notes)
 
 
@@ -90,7 +92,12 @@ def fired(reader: Reader, objectives: Sequence[Objective], *, since: datetime, u
     ]
 
 
-def fired_report(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
+def unseen(reader: Reader, objectives: Sequence[Objective], *, now: datetime) -> list[str]:
+    """Return the names of objectives without an event in their period, as those whose condition has a slip."""
+    return [one.name for one in objectives if not burn.status(reader, one, now=now).num_rows]
+
+
+def fired_report(rows: Sequence[Row], objectives: Sequence[Objective], *, unseen: Sequence[str] = ()) -> str:
     """Return what people read: a line an alarm, and how many pages and tickets each objective would have been."""
     lines = []
     for row in rows:
@@ -106,7 +113,8 @@ def fired_report(rows: Sequence[Row], objectives: Sequence[Objective]) -> str:
         )
     for one in objectives:
         mine = [row["severity"] for row in rows if row["objective"] == one.name]
-        lines.append(f"{one.name}: {mine.count('page')} pages, {mine.count('ticket')} tickets")
+        nothing = f"; no event in its {one.period}" if one.name in unseen else ""
+        lines.append(f"{one.name}: {mine.count('page')} pages, {mine.count('ticket')} tickets{nothing}")
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -25,7 +25,7 @@ HEADS: Final = {
 
 
 def costs(reader: Reader, window: Window, *, by: str) -> dict[str, pa.Table]:
-    """Return the tables cost, hedges and energy of `analytics.cost`; raises UserError for an unknown `by`."""
+    """Return the tables cost, hedges and energy of `analytics.cost`."""
     return {
         "cost": cost(reader, window, by=by),
         "hedges": hedges(reader, window),

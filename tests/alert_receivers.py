@@ -1,7 +1,9 @@
 """Receivers of alerts for tests: an HTTP server and a mail server that can be away, slow to agree, or refuse."""
 
 import json
+import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from .instrument_support import Certificate
 from .support import free_port
 
 
@@ -79,8 +82,8 @@ class MailBox:
 
 
 @contextmanager
-def mail_box(port: int | None = None) -> Iterator[MailBox]:
-    """Run a mail server that speaks as much SMTP as a sender needs."""
+def mail_box(port: int | None = None, *, tls: Certificate | None = None) -> Iterator[MailBox]:
+    """Run a mail server that speaks as much SMTP as a sender needs; with a certificate, inside of TLS."""
     found = MailBox(port or free_port())
 
     class Handler(socketserver.StreamRequestHandler):
@@ -103,7 +106,16 @@ def mail_box(port: int | None = None) -> Iterator[MailBox]:
         def _say(self, text: str) -> None:
             self.wfile.write(f"{text}\r\n".encode())
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", found.port), Handler) as server:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    if tls:
+        context.load_cert_chain(tls.chain, tls.key)
+
+    class Server(socketserver.ThreadingTCPServer):
+        def get_request(self) -> tuple[socket.socket, Any]:
+            connection, address = super().get_request()
+            return context.wrap_socket(connection, server_side=True) if tls else connection, address
+
+    with Server(("127.0.0.1", found.port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:

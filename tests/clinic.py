@@ -44,7 +44,7 @@ def service(name: str, endpoint: str, urls: Mapping[str, str], **environment: st
         yield url
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 async def ask(url: str, paths: Sequence[str], *, at_once: int = 8, **headers: str) -> None:

@@ -84,7 +84,7 @@ class Collector:
     def _end(self, number: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=30)
+        _, errors = self.process.communicate(timeout=120)
         assert "Traceback" not in errors, errors
         status = self.process.returncode
         self.process = None
@@ -143,7 +143,7 @@ def send(
     port: int, method: str, path: str, body: bytes, headers: Mapping[str, str]
 ) -> tuple[int, Mapping[str, str], bytes]:
     """Send one request to loopback and return status, headers by lower-case name and body."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.request(method, path, body if method == "POST" else None, dict(headers))
         answer = connection.getresponse()

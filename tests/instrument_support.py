@@ -61,9 +61,7 @@ class Recorded:
 
     def named(self, name: str) -> ReadableSpan:
         """Return the one ended span of this name, waiting for it."""
-        found = wait_until(
-            lambda: [span for span in self.spans if span.name == name], timeout_s=10, what=f"a span named {name!r}"
-        )
+        found = wait_until(lambda: [span for span in self.spans if span.name == name], what=f"a span named {name!r}")
         assert len(found) == 1, f"{len(found)} spans named {name!r}"
         return found[0]
 
@@ -232,7 +230,7 @@ def serve(app: Any, *, tls: Certificate | None = None) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    wait_until(lambda: server.started, timeout_s=20, what="uvicorn")
+    wait_until(lambda: server.started, what="uvicorn")
     try:
         yield f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
     finally:

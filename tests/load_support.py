@@ -115,7 +115,7 @@ def scripted() -> Iterator[str]:
 
 def told(url: str) -> dict[str, Any]:
     """Return what the server saw: `seen`, its requests, and `gone`, the ids of clients that left."""
-    found: dict[str, Any] = httpx.get(f"{url}/told", timeout=10).json()
+    found: dict[str, Any] = httpx.get(f"{url}/told", timeout=120).json()
     return found
 
 
@@ -159,7 +159,7 @@ def send(
 def independent(url: str, body: dict[str, Any], requests: int) -> list[float]:
     """Return what so many requests took, one after the other, by httpx and its own clock, in milliseconds."""
     took_ms = []
-    with httpx.Client(timeout=30) as client:
+    with httpx.Client(timeout=120) as client:
         for number in range(1, requests + 1):
             began_s = time.monotonic()
             answer = client.post(f"{url}/route", json={**body, "spread": number})

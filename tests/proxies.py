@@ -38,7 +38,7 @@ def forwarding(to_port: int, *, delay_s: float = 0.0) -> Iterator[int]:
     thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
     thread.start()
     try:
-        yield wait_until(lambda: opened, timeout_s=10, what="the proxy")[0][0]
+        yield wait_until(lambda: opened, what="the proxy")[0][0]
     finally:
         for _, loop, stop in opened:
             loop.call_soon_threadsafe(stop.set)

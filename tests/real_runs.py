@@ -46,8 +46,8 @@ class RealRun:
         received.spans.clear()
         received.points.clear()
         asyncio.run(_ask(self._url, arrivals))
-        wait_until(lambda: len(received.spans) == len(arrivals), timeout_s=20)
-        wait_until(lambda: _is_idle(received), timeout_s=20)
+        wait_until(lambda: len(received.spans) == len(arrivals))
+        wait_until(lambda: _is_idle(received))
         return _served(received), _samples(received)
 
 

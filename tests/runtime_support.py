@@ -108,7 +108,7 @@ class Bench:
 
     def finish(self, generation: Generation) -> str:
         """Wait until a generation is over; returns its text."""
-        wait_until(lambda: any(d.done for d in self.of(generation)), timeout_s=30, what=f"{generation.id} ending")
+        wait_until(lambda: any(d.done for d in self.of(generation)), what=f"{generation.id} ending")
         return "".join(delta.text for delta in self.of(generation))
 
     def of(self, generation: Generation) -> list[Delta]:
@@ -206,7 +206,7 @@ def server(endpoint: str, *, environment: dict[str, str] | None = None, **settin
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 def _healthy(url: str) -> bool:

@@ -32,6 +32,24 @@ MORE = """
         from decode_rate where side = 'server';
     update gpu set host = '127.0.0.1' where host = 'box-1';
     update slo_status set period = 'month' where objective = 'answers';
+    insert into metrics_open by name
+        select
+            'slo.gpu.process.memory' as name, 'gauge' as kind, sampled_at as t, 1 as resource_id, 5e9 as value,
+            json_object('host.id', host, 'hw.id', gpu, 'process.pid', 7, 'process.executable.name', 'engine') as attrs
+        from gpu where second(sampled_at) = 0;
+"""
+#: Engines of two minutes: one that names its GPU, and one whose host has two.
+ENGINES = """
+    insert into engine by name
+        select
+            $ended + to_minutes(1) + to_seconds(s) as t, instance, 'm' as model, source, true as up, gpu,
+            50.0 as prompt_tokens, s * 100.0 as generation_tokens
+        from range(0, 120, 10) as seconds (s),
+            (values ('b:1', 'tailbudget-runtime', 'GPU-c'), ('box-2:8000', 'vllm', null)) as e (instance, source, gpu);
+    insert into gpu by name
+        select $ended + to_minutes(1) + to_seconds(s) as sampled_at, host, gpu, true as up
+        from range(0, 120, 10) as seconds (s),
+            (values ('b', 'GPU-c'), ('box-2', 'GPU-a'), ('box-2', 'GPU-b')) as g (host, gpu);
 """
 
 
@@ -41,6 +59,8 @@ def fill(connection: duckdb.DuckDBPyConnection, *, ended: datetime) -> None:
     furnish(connection, seeded)
     stream(connection, seeded)
     connection.execute(MORE)
+    for statement in ENGINES.strip().split(";\n"):
+        connection.execute(statement, {"ended": ended})
     store(connection, "run-1", began=ended + timedelta(minutes=10))
     for sent, began in _troubles(ended):
         with stored(sent) as made:

@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from tailbudget.analytics.reader import Reader
 
@@ -56,7 +59,7 @@ def clickhouse(folder: Path, *, port: int | None = None) -> Iterator[tuple[str, 
     port = port or free_port()
     log = folder.parent / f"{folder.name}.log"
     with process(sys.executable, "-m", "tests.scale_clickhouse", str(port), str(folder), log=log) as running:
-        wait_until(lambda: _answers(f"http://{HOST}:{port}/ping", running, log), timeout_s=120)
+        wait_until(lambda: _answers(f"http://{HOST}:{port}/ping", running, log))
         yield f"clickhouse://{HOST}:{port}/default", running
 
 
@@ -68,10 +71,19 @@ class Cluster:
     workers: Sequence["subprocess.Popen[bytes]"]
 
 
+def _java() -> None:
+    """Skip the test where no Java runtime is, which Spark needs and no package registry of Python's has whole."""
+    home = os.environ.get("JAVA_HOME")
+    if shutil.which("java") is None and not (home and (Path(home) / "bin" / "java").exists()):
+        pytest.skip("Spark needs a Java runtime, 17 or newer (Debian: apt-get install openjdk-17-jre-headless)")
+
+
 @contextmanager
 def spark_cluster(folder: Path) -> Iterator[Cluster]:
     """Give a standalone cluster with two workers of one core on loopback."""
     import pyspark
+
+    _java()
 
     command = str(Path(pyspark.__file__).parent / "bin" / "spark-class")
     package = "org.apache.spark.deploy"
@@ -104,8 +116,36 @@ def spark_cluster(folder: Path) -> Iterator[Cluster]:
         yield Cluster(url, workers)
 
 
+@contextmanager
+def spark_connect(folder: Path, master: str) -> Iterator[str]:
+    """Give the address of a Spark Connect server over one core of a cluster."""
+    import pyspark
+
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "spark.connect.grpc.binding.port": port,
+        "spark.connect.grpc.binding.address": HOST,
+        "spark.cores.max": 1,
+        "spark.ui.enabled": "false",
+        "spark.sql.codegen.wholeStage": "false",  # compiling costs small data more than it saves
+    }
+    command = [str(Path(pyspark.__file__).parent / "bin" / "spark-submit")]
+    command += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "--master", master]
+    command += [word for name, value in settings.items() for word in ("--conf", f"{name}={value}")]
+    with process(*command, "spark-internal", log=folder / "log") as running:
+        wait_until(lambda: running.poll() is not None or _listens(port), timeout_s=240)
+        assert running.poll() is None, (folder / "log").read_text(errors="replace")[-3000:]
+        yield f"sc://{HOST}:{port}"
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
 def _alive(page: int) -> int:
-    with urllib.request.urlopen(f"http://{HOST}:{page}/json/", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{HOST}:{page}/json/", timeout=120) as answer:
         return str(answer.read()).count("ALIVE") - 1  # the master is too
 
 
@@ -113,7 +153,7 @@ def _answers(url: str, running: "subprocess.Popen[bytes]", log: Path) -> bool:
     if running.poll() is not None:
         raise AssertionError(log.read_text(errors="replace")[-3000:])
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=120) as answer:
             return int(answer.status) == 200
     except OSError:
         return False

@@ -34,7 +34,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, hook: Receiver) -> Iterato
     with collector(folder / "data", slo=[str(file)]) as started:
         assert started.post("/v1/traces", slow_requests(30))[0] == 200
         told = "select alert_id from deliveries where delivered is not null and alert_id like '%|page|%'"
-        wait_until(lambda: started.rows(told), timeout_s=40, what="the alert's delivery")
+        wait_until(lambda: started.rows(told), what="the alert's delivery")
         yield started
 
 

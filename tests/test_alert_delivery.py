@@ -16,6 +16,7 @@ from tailbudget.collector.land.database import open_database
 
 from .alert_receivers import mail_box, receiver
 from .collector_support import collector, send
+from .instrument_support import certificate
 from .slo_support import write
 from .support import free_port, wait_until
 from .test_burn_alerts import slow_requests
@@ -63,7 +64,7 @@ class Office:
         """Let the notifier do its work at a minute until nothing is under way; return the deliveries."""
         now = NOW + minute * MINUTE
         self.notifier.update(now)
-        wait_until(lambda: not self.notifier.courier.under_way, what="the courier to come back", timeout_s=20)
+        wait_until(lambda: not self.notifier.courier.under_way, what="the courier to come back")
         self.notifier.update(now)
         return self.rows("from deliveries order by created, delivery_id")
 
@@ -208,6 +209,17 @@ def test_a_mail_is_sent_and_sent_again_when_the_server_refused_it(office: Any) -
     assert mail["Subject"] == "[FIRING] page: chat.total burns"
     assert mail["To"] == "oncall@here.test, boss@here.test"
     assert mail["Message-ID"].endswith("@tailbudget>")
+
+
+def test_a_mail_server_behind_tls_is_spoken_to(office: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tls = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", tls.chain)
+    with mail_box(tls=tls) as box:
+        here = office(OBJECTIVE + _mailing(box.port) + "  tls: true\n")
+        here.alarms("chat.total")
+        (row,) = here.tell()
+        assert row["error"] is None
+    assert [mail["Subject"] for mail in box.mails] == ["[FIRING] page: chat.total burns"]
 
 
 def test_standard_output_is_a_channel(office: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -409,7 +421,7 @@ def test_a_receiver_that_hangs_holds_up_neither_the_others_nor_the_end(office: A
         )
         here.alarms("chat.total")
         here.notifier.update(NOW)
-        wait_until(lambda: hook.received, timeout_s=5, what="the message")
+        wait_until(lambda: hook.received, what="the message")
         closing = threading.Thread(target=here.notifier.close, daemon=True)
         closing.start()
         closing.join(60)  # the receiver would hang for ever
@@ -455,11 +467,11 @@ def test_what_was_not_delivered_survives_a_kill(tmp_path: Path) -> None:
     with collector(tmp_path / "data", slo=[str(file)]) as running:
         assert running.post("/v1/traces", slow_requests(30))[0] == 200
         waiting = "select attempts from deliveries where delivered is null and attempts > 0"
-        wait_until(lambda: running.rows(waiting), timeout_s=40, what="an attempt that failed")
+        wait_until(lambda: running.rows(waiting), what="an attempt that failed")
         running.kill()
         with receiver(port) as hook:
             running.start()
-            wait_until(lambda: hook.received, timeout_s=40, what="the message")
+            wait_until(lambda: hook.received, what="the message")
             wait_until(lambda: not running.rows("from deliveries where delivered is null"), what="its outcome")
             answer = send(running.api_port, "POST", "/v1/alerts/test", b"{}", {})
             assert json.loads(answer[2]) == {"channels": {"oncall": "ok"}}

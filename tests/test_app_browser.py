@@ -54,7 +54,7 @@ def _dashboard(api: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(120)
 
 
 def _answers(url: str) -> bool:
@@ -217,6 +217,8 @@ def test_the_steps_of_a_load_run_are_drawn(window: Open, address: str) -> None:
     visit = window()
     visit.open(f"{address}/load?range=1h&live=false")
     wait_until(partial(_fits, visit.pictures(3), 3, SIZES["desktop"][0]), what="3 pictures")
+    if folder := os.environ.get("TAILBUDGET_PICTURES"):
+        visit.page.screenshot(path=f"{folder}/load.png", full_page=True)
 
 
 #: What the keyboard is on: its name, its tag, and whether it, or the box around an input, is drawn differently.

@@ -198,9 +198,7 @@ def testslow_requests_that_a_service_sends_raise_an_alert_that_the_command_line_
     file.write_text("name: chat\nwhere: route = 'chat'\ntotal: p95 < 500ms\n")
     with collector(tmp_path / "data", slo=[str(file)]) as running:
         assert running.post("/v1/traces", slow_requests(30))[0] == 200
-        (alert,) = wait_until(
-            lambda: running.rows("from alerts where severity = 'page'"), timeout_s=40, what="the alert"
-        )
+        (alert,) = wait_until(lambda: running.rows("from alerts where severity = 'page'"), what="the alert")
         api = ("--api", f"http://127.0.0.1:{running.api_port}")
         assert (alert["kind"], alert["rule"], alert["closed"]) == ("burn", "chat.total", None)
         assert run(["slo", "status", *api]) == 0

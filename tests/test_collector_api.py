@@ -136,7 +136,7 @@ def test_a_long_answer_is_not_held_in_memory(running: Collector) -> None:
 def test_clients_that_do_not_read_their_answers_hold_no_slot(running: Collector) -> None:
     waiting = []
     for _ in range(3):
-        connection = HTTPConnection("127.0.0.1", running.api_port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", running.api_port, timeout=120)
         connection.request("POST", "/v1/sql", json.dumps({"sql": "select repeat('x', 1000) from range(50000)"}))
         connection.getresponse()  # its first bytes; the rest fills the sockets and waits
         waiting.append(connection)

@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
     with mounted(tmp_path / "disk", "ro") as disk:
         running = Collector(disk / "data")
         process = running.launch()
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
         assert process.returncode == 1
         assert "Traceback" not in errors
         assert "--data" in errors.splitlines()[-1]
@@ -130,7 +130,7 @@ def test_a_folder_that_turned_read_only_refuses_to_start_in_one_sentence(tmp_pat
             assert running.post("/v1/traces", trace_body(5, seed=1))[0] == 200
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         process = Collector(disk / "data").launch()
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
         assert process.returncode == 1
         assert "Traceback" not in errors
         assert "--data" in errors.splitlines()[-1]

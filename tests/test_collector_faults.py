@@ -75,7 +75,7 @@ def test_a_file_invalidated_by_a_full_disk_ends_the_process_and_a_restart_has_ev
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: running.get("/readyz")[0] == 200, what="the collector's /readyz")
         assert running.post("/v1/traces", body)[0] == 200
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "Traceback" not in errors
     assert "start again" in errors.splitlines()[-1]
@@ -100,7 +100,7 @@ def test_a_damaged_record_of_the_journal_is_counted_and_the_others_land(tmp_path
             payload=trace_body(5, seed=number),
         )
         journal.append(record, written=lambda start, end: done.release(), refused=lambda error: None)
-        assert done.acquire(timeout=10)
+        assert done.acquire(timeout=120)
     journal.close()
     content = bytearray(path_of(folder, 100).read_bytes())
     content[len(content) // 2] ^= 1

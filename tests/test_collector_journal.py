@@ -40,7 +40,7 @@ class Written:
         for item in records:
             self.journal.append(item, written=lambda start, end: keep((start, end)), refused=keep)
         for _ in records:
-            assert done.acquire(timeout=10)
+            assert done.acquire(timeout=120)
         return answers
 
 

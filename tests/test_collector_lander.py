@@ -192,10 +192,10 @@ def test_a_chore_that_raises_is_counted_and_landing_goes_on(connection: duckdb.D
 
     counters = Counters()
     with lander(connection, counters=counters, chores=[Chore("broken", 0.5, broken)]) as running:
-        assert runs.acquire(timeout=10)
+        assert runs.acquire(timeout=120)
         running.put(entry(1, batches(1)))
         wait_until(lambda: stored(connection) == 2)
-        assert runs.acquire(timeout=10)
+        assert runs.acquire(timeout=120)
     assert b'tailbudget_failures_total{work="broken"}' in counters.exposition()
 
 

@@ -14,7 +14,7 @@ from tailbudget.analytics.compare import Change, Side, compare
 from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.resample import Sample, mean_difference, percentile_ratio
 from tailbudget.analytics.window import Window
-from tailbudget.app.cli import cli
+from tailbudget.app.cli import cli, run
 from tailbudget.collector.land.database import open_database
 from tailbudget.instrument.errors import UserError
 
@@ -157,3 +157,23 @@ def test_the_command_prints_an_object_a_measure(tmp_path: Path) -> None:
     assert found["timeout_rate"]["changed"] is False
     assert "total_ms_p95" in CliRunner().invoke(cli, arguments).stdout
     assert "too few" in CliRunner().invoke(cli, ["compare", "version", "x", "y", "--data", str(tmp_path)]).stdout
+
+
+def test_the_command_compares_a_time_with_a_baseline(tmp_path: Path) -> None:
+    connection = open_database(tmp_path)
+    store(connection, start=later(0))
+    store(connection, start=later(3600), slower=1.6)
+    connection.close()
+    arguments = ["compare", "--from", "2026-03-01T13:00Z", "--to", "2026-03-01T14:00Z", "--data", str(tmp_path)]
+    found = {row["measure"]: row for row in json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)}
+    p95 = found["total_ms_p95"]
+    assert (p95["a_n"], p95["b_n"], p95["changed"]) == (2000, 2000, True)
+    assert p95["b"] > 1.2 * p95["a"]
+
+
+@pytest.mark.parametrize("words", [[], ["version", "a"], ["--from", "2026-03-01T13:00Z"]])
+def test_what_is_no_comparison_is_one_line(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["compare", *words, "--data", str(tmp_path)]) == 1
+    assert "expected BY A B, as in version 1.4.0 1.5.0, or --from and --to" in capsys.readouterr().err

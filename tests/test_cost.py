@@ -14,7 +14,6 @@ from tailbudget.app.report import compile_report, report
 from tailbudget.collector.assemble import Assembler
 from tailbudget.collector.land.landing import Body, Landing
 from tailbudget.collector.receive.decode import decode_metrics
-from tailbudget.instrument.errors import UserError
 
 from .collector_support import counter, gauge, metrics_body
 from .spans import EPOCH_NS, Trace, database, land, later
@@ -80,9 +79,20 @@ def test_dollars_are_a_measure_of_a_report(reader: ConnectionReader) -> None:
     assert "p95_usd" in text
 
 
-def test_an_unknown_segment_names_the_known_ones(reader: ConnectionReader) -> None:
-    with pytest.raises(UserError, match="cost by 'day': expected one of tenant, model"):
-        cost(reader, MINUTE, by="day")
+@pytest.mark.parametrize(
+    ("by", "values"),
+    [
+        ("slo.net.attempts", {"3": 1, None: 3}),  # of the call's span
+        ("slo.tenant", {"a": 1, "b": 3}),  # of the request's
+        ("outcome", {"ok": 3, "stopped": 1}),
+        ("output_bucket", {"128": 3, "64": 1}),
+        ("day", {None: 4}),
+    ],
+)
+def test_calls_are_summed_by_any_segment_and_attribute(
+    reader: ConnectionReader, by: str, values: dict[str | None, int]
+) -> None:
+    assert {row["value"]: row["calls"] for row in cost(reader, MINUTE, by=by).to_pylist()} == values
 
 
 def landed(*metrics: object) -> duckdb.DuckDBPyConnection:

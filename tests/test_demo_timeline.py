@@ -42,7 +42,7 @@ class Demo:
     def told(self, kind: str) -> list[str]:
         """Return what the local receiver, the demo service, was told of pages, in order."""
         port = self.up.ports["TAILBUDGET_DEMO_PORT"]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/alerts", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/alerts", timeout=120) as answer:
             rows = json.loads(answer.read())
         return [row["status"] for row in rows if row["kind"] == kind and (kind == "sag" or row["severity"] == "page")]
 

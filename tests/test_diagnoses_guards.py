@@ -86,7 +86,7 @@ def test_what_ails_a_service_is_found_and_what_ails_none_is_not(tmp_path: Path) 
             blocked = {"timers" in row["evidence"] for row in rows["blocked_loop"]}
             return rows if all(rows.values()) and blocked == {True, False} else None
 
-        diagnosed = wait_until(found, timeout_s=60, what=f"each of {', '.join(RULES)}")
+        diagnosed = wait_until(found, what=f"each of {', '.join(RULES)}")
     assert {row["scope"].get("service") for rule in RULES for row in diagnosed[rule]} == {"sick"}
     (held, *_) = (row["evidence"] for row in diagnosed["blocked_loop"] if "timers" not in row["evidence"])
     assert held["consumer_share"] > 0.5

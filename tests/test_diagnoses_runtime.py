@@ -35,8 +35,8 @@ def test_an_engine_without_room_is_found_and_one_with_room_is_not(tmp_path: Path
         ):
             answers = list(callers.map(ask, [cramped, roomy] * ASKED))
         assert answers == [200] * 2 * ASKED
-        pressed = wait_until(lambda: running.rows("from diag_kv_pressure"), timeout_s=30, what="the full cache")
-        deep = wait_until(lambda: running.rows(DEEP), timeout_s=30, what="the long queue")
+        pressed = wait_until(lambda: running.rows("from diag_kv_pressure"), what="the full cache")
+        deep = wait_until(lambda: running.rows(DEEP), what="the long queue")
         samples = running.rows("select instance, max(running) as running from engine group by all")
     assert {cramped.removeprefix("http://")} == {row["scope"]["instance"] for row in pressed}
     assert {cramped.removeprefix("http://")} == {row["scope"]["name"] for row in deep}

@@ -45,7 +45,7 @@ class Clinic:
         """Let a notifier decide; return channel and transition of all deliveries."""
         notifier = Notifier(self.connection, self.files)
         notifier.update(later(at_s))
-        wait_until(lambda: not notifier.courier.under_way, what="the courier to come back", timeout_s=20)
+        wait_until(lambda: not notifier.courier.under_way, what="the courier to come back")
         notifier.close()
         return [(row["channel"], row["transition"]) for row in self.rows("from deliveries order by created, channel")]
 
@@ -152,7 +152,7 @@ def test_a_collector_tells_a_receiver_what_was_found_on_which_figures(tmp_path: 
             f"channels: [{{name: team, type: webhook, url: {hook.url}}}]\ndiagnoses: {{dropped: {{notify: [team]}}}}\n"
         )
         with collector(tmp_path / "data", slo=[str(file)]):
-            wait_until(lambda: hook.taken, timeout_s=60, what="the message")
+            wait_until(lambda: hook.taken, what="the message")
     (alert,) = hook.taken[0].body["alerts"]
     assert (alert["kind"], alert["rule"], alert["severity"]) == ("diagnosis", "dropped", "ticket")
     assert alert["facts"]["evidence"]["n"] >= 50

@@ -23,7 +23,7 @@ DOCS = sorted(ROOT.glob("*.md"))
 
 def _answer(url: str) -> str:
     try:
-        return httpx.get(url, timeout=20).text
+        return httpx.get(url, timeout=120).text
     except httpx.ConnectError:
         return ""
 

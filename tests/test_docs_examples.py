@@ -23,7 +23,7 @@ def test_what_a_page_shows_runs(page: str, tmp_path: Path) -> None:
         env={**os.environ, **nowhere},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -100,7 +100,7 @@ def test_feedback_goes_from_the_service_to_the_row(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     with collector(tmp_path / "data") as running:
         command = [sys.executable, "-c", SERVICE, f"http://127.0.0.1:{running.http_port}"]
-        subprocess.run(command, env=environment, check=True, timeout=60)
+        subprocess.run(command, env=environment, check=True, timeout=120)
         wanted = [{"request_id": "r-1", "feedback": "completed"}]
         query = "select request_id, feedback from requests where feedback is not null"
         assert wait_until(lambda: running.rows(query), what="the feedback") == wanted

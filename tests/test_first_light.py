@@ -35,7 +35,7 @@ def running(arguments: list[str], ready_url: str, log: Path, **environment: str)
         yield
     finally:
         process.send_signal(signal.SIGTERM)
-        status = process.wait(timeout=30)
+        status = process.wait(timeout=120)
         assert status in (0, -signal.SIGTERM), log.read_text()
 
 
@@ -97,7 +97,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def _use(stack: Stack) -> None:
     for number in range(REQUESTS):
         body = {"question": f"What does duckdb do, question {number}?", "max_tokens": 12}
-        answer = httpx.post(f"{stack.demo}/chat", json=body, headers={"x-request-id": f"asked-{number}"}, timeout=60)
+        answer = httpx.post(f"{stack.demo}/chat", json=body, headers={"x-request-id": f"asked-{number}"}, timeout=120)
         assert answer.text.endswith("data: [DONE]\n\n"), answer.text
     _control(stack.runtime, step_delay_ms=100)  # slow enough that a client surely leaves in mid-answer
     _leave_after(stack, pieces=3, request_id="left-early", max_tokens=60)
@@ -117,7 +117,7 @@ def _control(address: str, **setting: float) -> None:
 def _leave_after(stack: Stack, *, pieces: int, request_id: str, max_tokens: int) -> None:
     body = {"question": "What is streamlit?", "max_tokens": max_tokens}
     headers = {"x-request-id": request_id}
-    with httpx.stream("POST", f"{stack.demo}/chat", json=body, headers=headers, timeout=60) as answer:
+    with httpx.stream("POST", f"{stack.demo}/chat", json=body, headers=headers, timeout=120) as answer:
         seen = 0
         for line in answer.iter_lines():
             seen += line.startswith("data: ")

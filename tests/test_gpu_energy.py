@@ -35,7 +35,7 @@ sampler = GpuSampler(interval_s=0.02)
 watch = GpuWatch("GPU-first", read=sampler.energy_j)
 sampler.sinks.append(watch.add)
 sampler.start()
-wait_until(lambda: watch.energy.take("nobody") is not None, timeout_s=10)
+wait_until(lambda: watch.energy.take("nobody") is not None)
 type(model).forward = costly
 spans = {}
 
@@ -49,10 +49,10 @@ with engine(Ends(), max_running=4) as bench:
     bench.engine.energy = watch.energy
     for wave in range(3):
         spend(0, 40_000)
-        wait_until(lambda: watch.energy.idle_j >= 39 * (wave + 1), timeout_s=10)
+        wait_until(lambda: watch.energy.idle_j >= 39 * (wave + 1))
         for generation in [bench.submit("The river runs to the sea", max_tokens=count) for count in (5, 20, 40)]:
             bench.finish(generation)
-    wait_until(lambda: len(spans) == 9, timeout_s=10)
+    wait_until(lambda: len(spans) == 9)
 counter_j = sampler.energy_j("GPU-first")
 watch.energy.sampled(counter_j)
 sampler.stop()

@@ -562,7 +562,7 @@ def test_threads_fan_out_too() -> None:
     assert str(result.missing["own"]) == "its own"
     assert "slow took longer than 30 ms" in str(result.missing["slow"])
     release.set()
-    wait_until(patched.is_set, timeout_s=10, what="the patch")
+    wait_until(patched.is_set, what="the patch")
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def storm(data: Path, *, kills: int, spans: int, bodies: int) -> tuple[int, int]
     try:
         sent = Counter(pair for client in clients for pair in client.acknowledged)
         assert sum(client.retries for client in clients) > 0
-        wait_until(lambda: running.value("select count(*) from spans") >= len(sent), timeout_s=120)
+        wait_until(lambda: running.value("select count(*) from spans") >= len(sent))
         wait_until(lambda: b"tailbudget_queue_bodies 0.0" in running.get("/metrics")[1])
         query = "select replace(trace_id::varchar, '-', '') as t, span_id from spans"
         assert Counter((row["t"], row["span_id"]) for row in running.rows(query)) == sent

@@ -293,7 +293,7 @@ def test_a_client_that_leaves_is_dropped_before_it_has_something_usable_and_left
     model = ModelServer(words=["word "] * 1000, delay_s=0.01)
     with serve(model.app()) as model_url, chat_service(model_url, answer) as url:
         leave_after(url, words)
-        wait_until(lambda: model.clients_gone == 1, timeout_s=10, what="the model server to see its client leave")
+        wait_until(lambda: model.clients_gone == 1, what="the model server to see its client leave")
         request = recorded.named("/chat")
     call = recorded.named("chat tiny")
     assert (request.attributes or {})["slo.outcome"] == outcome

@@ -54,7 +54,7 @@ def recorded(scripted: tuple[ScriptedServer, str]) -> Iterator[Recorded]:
 
 def only(recorded: Recorded) -> dict[str, Any]:
     """Return the attributes of the one span that there is."""
-    spans = wait_until(lambda: recorded.spans, timeout_s=10, what="a span")
+    spans = wait_until(lambda: recorded.spans, what="a span")
     gc.collect()
     assert [span.name for span in recorded.spans] == [spans[0].name]
     assert "secret" not in f"{spans[0].attributes} {spans[0].status.description} {spans[0].events}"
@@ -91,14 +91,14 @@ def anthropic_messages(url: str, model: str) -> Any:
 
 def by_httpx(url: str, model: str) -> Any:
     said = {"model": model, "messages": ASK, "stream": True}
-    with httpx.stream("POST", f"{url}/v1/chat/completions", json=said, timeout=20) as answer:
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=said, timeout=120) as answer:
         answer.raise_for_status()
         yield from answer.iter_lines()
 
 
 def by_requests(url: str, model: str) -> Any:
     said = {"model": model, "messages": ASK, "stream": True}
-    with requests.post(f"{url}/v1/chat/completions", json=said, stream=True, timeout=20) as answer:
+    with requests.post(f"{url}/v1/chat/completions", json=said, stream=True, timeout=120) as answer:
         answer.raise_for_status()
         yield from answer.iter_lines()
 
@@ -126,7 +126,7 @@ async def by_aiohttp(url: str, model: str) -> Any:
 
 async def by_async_httpx(url: str, model: str) -> Any:
     said = {"model": model, "messages": ASK, "stream": True}
-    client = httpx.AsyncClient(timeout=20)
+    client = httpx.AsyncClient(timeout=120)
     async with client, client.stream("POST", f"{url}/v1/chat/completions", json=said) as answer:
         answer.raise_for_status()
         async for line in answer.aiter_lines():
@@ -265,7 +265,7 @@ def answers(url: str) -> dict[str, Callable[[], Any]]:
         "raw messages": lambda: claude.messages.with_raw_response.create(model="ok", messages=ASK, max_tokens=9),
         "httpx": lambda: httpx.post(f"{url}/v1/chat/completions", json=body | {"max_tokens": 9}).json(),
         "requests": lambda: requests.post(
-            f"{url}/v1/chat/completions", json=body | {"max_tokens": 9}, timeout=9
+            f"{url}/v1/chat/completions", json=body | {"max_tokens": 9}, timeout=120
         ).json(),
     }
 
@@ -292,7 +292,7 @@ async def test_an_answer_that_aiohttp_reads_whole_has_its_usage(recorded: Record
 def test_a_request_to_another_host_within_a_call_is_no_attempt_at_it(recorded: Recorded, url: str) -> None:
     class Refreshing(httpx2.Auth):
         def auth_flow(self, request: httpx2.Request) -> Any:
-            requests.get(f"{url}/plain".replace("127.0.0.1", "localhost"), timeout=9)
+            requests.get(f"{url}/plain".replace("127.0.0.1", "localhost"), timeout=120)
             yield request
 
     with httpx2.Client(auth=Refreshing()) as client:

@@ -67,7 +67,7 @@ async def twice_with_async_httpx(url: str, certificate: str) -> None:
 async def twice_with_requests(url: str, certificate: str) -> None:
     with requests.Session() as session:
         for _ in range(2):
-            await asyncio.to_thread(session.get, f"{url}/plain", verify=certificate, timeout=20)
+            await asyncio.to_thread(session.get, f"{url}/plain", verify=certificate, timeout=120)
 
 
 async def twice_with_aiohttp(url: str, certificate: str) -> None:
@@ -106,7 +106,7 @@ async def test_waiting_for_a_connection_of_the_pool_is_seen(
 ) -> None:
     said = {"model": "stall", "messages": [], "stream": True}
     limits = httpx.Limits(max_connections=1)
-    async with httpx.AsyncClient(limits=limits, timeout=20) as client:
+    async with httpx.AsyncClient(limits=limits, timeout=120) as client:
         url = f"{scripted[1]}/v1/chat/completions"
         await asyncio.gather(client.post(url, json=said), client.post(url, json=said))
     waits = sorted(attributes_of(span)["slo.net.pool_wait"] for span in recorded.spans)
@@ -126,7 +126,7 @@ def test_a_trace_of_the_users_own_is_still_called(recorded: Recorded, scripted: 
 def test_a_peer_that_fails_is_an_error_of_its_span(
     recorded: Recorded, scripted: tuple[ScriptedServer, str], status: int
 ) -> None:
-    requests.get(f"{scripted[1]}/plain?status={status}", timeout=20)
+    requests.get(f"{scripted[1]}/plain?status={status}", timeout=120)
     assert recorded.attributes("GET")["error.type"] == str(status)
     assert recorded.named("GET").status.status_code == StatusCode.ERROR
 
@@ -147,7 +147,7 @@ def test_redirects_and_retries_are_attempts(recorded: Recorded, scripted: tuple[
         retry = Retry(total=2, status_forcelist=[503], backoff_factor=0.1)
         session.mount("http://", requests.adapters.HTTPAdapter(max_retries=retry))
         with pytest.raises(requests.exceptions.RetryError):
-            session.get(f"{scripted[1]}/plain?status=503", timeout=20)
+            session.get(f"{scripted[1]}/plain?status=503", timeout=120)
     said = recorded.attributes("GET")
     assert said["slo.net.attempts"] == 3
     assert 0.15 < said["slo.net.backoff"] < 2
@@ -155,7 +155,7 @@ def test_redirects_and_retries_are_attempts(recorded: Recorded, scripted: tuple[
 
 ASKERS: dict[str, Callable[[str], Any]] = {
     "httpx": lambda url: httpx.get(url),
-    "requests": lambda url: requests.get(url, timeout=20),
+    "requests": lambda url: requests.get(url, timeout=120),
 }
 
 

@@ -130,7 +130,7 @@ def servebench(url: str, path: str, tokenizer: str, folder: Path) -> list[Seen]:
 
 def _engine(otlp: Receiver, before: int) -> list[Seen]:
     """Return what the engine's own spans say, once all of them have come."""
-    wait_until(lambda: len(otlp.spans) >= before + REQUESTS, timeout_s=30, what="the spans of the requests")
+    wait_until(lambda: len(otlp.spans) >= before + REQUESTS, what="the spans of the requests")
     found = []
     for span in otlp.spans[before:]:
         said = {each.key: each.value for each in span.attributes}

@@ -39,7 +39,7 @@ def recorded() -> Iterator[Recorded]:
 
 def only(recorded: Recorded) -> dict[str, Any]:
     gc.collect()
-    wait_until(lambda: recorded.spans, timeout_s=10, what="a span")
+    wait_until(lambda: recorded.spans, what="a span")
     assert len(recorded.spans) == 1, [span.name for span in recorded.spans]
     assert "secret" not in str(recorded.spans[0].attributes)
     return dict(recorded.spans[0].attributes or {})

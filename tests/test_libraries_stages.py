@@ -205,7 +205,7 @@ async def test_vector_queries_of_postgresql_are_retrieval_and_no_others(recorded
             return None
 
     with postgres(tmp_path) as where:
-        with wait_until(lambda: connected(where), timeout_s=30, what="PostgreSQL") as connection:
+        with wait_until(lambda: connected(where), what="PostgreSQL") as connection:
             connection.execute("select 1")
             assert connection.execute(nearest).fetchone()
         async with await psycopg.AsyncConnection.connect(where) as asynchronous:

@@ -34,7 +34,7 @@ async def _tried(url: str, model: str, rate: float) -> bool:
     while (at_s := at_s + rng.expovariate(rate)) < LASTS_S:
         plan.append(at_s)
     body = {"model": model, "max_tokens": TOKENS, "messages": [{"role": "user", "content": "The river runs"}]}
-    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None)) as client:
+    async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=None)) as client:
         began_s = time.monotonic()
 
         async def one(planned_s: float) -> bool:

@@ -138,7 +138,7 @@ def test_an_interrupted_run_reports_what_it_sent(tmp_path: Path) -> None:
             assert progress is not None
             wait_until(lambda: "running" in progress.readline(), what="the first progress")
             process.send_signal(signal.SIGINT)
-            said, errors = process.communicate(timeout=60)
+            said, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert json.loads((tmp_path / "cut.json").read_text())["steps"][0]["n"] > 0

@@ -187,6 +187,8 @@ def test_a_condition_may_name_every_column_of_requests_but_ids_and_instants() ->
         ("maintenance:\n- from: 2026-03-20T22:00:00Z\n  to: noon\n", 3, "'noon' is no instant"),
         ("stages:\n  retrieve: {owner: us}\n", 2, "'retrieve' is no stage"),
         ("heartbeat:\n  url: http://x\n  every: often\n", 3, "'often' is no length of time"),
+        ("heartbeat: http://x every day\n", 1, "'day' is no length of time"),
+        ("heartbeat: every 1m\n", 1, "this is no address"),
         ("channels: []\ntotal: p95 < 1s\n", 2, "unknown key 'total'"),
     ],
 )

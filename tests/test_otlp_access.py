@@ -79,7 +79,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, pair: Pair) -> Iterator[Co
 
 def post(running: Collector, pair: Pair, **headers: str) -> tuple[int, Mapping[str, str], bytes]:
     context = ssl.create_default_context(cafile=str(pair.certificate))
-    connection = HTTPSConnection("localhost", running.http_port, context=context, timeout=30)
+    connection = HTTPSConnection("localhost", running.http_port, context=context, timeout=120)
     try:
         connection.request("POST", "/v1/traces", BODY, {"content-type": "application/x-protobuf", **headers})
         answer = connection.getresponse()

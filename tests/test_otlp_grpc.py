@@ -161,7 +161,7 @@ def test_ready_means_that_both_ports_take_bodies_and_sigterm_ends_both(tmp_path:
             wait_until(lambda: len(codes) > 20)
             assert running.process is not None
             running.process.send_signal(signal.SIGTERM)
-            assert running.process.wait(30) == 0
+            assert running.process.wait(120) == 0
             stop.set()
             sending.result()
         _, errors = running.process.communicate()
@@ -187,7 +187,7 @@ def test_kill_9_loses_and_doubles_nothing_that_was_acknowledged(tmp_path: Path) 
         sending = pool.submit(send_until_taken)
         for _ in range(2):
             for _ in range(15):
-                assert sent.acquire(timeout=60)
+                assert sent.acquire(timeout=120)
             running.kill()
             running.start()
         sending.result(60)

@@ -211,7 +211,7 @@ def test_bytes_that_are_no_http_harm_nobody(running: Collector, port: str) -> No
     ],
 )
 def test_headers_that_lie_are_refused(running: Collector, head: bytes, status: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", running.http_port), timeout=20) as other:
+    with socket.create_connection(("127.0.0.1", running.http_port), timeout=120) as other:
         try:
             other.sendall(
                 b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"

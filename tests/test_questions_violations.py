@@ -95,6 +95,21 @@ def test_a_budget_burns_down_from_all_of_it_to_what_is_left(furnished: tuple[Con
     assert {row["label"] for row in rows} == {"chat-total", "first-token", "answers · acme"}
 
 
+def test_a_budget_is_whole_until_something_is_counted(tmp_path: Path) -> None:
+    connection = empty(tmp_path)
+    furnish(connection, seed(connection, ended=ENDED, minutes=1))
+    connection.execute("delete from slo_minute where minute < $since", {"since": ENDED - timedelta(hours=6)})
+    rows = [
+        row for row in violations.burn_down(ConnectionReader(connection)).to_pylist() if row["label"] == "chat-total"
+    ]
+    connection.close()
+    whole = [row for row in rows if row["left_share"] == 1]
+    assert whole[0]["t"] == ENDED - timedelta(days=30)
+    assert whole[-1]["t"] >= ENDED - timedelta(hours=12)
+    assert rows[-1]["left_share"] < 1
+    assert [row["before"] for row in rows[1:]] == [row["t"] for row in rows[:-1]]
+
+
 def test_the_budget_of_a_month_begins_with_it(tmp_path: Path) -> None:
     connection = empty(tmp_path)
     rows = seed(connection, ended=ENDED, minutes=1)

@@ -25,7 +25,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_people_read_a_line_and_a_table_a_breakdown(api: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", "--api", api, "--by", "stage,tenant,slo.nothing"]) == 0
     summary, stages, tenants, nothing = capsys.readouterr().out.split("\n\n")
-    assert " requests: p50 " in summary
+    assert " requests: total p50 " in summary
     assert "within their budget" in summary
     assert [line.split()[0] for line in stages.splitlines()[3:-1]] == list(STAGES)
     assert tenants.splitlines()[0] == "total_ms of requests by tenant"

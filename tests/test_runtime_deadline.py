@@ -70,7 +70,7 @@ def test_an_engine_that_waits_for_others_waits_no_longer_than_a_deadline(device:
 
 def test_an_answer_that_is_not_ready_is_a_408_that_is_not_tried_again(url: str) -> None:
     with (
-        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2, timeout=30) as client,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2, timeout=120) as client,
         pytest.raises(openai.APIStatusError, match="deadline") as caught,
     ):
         client.chat.completions.create(
@@ -84,7 +84,7 @@ def test_a_stream_ends_with_the_error_and_the_span_says_deadline(url: str, otlp:
     body = ASK | ENDLESS | {"stream": True}
     headers = {"x-slo-remaining-ms": "400"}
     lines: list[str] = []
-    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30) as answer:
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=120) as answer:
         lines.extend(line for line in answer.iter_lines() if line)
     assert any('"content"' in line for line in lines)
     assert '"code":"deadline"' in lines[-1].replace(" ", "")
@@ -92,7 +92,6 @@ def test_a_stream_ends_with_the_error_and_the_span_says_deadline(url: str, otlp:
         lambda: [
             each.value.string_value for span in otlp.spans for each in span.attributes if each.key == "slo.stream.end"
         ],
-        timeout_s=20,
         what="the span",
     )
     assert set(ends) == {"deadline"}
@@ -101,5 +100,5 @@ def test_a_stream_ends_with_the_error_and_the_span_says_deadline(url: str, otlp:
 @pytest.mark.parametrize("remaining", ["soon", "-5", "1.5", "9" * 400, "9" * 5000])
 def test_a_header_that_is_no_deadline_is_ignored(url: str, remaining: str) -> None:
     headers = {"x-slo-remaining-ms": remaining}
-    answer = httpx.post(f"{url}/v1/chat/completions", json=ASK | {"max_tokens": 2}, headers=headers, timeout=30)
+    answer = httpx.post(f"{url}/v1/chat/completions", json=ASK | {"max_tokens": 2}, headers=headers, timeout=120)
     assert answer.status_code == 200

@@ -62,7 +62,7 @@ def url() -> Iterator[str]:
 
 def _ask(url: str, **asked: Any) -> httpx.Response:
     body = {"model": "tiny", "temperature": 0, **asked}
-    return httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+    return httpx.post(f"{url}/v1/completions", json=body, timeout=120)
 
 
 Told = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -44,7 +44,7 @@ def url(otlp: Receiver) -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30) as sdk:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as sdk:
         yield sdk
 
 
@@ -58,7 +58,7 @@ def _span(otlp: Receiver, response_id: str) -> dict[str, Any]:
                 return attributes
         return None
 
-    return wait_until(found, timeout_s=20, what=f"the span of {response_id}")
+    return wait_until(found, what=f"the span of {response_id}")
 
 
 def test_a_whole_answer_through_the_sdk(client: openai.OpenAI) -> None:
@@ -364,7 +364,7 @@ def test_a_client_that_leaves_a_whole_answer_is_cancelled_too(url: str, otlp: Re
         before = len(otlp.spans)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{url}/v1/chat/completions", json={**ASK, "max_tokens": 200}, timeout=0.5)
-        wait_until(lambda: len(otlp.spans) > before, timeout_s=20)
+        wait_until(lambda: len(otlp.spans) > before)
     finally:
         httpx.post(f"{url}/control", json={"step_delay_ms": 0})
     ends = [each.value.string_value for each in otlp.spans[-1].attributes if each.key == "slo.stream.end"]
@@ -379,7 +379,7 @@ def test_spans_and_live_counters_reach_the_collector(client: openai.OpenAI, otlp
     span = next(span for span in otlp.spans if span.trace_id.hex() == trace)
     assert (span.parent_span_id.hex(), span.name) == (parent, "llm_request")
     wanted = {"slo.decode.tokens", "slo.decode.active_stream_time", "slo.decode.streams", "slo.engine.kv_used"}
-    wait_until(lambda: wanted <= {name for name, _, _ in otlp.points}, timeout_s=20)
+    wait_until(lambda: wanted <= {name for name, _, _ in otlp.points})
     labels = next(labels for name, labels, _ in otlp.points if name == "slo.decode.tokens")
     assert labels.keys() == {"model", "provider", "server.address", "side"}
     assert (labels["model"], labels["side"]) == ("tiny", "server")
@@ -397,7 +397,7 @@ def test_the_engine_sends_what_the_table_engine_holds_once_a_second(client: open
     wait_until(lambda: sent().get("slo.engine.generation_tokens", [1])[-1] == 0, what="what others asked being sent")
     before = len(otlp.points)
     client.completions.create(model="tiny", prompt=list(range(100, 150)), max_tokens=30)
-    wait_until(lambda: sum(sent().get("slo.engine.generation_tokens", [])) == 30, timeout_s=20)
+    wait_until(lambda: sum(sent().get("slo.engine.generation_tokens", [])) == 30)
     values = sent()
     assert sum(values["slo.engine.prompt_tokens"]) == 50
     assert sum(values["slo.engine.prefix_queries"]) == 50
@@ -426,7 +426,7 @@ def test_without_control_there_is_no_control_and_sigterm_ends_all_streams(otlp: 
         with pytest.raises(openai.APIError, match="the server is shutting down"):
             list(stream)
         client.close()
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "Traceback" not in log
     assert log.count("no GPU is sampled") == 1
@@ -445,7 +445,7 @@ def test_a_signal_lets_running_requests_end_and_takes_no_more(otlp: Receiver) ->
         assert refused.value.code == "draining"
         assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "length"
         client.close()
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "Traceback" not in log
 
@@ -456,7 +456,7 @@ def test_a_second_ctrl_c_leaves_no_traceback(otlp: Receiver) -> None:
         while process.poll() is None:
             process.send_signal(signal.SIGINT)
             time.sleep(0.01)
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "Traceback" not in log
 
@@ -514,7 +514,7 @@ def test_a_broken_model_ends_the_start_with_one_error(otlp: Receiver, tmp_path: 
     path = tmp_path / "broken.gguf"
     path.write_bytes(tiny_path().read_bytes()[:2000])
     settings = {"model": str(path), "port": free_port()}
-    done = subprocess.run([sys.executable, "-c", RUN, repr(settings)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", RUN, repr(settings)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "UserError" in done.stderr.splitlines()[-1]
     assert "no readable GGUF file" in done.stderr.splitlines()[-1]

@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             return False
 
     with process(*arguments, log=log) as running:
-        wait_until(answers, timeout_s=120)
+        wait_until(answers)
         yield port
 
 
@@ -55,7 +55,7 @@ def bucket(server: int, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixture
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     name = f"b{abs(hash(request.node.name))}"
     made = urllib.request.Request(f"http://{HOST}:{server}/{name}", method="PUT")
-    with urllib.request.urlopen(made, timeout=30) as answer:
+    with urllib.request.urlopen(made, timeout=120) as answer:
         assert answer.status == 200
     return f"s3://{name}/telemetry?endpoint_override={HOST}:{server}&scheme=http"
 

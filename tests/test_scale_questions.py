@@ -67,7 +67,7 @@ def engines(
     with clickhouse(folder / "clickhouse") as (address, _), spark_cluster(folder / "spark") as cluster:
         Mirror(local.connection, address).tick(ENDED)
         stored = ClickHouseReader(address)
-        spark = SparkReader(cluster.url, lake.tables())
+        spark = SparkReader(cluster.url, lake.tables)
         spark.session.conf.set("spark.sql.codegen.wholeStage", "false")  # compiling costs small data more than it saves
         yield {"clickhouse": stored, "spark": spark}, cluster
         spark.session.stop()
@@ -149,6 +149,42 @@ def test_every_question_gives_the_same_rows_on_every_engine(
     assert TABLE.read_text(encoding="utf-8") == table, "run it with TAILBUDGET_WRITE_DOCS=1 to write the table anew"
 
 
+#: Views and macros that a user selects from, with their arguments; the diagnoses' are in the question `diagnoses`.
+SELECTED = (
+    "coverage", "live_streams", "load_requests", "load_steps", "map_edges", "map_nodes", "gpu_processes",
+    "gpu_calls_between($from_ts, $now)", "gpu_requests_between($from_ts, $now)", "gpu_energy_between($from_ts, $now)",
+    "gpu_throughput_between($from_ts, $now::timestamptz + interval 5 minute)",
+    "req($request_id)", "trace($trace_id)", "requests where started > since('365d')",
+)  # fmt: skip
+
+
+def test_every_view_and_macro_says_the_same_on_every_engine(
+    local: ConnectionReader, engines: tuple[Mapping[str, Reader], Cluster]
+) -> None:
+    from tailbudget.collector.engines.macros import macros
+
+    readers, _ = engines
+    given = _params(local)
+    for selected in SELECTED:
+        params = {word: given[word] for word in re.findall(r"\$([a-z_]+)", selected)}
+        wanted = _sorted(local.query(f"from {selected}", params).to_pylist())
+        assert wanted, f"{selected} answers no row here: give it data in scale_data.py"
+        for engine in ENGINES:
+            found = _sorted(readers[engine].query(f"from {selected}", params).to_pylist())
+            assert same(wanted, found), f"{selected} on {engine}: {found[:2]}, expected {wanted[:2]}"
+    public = {name for name, one in macros().items() if one.table and not name.startswith(("diag_", "found_"))}
+    assert public - {selected.partition("(")[0] for selected in SELECTED} == INNER
+
+
+#: Macros that only others are made of.
+INNER = {"counted", "counted_requests", "coverage_over", "hops_over"}
+
+
+def _sorted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows in one order; ClickHouse has no null for lists and maps, an empty one stands for it."""
+    return sorted(({name: None if one in ([], {}) else one for name, one in row.items()} for row in rows), key=str)
+
+
 def test_a_worker_that_is_killed_amid_a_job_changes_no_answer(
     local: ConnectionReader, engines: tuple[Mapping[str, Reader], Cluster], tmp_path: Path
 ) -> None:
@@ -160,7 +196,8 @@ def test_a_worker_that_is_killed_amid_a_job_changes_no_answer(
         "from requests as one, requests as two, stages where one.total_ms + two.total_ms > stages.critical_ms "
         "and stages.stage in ('queue', 'prefill', 'decode', 'post') group by one.route order by one.route"
     )
-    reader = SparkReader(cluster.url, written_lake(local, ("requests", "stages"), tmp_path))
+    files = written_lake(local, ("requests", "stages"), tmp_path)
+    reader = SparkReader(cluster.url, lambda: files)
     session = reader.session
     session.conf.set("spark.sql.files.maxPartitionBytes", "64k")  # a task a file
     tracker = session.sparkContext.statusTracker()

@@ -29,10 +29,6 @@ pytest.importorskip("chdb", reason="chdb, ClickHouse's engine, is not installed:
 pytestmark = [pytest.mark.scale, pytest.mark.filterwarnings("default")]
 
 ENDED = datetime.now(UTC).replace(second=0, microsecond=0)
-OBJECTIVES = """
-objectives:
-  - {name: chat, where: "route = '/chat'", total: p95 < 2.5s, retrieval: p99 < 300ms, success: 99%}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -73,29 +69,10 @@ WINDOW = ("--from", (ENDED - timedelta(minutes=10)).isoformat(), "--to", ENDED.i
 BASELINE = ("--baseline-from", (ENDED - timedelta(minutes=15)).isoformat(), "--baseline-to", WINDOW[1])
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("sql", "select route, count(*) as n, quantile_cont(total_ms, 0.95) from requests group by all order by n"),
-        ("sql", "from calls order by started limit 3"),
-        ("blame", *WINDOW, *BASELINE, "--by", "operation"),
-        ("blame", *WINDOW, *BASELINE, "--by", "tenant"),
-        ("slo", "status"),
-    ],
-)
-def test_a_command_says_the_same(stored: tuple[Path, str], arguments: tuple[str, ...]) -> None:
-    local, remote = _both(stored, *arguments, "--json")
-    found = json.loads(local)
-    assert found
-    assert same(found, json.loads(remote))
-
-
-def test_a_report_says_the_same(stored: tuple[Path, str]) -> None:
-    said = [
-        json.loads(text) for text in _both(stored, "report", "--since", "20m", "--by", "stage,tenant,route", "--json")
-    ]
-    assert said[0]["all"]["n"] > 400
-    assert same(*({name: one[name] for name in ("all", "breakdowns")} for one in said))
+def test_blame_by_a_value_says_the_same(stored: tuple[Path, str]) -> None:
+    local, remote = _both(stored, "blame", *WINDOW, *BASELINE, "--by", "tenant", "--json")
+    assert json.loads(local)
+    assert same(json.loads(local), json.loads(remote))
 
 
 @pytest.mark.parametrize("condition", ["route = '/chat'", touching("demo"), touching("demo", "billing.internal:443")])
@@ -106,31 +83,6 @@ def test_some_requests_alone_are_the_same(stored: tuple[Path, str], condition: s
     found = latency_bands(Sliced(FileReader(stored[0]), [window]), window, bucket_s=60).to_pylist()
     assert len(found) > 5
     assert same(found, latency_bands(Sliced(ClickHouseReader(stored[1]), [window]), window, bucket_s=60).to_pylist())
-
-
-def test_budgets_are_counted_anew_alike(stored: tuple[Path, str], tmp_path: Path) -> None:
-    file = tmp_path / "slo.yaml"
-    file.write_text(OBJECTIVES)
-    local, remote = (json.loads(text) for text in _both(stored, "slo", "status", str(file), "--json"))
-    assert len(local) == 3
-    for one, other in zip(local, remote, strict=True):
-        assert one["n"] > 300
-        assert {name: one[name] for name in ("n", "bad", "firing")} == {
-            name: other[name] for name in ("n", "bad", "firing")
-        }
-    fired = [json.loads(text) for text in _both(stored, "slo", "test", str(file), "--since", "1h", "--json")]
-    assert fired[0]
-    assert [(row["rule"], row["opened"]) for row in fired[0]] == [(row["rule"], row["opened"]) for row in fired[1]]
-
-
-def test_an_incident_has_the_same_rows(stored: tuple[Path, str], tmp_path: Path) -> None:
-    data, address = stored
-    _said("incident", *WINDOW, "--out", str(tmp_path / "local"), "--data", str(data))
-    _said("incident", *WINDOW, "--out", str(tmp_path / "remote"), "--reader", "clickhouse", "--url", address)
-    local, remote = ((tmp_path / name / "report.md").read_text() for name in ("local", "remote"))
-    assert "decode" in local
-    assert "**kv_pressure**" in local  # a diagnosis
-    assert remote == local
 
 
 def test_diagnoses_are_the_same(stored: tuple[Path, str]) -> None:

@@ -224,7 +224,7 @@ def test_our_own_runtime_is_scraped(tmp_path: Path) -> None:
         with collector(tmp_path / "data", **settings) as running:
             wait_until(lambda: running.value("select count(*) from engine where up") > 1, what="the first scrapes")
             asked = {"model": "tiny", "prompt": "The river", "max_tokens": 5, "temperature": 0}
-            assert httpx.post(f"{url}/v1/completions", json=asked, timeout=30).status_code == 200
+            assert httpx.post(f"{url}/v1/completions", json=asked, timeout=120).status_code == 200
             wait_until(lambda: running.value("select coalesce(sum(generation_tokens), 0) from engine") > 0)
             assert running.value("select sum(generation_tokens) from engine") == 5
             assert running.value("select distinct source from engine") == "tailbudget"

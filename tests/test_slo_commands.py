@@ -69,6 +69,15 @@ def test_status_without_a_file_or_a_count_says_what_to_do(data: str, capsys: pyt
     assert "start the collector with --slo" in capsys.readouterr().out
 
 
+def test_an_objective_that_nothing_came_for_is_named(file: Path, data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text("- {name: chat, total: p95 < 1s}\n- {name: typo, where: route = '/chta', total: p95 < 1s}\n")
+    for command, said in (("status", "typo.total: no event in its 30d\n"), ("test", "tickets; no event in its 30d\n")):
+        assert run(["slo", command, str(file), "--data", data]) == 0
+        shown = capsys.readouterr().out
+        assert shown.endswith(said)
+        assert shown.count("no event") == 1
+
+
 @pytest.mark.parametrize(("fail_on", "since", "code"), [("nothing", "7d", 0), ("ticket", "7d", 1), ("page", "7d", 1)])
 def test_a_back_test_fails_a_build_when_it_is_asked_to(
     fail_on: str, since: str, code: int, file: Path, data: str, capsys: pytest.CaptureFixture[str]

@@ -153,4 +153,4 @@ def test_the_collector_counts_events_of_objectives_for_prometheus(tmp_path: Path
         ran = 'tailbudget_work_seconds_count{work="objectives"} 0.0'
         wait_until(lambda: ran not in running.get("/metrics")[1].decode(), what="the first evaluation")
         assert running.post("/v1/traces", slow_requests(30))[0] == 200
-        wait_until(lambda: counted(what="events") and counted(what="bad"), timeout_s=60, what="the counters")
+        wait_until(lambda: counted(what="events") and counted(what="bad"), what="the counters")

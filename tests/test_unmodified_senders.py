@@ -101,7 +101,7 @@ def test_the_node_sdk_is_stored_as_it_sends(running: Collector, node: Path, prot
     """Its `http` exporter sends JSON."""
     service = f"node {protocol}"
     command = ["node", str(node / "node_sender.cjs"), protocol, base(running, protocol), service]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     landed(running, service, spans=300)
     query = f"""select count(distinct trace_id) as traces, count(distinct attrs -> 'n') as numbers,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tailbudget.app.cli import cli, run
+from tailbudget.app.cli import cli
 
 from .seed import empty, seed
 from .seed_more import furnish
@@ -43,11 +43,6 @@ def test_who_causes_cost_is_summed_with_hedges_and_energy_beside_it(folder: Path
     assert "acme" in people
     assert "Energy of each GPU" in people
     assert "Hedges" not in people  # none was sent
-
-
-def test_a_cost_by_what_cannot_be_told_apart_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["cost", "--data", str(folder), "--by", "colour"]) == 1
-    assert "expected one of tenant, model" in capsys.readouterr().err
 
 
 def test_what_a_second_costs_is_told_by_latency_and_by_who_left(folder: Path) -> None:

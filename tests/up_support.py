@@ -37,7 +37,7 @@ class Up:
 
     def ended(self) -> tuple[int, str]:
         """Return exit status and the rest of the output."""
-        output, _ = self.process.communicate(timeout=60)
+        output, _ = self.process.communicate(timeout=120)
         return self.process.returncode, output
 
     def left_running(self) -> list[str]:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ TYPES: Final = {
     "alertmanager": (("url",), ("headers", "api")),
     "slack": (("url",), ()),
     "pagerduty": (("routing_key",), ("url",)),
-    "email": (("host", "from", "to"), ("port", "user", "password", "starttls")),
+    "email": (("host", "from", "to"), ("port", "user", "password", "starttls", "tls")),
     "stdout": ((), ()),
 }
 COMMON: Final = ("name", "type", "default", "owners", "severities", "repeat", "resolved")
@@ -174,7 +174,7 @@ def _field(name: str, value: Tree) -> Any:
         return [one.text() for one in value.items()]
     if name == "port":
         return int(value.number(low=1, high=65_535))
-    if name == "starttls":
+    if name in ("starttls", "tls"):
         return value.one_of(("True", "False")) == "True"
     if name == "api":
         return value.one_of(("v2",))
@@ -232,6 +232,11 @@ def _diagnoses(found: dict[str, Any], tree: Tree) -> None:
 
 
 def _heartbeat(found: dict[str, Any], tree: Tree) -> None:
+    """Read `{url: ..., every: 1m}`, or the same in one line: `https://... every 1m`."""
+    if isinstance(tree.value, str):
+        url, _, length = tree.text().partition(" every ")
+        parts = {"url": url, **({"every": length} if length else {})}
+        tree = replace(tree, value={name: replace(tree, value=text) for name, text in parts.items()})
     tree.only(("url", "every"))
     every = tree.get("every")
     found["heartbeat"] = Heartbeat(url=_url(tree.need("url")), every_s=words.seconds(every) if every else 60)

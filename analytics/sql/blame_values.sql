@@ -1,20 +1,39 @@
--- One row a value of a segment (a tenant, a model, ...): how much its requests add to what a request takes, against the baseline.
-with request as (
+-- One row a value of a segment (a tenant, a model, ...) or of an attribute: how much its requests add to what a request takes.
+-- With $attribute it is an attribute of the root span.
+with shown as (
+    select *, started >= $from_ts::timestamptz and started < $to_ts::timestamptz as now
+    from requests
+    where not synthetic
+        and ((started >= $from_ts::timestamptz and started < $to_ts::timestamptz)
+            or (started >= $baseline_from_ts::timestamptz and started < $baseline_to_ts::timestamptz))
+),
+read as (
+    select trace_id, span_id, attribute(attrs, $attribute::varchar) as value
+    from spans
+    where $attribute::varchar is not null
+        and started >= $baseline_from_ts::timestamptz - interval 1 hour
+        and started < $to_ts::timestamptz + interval 1 hour
+        and (trace_id, span_id) in (select trace_id, span_id from shown)
+),
+request as (
     select
         total_ms,
-        started >= $from_ts::timestamptz and started < $to_ts::timestamptz as now,
-        case $by
+        now,
+        case $by::varchar
             when 'tenant' then tenant
             when 'model' then model
             when 'route' then route
             when 'version' then version
             when 'region' then region
+            when 'conversation' then conversation_id
+            when 'outcome' then outcome
             when 'prompt_bucket' then prompt_bucket::varchar
+            when 'output_bucket' then case when output_tokens > 0 then pow(2, ceil(log2(output_tokens)))::bigint::varchar end
+            when 'cache_hit' then case when cached_tokens > 0 then 'hit' when cached_tokens = 0 then 'miss' end
+            else read.value
         end as value
-    from requests
-    where not synthetic
-        and ((started >= $from_ts::timestamptz and started < $to_ts::timestamptz)
-            or (started >= $baseline_from_ts::timestamptz and started < $baseline_to_ts::timestamptz))
+    from shown
+    left join read using (trace_id, span_id)
 ),
 counted as (
     select

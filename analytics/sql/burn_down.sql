@@ -31,14 +31,22 @@ counted as (
     from slo_minute
     group by all
 ),
-point as (
-    select ending.*, least(counted.t, judged) as t, counted.n, counted.bad
-    from ending
-    join counted using (objective, part)
-    where counted.t > since
+told as (
+    select objective, part, t, n, bad
+    from counted
     union all
-    select ending.*, since as t, 0 as n, 0 as bad
+    select objective, part, t - interval 6 hours as t, 0 as n, 0 as bad  -- until then nothing was spent
+    from counted
+    union all
+    select objective, part, since as t, 0 as n, 0 as bad
     from ending
+),
+point as (
+    select ending.*, least(told.t, judged) as t, sum(told.n) as n, sum(told.bad) as bad
+    from ending
+    join told using (objective, part)
+    where told.t > since or (told.t = since and told.n = 0)
+    group by all
 )
 select
     objective || if(part = '', '', ' · ' || part) as label,
@@ -49,6 +57,7 @@ select
     all_n as n,
     bad,
     strftime(t at time zone 'UTC', '%d %b %H:%M') as clock,
+    lag(t) over (partition by objective, part order by t) as before,
     since as window_from,
     until as window_to
 from point

@@ -83,7 +83,7 @@ def report(
 
 @click.command()
 @since_option("1d")
-@option("--by", default="tenant", help="Who causes it: tenant, model, route, service, provider, role or stage.")
+@option("--by", default="tenant", help="Who causes it: a segment as of `report`, stage, or a span attribute.")
 @option("--route", default=None, help="Only requests of this route.")
 @json_option
 @some_api_option

@@ -50,9 +50,10 @@ def status(*, files: tuple[Path, ...], as_json: bool, api: str | None, data: Pat
     from .. import slo as forms
     from ..reading import open_reader
 
+    objectives = load(files)
     with open_reader(api=api, data=data) as reader:
-        rows = forms.status(reader, load(files), now=datetime.now(UTC))
-    click.echo(forms.to_json(rows) if as_json else forms.status_report(rows), nl=False)
+        rows = forms.status(reader, objectives, now=datetime.now(UTC))
+    click.echo(forms.to_json(rows) if as_json else forms.status_report(rows, objectives), nl=False)
 
 
 @slo.command("test")
@@ -77,7 +78,8 @@ def back_test(
     objectives, now = load(files), datetime.now(UTC)
     with open_reader(api=api, data=data) as reader:
         rows = forms.fired(reader, objectives, since=now - since, until=now)
-    click.echo(forms.to_json(rows) if as_json else forms.fired_report(rows, objectives), nl=False)
+        unseen = [] if as_json else forms.unseen(reader, objectives, now=now)
+    click.echo(forms.to_json(rows) if as_json else forms.fired_report(rows, objectives, unseen=unseen), nl=False)
     counted = {"nothing": (), "ticket": ("ticket", "page"), "page": ("page",)}[fail_on]
     if any(row["severity"] in counted for row in rows):
         raise UserError(f"the objectives would have fired: see above, or loosen --fail-on {fail_on}")

@@ -1,11 +1,24 @@
 """Commands that judge: sags of the token rate, who is to blame, what changed."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..options import folder_option, json_option, option, sag_option, since_option, some_api_option
+
+
+def baseline_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what a time is compared with."""
+    for one in (
+        option("--baseline", default="hour", help="Without --baseline-from: the same time an hour or a week before."),
+        option("--baseline-to", "baseline_end", default=None, help="Its end, exclusive."),
+        option("--baseline-from", "baseline_start", default=None, help="Start of a time in which all was well."),
+    ):
+        command = one(command)
+    return command
 
 
 @click.group()
@@ -36,13 +49,11 @@ def sag_test(*, file: Path, sag: str, as_json: bool) -> None:
 @click.command()
 @option("--from", "start", required=True, help="Start of the incident, as in 2026-03-01T12:00:00Z.")
 @option("--to", "end", required=True, help="End of the incident, exclusive.")
-@option("--baseline-from", "baseline_start", default=None, help="Start of a time in which all was well.")
-@option("--baseline-to", "baseline_end", default=None, help="Its end, exclusive.")
-@option("--baseline", default="hour", help="Without --baseline-from: the same time an hour or a week before.")
+@baseline_options
 @option(
     "--by",
     default="service",
-    help="What to blame: service, operation, stage, tenant, model, route, version, region, prompt_bucket.",
+    help="What to blame: service, operation, stage, another segment, or a span attribute by its name.",
 )
 @json_option
 @some_api_option
@@ -67,30 +78,38 @@ def blame(
 
 
 @click.command()
-@click.argument("by")
-@click.argument("a")
-@click.argument("b")
+@click.argument("sides", nargs=-1, metavar="[BY A B]")
 @since_option("1d")
+@option("--from", "start", default=None, help="Without BY: start of the time that is compared with a baseline.")
+@option("--to", "end", default=None, help="Its end, exclusive.")
+@baseline_options
 @json_option
 @some_api_option
 @folder_option
-def compare(*, by: str, a: str, b: str, since: timedelta, as_json: bool, api: str | None, data: Path | None) -> None:
-    """Say what changed from requests whose BY is A to those whose BY is B: a version, model, tenant, route or flag.
+def compare(
+    *, sides: tuple[str, ...], since: timedelta, start: str | None, end: str | None, baseline_start: str | None,
+    baseline_end: str | None, baseline: str, as_json: bool, api: str | None, data: Path | None,
+) -> None:  # fmt: skip
+    """Say what changed from requests whose BY is A to those whose BY is B; or, with --from and --to, since a baseline.
 
-    BY is version, model, tenant, route, region, run_id (of load runs) or any attribute of the request's span.
+    BY is version, model, tenant, route, region, run_id (of load runs) or any attribute of the request's span, such as
+    a flag.
 
     Example: tailbudget compare version 1.4.0 1.5.0 --since 6h
     """
     from tailbudget.analytics import compare as verdict
-    from tailbudget.analytics.window import Window
 
     from .. import compare as forms
+    from ..blame import windows as baseline_windows
     from ..reading import open_reader
 
-    now = datetime.now(UTC)
-    sides = [verdict.Side(Window(now - since, now), by=by, value=value) for value in (a, b)]
+    if start and end and not sides:
+        usual = baseline_windows(start, end, baseline_start, baseline_end, baseline=baseline)
+        compared = [verdict.Side(window) for window in reversed(usual)]
+    else:
+        compared = forms.sides(sides, since=since, now=datetime.now(UTC))
     with open_reader(api=api, data=data) as reader:
-        found = verdict.compare(reader, *sides)
+        found = verdict.compare(reader, *compared)
     click.echo(forms.to_json(found) if as_json else forms.report(found), nl=False)
 
 

@@ -4,7 +4,7 @@ import streamlit as st
 
 from tailbudget.analytics import load_runs
 
-from .parts import charts, controls, refresh, runs, words
+from .parts import charts, controls, refresh, runs, tables, words
 from .parts.answers import answer
 
 
@@ -37,4 +37,4 @@ def _body() -> None:
     else:
         st.caption("No service told its stages: the requests of this run are known from the client's side alone.")
     charts.tools(steps, f"Steps of {words.plain(run_id)}", name="steps")
-    st.dataframe(steps.drop_columns(["knee", "state"]), hide_index=True)
+    tables.named(steps.drop_columns(["knee", "state"]))

@@ -118,7 +118,7 @@ def _email(fields: Mapping[str, Any], alerts: Sequence[Alert]) -> None:
     mail["Message-ID"] = f"<{_key(alerts)}@tailbudget>"  # mail boxes know a repeat by it
     mail.set_content(message_text(alerts))
     try:
-        with smtplib.SMTP(fields["host"], fields.get("port", 25), timeout=TIMEOUT_S) as server:
+        with _mail_server(fields) as server:
             if fields.get("starttls"):
                 server.starttls(context=ssl.create_default_context())
             if fields.get("user"):
@@ -128,6 +128,13 @@ def _email(fields: Mapping[str, Any], alerts: Sequence[Alert]) -> None:
         raise SendError(f"the mail server refused: {error}") from error
     except OSError as error:
         raise SendError(f"no mail server answers: {error}") from error
+
+
+def _mail_server(fields: Mapping[str, Any]) -> smtplib.SMTP:
+    if fields.get("tls"):
+        context = ssl.create_default_context()
+        return smtplib.SMTP_SSL(fields["host"], fields.get("port", 465), timeout=TIMEOUT_S, context=context)
+    return smtplib.SMTP(fields["host"], fields.get("port", 25), timeout=TIMEOUT_S)
 
 
 def _stdout(_fields: Mapping[str, Any], alerts: Sequence[Alert]) -> None:

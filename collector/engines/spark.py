@@ -1,7 +1,9 @@
 """Reads sealed Parquet with Spark: a cluster of its own, or one behind Spark Connect."""
 
 import logging
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
@@ -11,6 +13,8 @@ from tailbudget.instrument.errors import UserError
 
 from .catalog import catalog, conformed, reason
 
+#: Which files there are is asked again after so long.
+RENEWED_S: Final = 60.0
 #: Divisions by nothing are null, as in DuckDB; instants are UTC.
 SETTINGS: Final = {
     "spark.sql.ansi.enabled": "false",
@@ -54,17 +58,18 @@ def spark_type(kind: str) -> str:
 
 
 class SparkReader:
-    """Answers questions over sealed files: `files` has, by table, the paths or addresses of its Parquet files."""
+    """Answers questions over sealed files; threads may share it.
 
-    def __init__(self, url: str, files: Mapping[str, list[str]]) -> None:
+    `listed` returns, by table, the paths or addresses of its Parquet files; it is asked again now and then.
+    """
+
+    def __init__(self, url: str, listed: Callable[[], Mapping[str, list[str]]]) -> None:
         self.session = connect(url)
-        for table, columns in catalog().columns().items():
-            schema = ", ".join(f"`{name}` {spark_type(kind)}" for name, (kind, _) in columns.items())
-            paths = files.get(table, [])
-            rows = (
-                self.session.read.schema(schema).parquet(*paths) if paths else self.session.createDataFrame([], schema)
-            )
-            rows.createOrReplaceTempView(table)
+        self._listed = listed
+        self._files: Mapping[str, list[str]] | None = None
+        self._asked_s = 0.0
+        self._lock = threading.Lock()
+        self._renew()
 
     def query(self, sql: str, params: Mapping[str, object] = {}) -> pa.Table:
         """Return the rows of `sql`, as DuckDB would name and type them; raises QueryError."""
@@ -76,8 +81,31 @@ class SparkReader:
         if asks_catalog(sql):
             return shape
         text = translate(sql, params, "spark")
+        if time.monotonic() > self._asked_s + RENEWED_S:
+            self._renew()
         try:
-            found = self.session.sql(text).toArrow()
+            try:
+                found = self.session.sql(text).toArrow()
+            except PySparkException:
+                if not self._renew():  # an hour that changed is another file, and the one before is deleted
+                    raise
+                found = self.session.sql(text).toArrow()
         except PySparkException as error:
             raise QueryError(f"Spark cannot answer this: {reason(error)}") from error
         return conformed(found, shape.schema)
+
+    def _renew(self) -> bool:
+        """Read from now on what is listed now; return whether that is something else."""
+        with self._lock:
+            files, before = self._listed(), self._files
+            self._asked_s = time.monotonic()
+            for table, columns in catalog().columns().items():
+                if before is None or files.get(table) != before.get(table):
+                    self._view(table, columns, files.get(table, []))
+            self._files = files
+            return files != before
+
+    def _view(self, table: str, columns: Mapping[str, tuple[str, bool]], paths: list[str]) -> None:
+        schema = ", ".join(f"`{name}` {spark_type(kind)}" for name, (kind, _) in columns.items())
+        rows = self.session.read.schema(schema).parquet(*paths) if paths else self.session.createDataFrame([], schema)
+        rows.createOrReplaceTempView(table)

@@ -26,7 +26,7 @@ TRACE_ID: Final = {CLICKHOUSE: "CAST(_1 AS Nullable(UUID))", SPARK: "CAST(_1 AS 
 #: A row to turn lists into rows of, where a select has no FROM.
 ONE: Final = {CLICKHOUSE: "SELECT 1 FROM system.one", SPARK: "SELECT 1 FROM (SELECT 1 AS one) AS one"}
 _UUID: Final = re.compile(r"([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})", re.IGNORECASE)
-_LENGTH: Final = re.compile(r"(\d+(?:\.\d+)?) (second|minute|hour|day|week)s?")
+_LENGTH: Final = re.compile(r"(\d+(?:\.\d+)?) ?([smhdw]|(?:second|minute|hour|day|week)s?)")
 
 
 def translate(sql: str, params: Mapping[str, object], engine: str) -> str:
@@ -112,9 +112,13 @@ def _cast(tree: Any, engine: str) -> Any:
         elif kind == exp.DataType.Type.JSON:
             cast.replace(cast.this)  # JSON is text elsewhere
         elif kind == exp.DataType.Type.INTERVAL and (found := _LENGTH.fullmatch(literal or "")):
-            length = exp.Literal.number(float(found[1]) * UNIT_S[found[2].upper()])
+            length = exp.Literal.number(float(found[1]) * _unit_s(found[2]))
             cast.replace(exp.Anonymous(this="to_seconds", expressions=[length]))
     return tree
+
+
+def _unit_s(word: str) -> int:
+    return next(length_s for unit, length_s in UNIT_S.items() if unit.startswith(word[0].upper()))
 
 
 def _instant(text: str) -> Any:

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..engines.catalog import catalog, conformed
 from ..engines.clickhouse import SETTINGS, checked, connect
@@ -26,8 +28,13 @@ HOUR: Final = timedelta(hours=1)
 DEPTHS: Final = ((2 * MINUTE, 2.0), (15 * MINUTE, 60.0), (25 * HOUR, 3600.0), (timedelta.max, 86_400.0))
 #: A comparison waits so many times as long as it took, so that it has a tenth of a core at most.
 REST: Final = 10
-#: Rows of one insert, which ClickHouse takes or leaves as a whole where they are of one partition.
-MOST_ROWS: Final = 500_000
+#: Rows of one insert, which ClickHouse takes or leaves as a whole where they are of one partition; in memory at once.
+MOST_ROWS: Final = 100_000
+BATCH_ROWS: Final = 20_000
+#: Rows that are compared at once where several hours are: 16 bytes of memory each.
+AT_ONCE: Final = 5_000_000
+#: Hashes in one question: ClickHouse takes 256 KB of text.
+MOST_ASKED: Final = 10_000
 #: An insert after an outage may be of more days than the 100 partitions that ClickHouse allows.
 INSERT: Final = {"max_partitions_per_insert_block": 0}
 
@@ -69,18 +76,23 @@ class Mirror:
                 client.command(statement)
             self._kept = settle(client, self._keep, self._url)
             self._client, self._due_s = client, [0.0] * len(DEPTHS)
-        began = time.monotonic()
-        depth = max((at for at, due_s in enumerate(self._due_s) if began >= due_s), default=None)
-        if depth is None:
-            return 0
+        due = [at for at, due_s in enumerate(self._due_s) if time.monotonic() >= due_s]
         try:
-            written = sum(self._mend(one) for one in self._differing(now, DEPTHS[depth][0]))
+            return sum(self._compared(at, now) for at in sorted({due[0], due[-1]})) if due else 0
         except BaseException:
             self.close()
             raise
+
+    def _compared(self, at: int, now: datetime) -> int:
+        """Compare so far back, meanwhile what is new again and again; return how many rows were written."""
+        began, written = time.monotonic(), 0
+        for part in self._differing(now, DEPTHS[at][0]):
+            written += self._mend(part) if part else 0
+            if at and time.monotonic() >= self._due_s[0]:
+                written += self._compared(0, now + timedelta(seconds=time.monotonic() - began))
         ended = time.monotonic()
-        for at in range(depth + 1):  # what is nearer was compared too
-            self._due_s[at] = ended + max(DEPTHS[at][1], REST * (ended - began) if at == depth else 0)
+        for nearer in range(at + 1):  # what is nearer was compared too
+            self._due_s[nearer] = ended + max(DEPTHS[nearer][1], REST * (ended - began) if nearer == at else 0)
         return written
 
     def close(self) -> None:
@@ -89,73 +101,126 @@ class Mirror:
         if client is not None:
             client.close()
 
-    def _differing(self, now: datetime, depth: timedelta) -> Iterator[Slice]:
-        """Yield the slices that are not the same on both sides: minutes up to a quarter of an hour ago, else hours."""
+    def _differing(self, now: datetime, depth: timedelta) -> Iterator[Slice | None]:
+        """Yield the slices that are not the same on both sides: minutes up to a quarter of an hour ago, else hours.
+
+        None stands for a stretch that is.
+        """
         width = MINUTE if depth <= 15 * MINUTE else HOUR
         for one in tables().values():
             if one.time is None:
                 yield Slice(one, self._kept_from(one, now))
-            elif (oldest := self._oldest(one, now)) is not None:
-                start = oldest if depth > now - oldest else max(oldest, floored(now - depth, width))
-                yield from self._unequal(one, start, now + HOUR, width)
+                continue
+            since = retained(self._connection, one) or EPOCH
+            oldest = self._oldest(one, since) if width == HOUR else EPOCH
+            start = max(oldest, self._kept_from(one, now) or EPOCH, floored(now - min(depth, now - EPOCH), width))
+            for begin, end in self._stretches(one, start, now + HOUR, width):
+                yield from self._unequal(one, begin, end, width, since)
+                yield None
 
-    def _oldest(self, one: Stored, now: datetime) -> datetime | None:
-        """Return the time of the first row here that the store keeps: one that it ended would be written again."""
-        ((first,),) = self._connection.execute(
-            f"select epoch_us(min({one.time})) from {one.name}"  # noqa: S608 - names of the schema
-        ).fetchall()
-        if first is None:
-            return None
-        return max(EPOCH + timedelta(microseconds=first), self._kept_from(one, now) or EPOCH)
+    def _oldest(self, one: Stored, since: datetime) -> datetime:
+        """Return from when on rows may differ: of what retention has ended here only what came late."""
+        hours = self._hours(one, EPOCH, since)
+        return EPOCH + min(hours) * HOUR if hours else since
+
+    def _stretches(
+        self, one: Stored, start: datetime, end: datetime, width: timedelta
+    ) -> Iterator[tuple[datetime, datetime]]:
+        """Yield stretches from the newest to the oldest, of AT_ONCE rows here where an hour has no more."""
+        counted = self._hours(one, start, end) if width == HOUR else {}
+        held = 0
+        for hour in sorted(counted, reverse=True):
+            if held and held + counted[hour] > AT_ONCE:
+                begin = EPOCH + (hour + 1) * HOUR
+                yield begin, end
+                end, held = begin, 0
+            held += counted[hour]
+        yield start, end
+
+    def _hours(self, one: Stored, start: datetime, end: datetime) -> Mapping[int, int]:
+        """Return how many rows each hour has here, by hours since 1970."""
+        asked = {"table": one.name, "time": one.time or "", "within": within(one, start, end)}
+        rows = local_sql(self._connection, "local_hours", **asked).to_pylist()
+        return {row["hour"]: row["n"] for row in rows}
 
     def _kept_from(self, one: Stored, now: datetime) -> datetime | None:
         """Return from when on the store keeps rows for a while yet, None where it keeps all."""
         kept = self._kept.get(one.name)
         return None if kept is None else now - kept + min(HOUR, kept / 10)
 
-    def _unequal(self, one: Stored, start: datetime, end: datetime, width: timedelta) -> Iterator[Slice]:
+    def _unequal(
+        self, one: Stored, start: datetime, end: datetime, width: timedelta, since: datetime
+    ) -> Iterator[Slice]:
         seconds = int(width.total_seconds())
-        named = {"table": one.name, "collector": _text(self._collector)}
         here = local_sql(
             self._connection,
             "local_slices",
-            **named,
+            table=one.name,
             slice=f"epoch_us({one.time}) // {seconds * 1_000_000}",
             within=within(one, start, end),
         )
         there = self._shared(
             "shared_slices",
-            **named,
+            Slice(one, start, end),
             slice=f"intDiv(toUnixTimestamp64Micro({one.time}), {seconds * 1_000_000})",
-            within=_remote(one, start, end),
         )
         told: list[dict[int, tuple[int, int]]] = [
             {row["slice"]: (row["n"], row["bits"]) for row in side.to_pylist()} for side in (here, there)
         ]
-        unequal = [number for number in told[0].keys() | told[1].keys() if told[0].get(number) != told[1].get(number)]
+        ended = (since - EPOCH) // width  # of what is older the store may have what is no more here
+        numbers = told[0].keys() | {number for number in told[1] if number >= ended}
+        unequal = [number for number in numbers if told[0].get(number) != told[1].get(number)]
         for first, last in _runs(sorted(unequal), {number: n for number, (n, _) in told[0].items()}):
             begin, finish = (EPOCH + timedelta(seconds=number * seconds) for number in (first, last + 1))
             yield Slice(one, max(begin, start), finish)
 
     def _mend(self, part: Slice) -> int:
-        """Make one slice equal with one insert a MOST_ROWS; return how many rows it wrote."""
+        """Make one slice equal, with one insert unless that were more than MOST_ROWS; return how many rows it wrote."""
+        one, written = part.table, 0
+        here = local_sql(self._connection, "local_hashes", table=one.name, within=within(one, part.start, part.end))
+        there = self._shared("shared_hashes", part, may_end=self._retained(one))
+        missing = here.filter(pc.invert(pc.is_in(here["_hash"], value_set=there["_hash"])))["_hash"]
+        kept = pc.or_(pc.is_in(there["_hash"], value_set=here["_hash"]), pc.equal(there["may_end"], 0))
+        gone = there.filter(pc.invert(kept))["_hash"]
+        held: list[pa.Table] = []
+        for change in chain(self._ended(part, gone), self._missing(part, missing)):
+            held.append(change)
+            if sum(table.num_rows for table in held) >= MOST_ROWS:
+                written += self._insert(one, held)
+                held = []
+        return written + self._insert(one, held)
+
+    def _insert(self, one: Stored, rows: Sequence[pa.Table]) -> int:
+        if not rows:
+            return 0
+        whole = pa.concat_tables(rows)
+        self._client.insert_arrow(one.table, whole, settings=INSERT)
+        return int(whole.num_rows)
+
+    def _ended(self, part: Slice, hashes: Any) -> Iterator[pa.Table]:
+        """Yield what ends rows of the store."""
         one = part.table
-        named = {"table": one.name, "collector": _text(self._collector)}
-        here = local_sql(self._connection, "local_rows", **named, within=within(one, part.start, part.end))
-        columns = catalog().columns()[one.name]
-        shared = {**named, "columns": ", ".join(f"`{name}`" for name in columns)}
-        hashes = here["_hash"].to_pylist()
-        listed = ", ".join(map(str, hashes)) or "0"
-        spread = _remote(one, part.start, part.end)
-        known = set(self._shared("shared_rows", **shared, within=spread, hashes=listed, those="1")["_hash"].to_pylist())
-        ended = f"{spread} and {self._retained(one)}"
-        gone = self._shared("shared_rows", **shared, within=ended, hashes=listed, those="0")
-        missing = here.filter(pa.array([each not in known for each in hashes], pa.bool_()))
-        changes = [self._marked(missing, gone=0), self._marked(conformed(gone, missing.schema), gone=1)]
-        change = pa.concat_tables(changes)
-        for start in range(0, change.num_rows, MOST_ROWS):
-            self._client.insert_arrow(one.table, change.slice(start, MOST_ROWS), settings=INSERT)
-        return int(change.num_rows)
+        columns = ", ".join(f"`{name}`" for name in catalog().columns()[one.name])
+        schema = local_sql(self._connection, "local_rows", table=one.name, within="false").schema
+        for at in range(0, len(hashes), MOST_ASKED):
+            listed = ", ".join(map(str, hashes.slice(at, MOST_ASKED).to_pylist()))
+            rows = self._shared("shared_rows", part, columns=columns, hashes=listed)
+            yield self._marked(conformed(rows, schema), gone=1)
+
+    def _missing(self, part: Slice, hashes: Any) -> Iterator[pa.Table]:
+        """Yield rows that the store lacks, as few at a time as memory likes."""
+        if not len(hashes):
+            return
+        one, cursor = part.table, self._connection.cursor()
+        try:
+            asked = _sql("local_rows").format(table=one.name, within=within(one, part.start, part.end))
+            for batch in cursor.sql(asked).to_arrow_reader(BATCH_ROWS):
+                rows = pa.Table.from_batches([batch])
+                rows = rows.filter(pc.is_in(rows["_hash"], value_set=hashes))
+                if rows.num_rows:
+                    yield self._marked(rows, gone=0)
+        finally:
+            cursor.close()
 
     def _retained(self, one: Stored) -> str:
         """Return the condition that retention has not ended a row here; to be asked after what is here was read."""
@@ -169,8 +234,11 @@ class Mirror:
         rows = rows.append_column("_version", pa.array([version] * n, pa.uint64()))
         return rows.append_column("_gone", pa.array([gone] * n, pa.uint8()))
 
-    def _shared(self, name: str, **words: str) -> pa.Table:
-        return self._client.query_arrow(_sql(name).format(**words), settings=SETTINGS, use_strings=True)
+    def _shared(self, name: str, part: Slice, **words: str) -> pa.Table:
+        """Return the store's answer to `sql/<name>.sql` about a slice."""
+        words |= {"table": part.table.name, "within": _remote(part.table, part.start, part.end)}
+        asked = _sql(name).format(collector=_text(self._collector), **words)
+        return self._client.query_arrow(asked, settings=SETTINGS, use_strings=True)
 
 
 def _runs(numbers: Sequence[int], rows: Mapping[int, int]) -> Iterator[tuple[int, int]]:

@@ -81,7 +81,8 @@ def definitions(keep: Keep) -> Iterator[str]:
         if (one := tables().get(name)) is None:
             continue
         declared = ", ".join(
-            f"`{column}` {clickhouse_type(kind, nullable=nullable)}" for column, (kind, nullable) in columns.items()
+            f"`{column}` {clickhouse_type(kind, nullable=nullable)} CODEC(ZSTD(1))"
+            for column, (kind, nullable) in columns.items()
         )
         key = ", ".join([*(f"`{column}`" for column in one.key), "_collector", "_hash"])
         yield (

@@ -1,10 +1,15 @@
 -- One row an alarm that would have fired: a part, a severity, from the end of its first minute to the end of its last.
--- Minutes less than $quiet_min apart are one alarm; `rule` is the one that opened it.
-firing as (
-    select
-        part, severity, minute, arg_max(rule, long_burn) as rule, max(long_burn) as burn, max(bad) as bad, max(n) as n
+-- Minutes less than $quiet_min apart are one alarm; `rule` is the one that opened it, of equals the first by name.
+ranked as (
+    select *, max(long_burn) over (partition by part, severity, minute) as most
     from burn
     where firing
+),
+firing as (
+    select
+        part, severity, minute, min(rule) filter (where long_burn = most) as rule, max(long_burn) as burn,
+        max(bad) as bad, max(n) as n
+    from ranked
     group by part, severity, minute
 ),
 begun as (

@@ -8,7 +8,7 @@ select
 from (
     select
         part, minute,
-        case when $slice_target::double is null then 1 - good_share else (good_share < $slice_target)::bigint end as bad_weight
+        case when $slice_target::double is null then 1 - good_share else (good_share < $slice_target)::double end as bad_weight
     from (
         select
             part,

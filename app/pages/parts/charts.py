@@ -78,7 +78,7 @@ def draw(
     tools(frame, title, name=f"{name}{key}", hover=hover)
     drawn = grounded(spec(name, light=is_light()), frame)
     if brush is None:
-        st.vega_lite_chart(frame, drawn)
+        st.vega_lite_chart(frame.replace_schema_metadata(None), drawn)
         return
     if brush == "time":  # the picture of another stretch of time is another picture: it begins without a selection
         place = f"{name}{key}{st.session_state.get('between') or ''}"
@@ -93,7 +93,7 @@ def draw(
             number, outlined, _ = st.session_state[f"drawn {name}{key}"]
             st.session_state[f"drawn {name}{key}"] = number, outlined, picked.text()
 
-    st.vega_lite_chart(frame, drawn, key=place, on_select=callback)
+    st.vega_lite_chart(frame.replace_schema_metadata(None), drawn, key=place, on_select=callback)
 
 
 def grounded(drawn: dict[str, Any], frame: pa.Table) -> dict[str, Any]:

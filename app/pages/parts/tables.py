@@ -1,8 +1,8 @@
 """Tables with their units and links."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -40,13 +40,22 @@ def clock(rows: pa.Table, name: str) -> Any:
     )
 
 
+def _draw(rows: pa.Table, *, height: Literal["content"] | int, column_config: Mapping[str, Any] | None = None) -> None:
+    """Draw rows without what the page notes beside them: what has not changed is not drawn again."""
+    st.dataframe(
+        rows.replace_schema_metadata(None),
+        hide_index=True,
+        height=height,
+        placeholder=NOTHING,
+        column_config=column_config,
+    )
+
+
 def violations(rows: pa.Table) -> None:
     """Draw violations: when, trace link, why in a sentence, suspect, total, route, tenant, outcome."""
-    st.dataframe(
+    _draw(
         rows.select(["started", "trace", "why", "suspect", "total_ms", "route", "tenant", "outcome"]),
-        hide_index=True,
         height="content" if rows.num_rows < 11 else 400,
-        placeholder=NOTHING,
         column_config={
             "started": clock(rows, "started"),
             "trace": LINK,
@@ -60,11 +69,9 @@ def violations(rows: pa.Table) -> None:
 def suspects(rows: pa.Table) -> None:
     """Draw who adds time to requests, worst first."""
     more = {name: st.column_config.NumberColumn(label, format="%.0f") for name, label in MORE.items()}
-    st.dataframe(
+    _draw(
         rows.select(["stage", "operation", "service", *MORE]),
-        hide_index=True,
         height="content",
-        placeholder=NOTHING,
         column_config=more,
     )
 
@@ -76,13 +83,11 @@ def running(rows: pa.Table) -> None:
     title = f"**Running now**, late or stalled, oldest first · n {rows.num_rows:,}"
     title += f" · not narrowed to {words.plain(only())}" if only() else ""
     tools(rows, title, name="running")
-    st.dataframe(
+    _draw(
         rows.select(
             ["age_s", "stage", "stalled", "projected_ms", "budget_ms", "route", "tenant", "started", "request_id"]
         ),
-        hide_index=True,
         height="content" if rows.num_rows < 8 else 290,
-        placeholder=NOTHING,
         column_config={
             "age_s": st.column_config.NumberColumn("runs for s", format="%.0f", width="small"),
             "stage": st.column_config.TextColumn("now in", width="small"),
@@ -96,11 +101,9 @@ def running(rows: pa.Table) -> None:
 
 def requests(rows: pa.Table) -> None:
     """Draw requests, each with the link to its trace in column `trace`."""
-    st.dataframe(
+    _draw(
         rows.select(["trace", "total_ms", "longest", "started", "route", "tenant", "outcome"]),
-        hide_index=True,
         height="content" if rows.num_rows < 10 else 320,
-        placeholder=NOTHING,
         column_config={
             "trace": LINK,
             "total_ms": TOTAL,
@@ -116,11 +119,9 @@ def streams(rows: pa.Table) -> None:
     numbers = {
         name: st.column_config.NumberColumn(label, format="%.0f", width="small") for name, label in names.items()
     }
-    st.dataframe(
+    _draw(
         rows.select(["trace", *names, "started", "model", "instance", "outcome"]),
-        hide_index=True,
-        height=212,
-        placeholder=NOTHING,
+        height="content" if rows.num_rows < 6 else 212,
         column_config={"trace": LINK, "started": clock(rows, "started"), **numbers},
     )
 
@@ -131,11 +132,9 @@ def step(rows: pa.Table) -> None:
         return
     names = {"since_ms": "for ms", "total_ms": "total ms", **TOKENS}
     numbers = {name: st.column_config.NumberColumn(label, format="%.0f", width=68) for name, label in names.items()}
-    st.dataframe(
+    _draw(
         rows.select(["trace", "phase", *names, "tenant", "route", "model"]),
-        hide_index=True,
         height="content" if rows.num_rows < 11 else 400,
-        placeholder=NOTHING,
         column_config={"trace": LINK, "phase": st.column_config.TextColumn("is in", width=66), **numbers},
     )
 
@@ -153,11 +152,9 @@ def hops(rows: pa.Table) -> None:
     numbers = {name: st.column_config.NumberColumn(label, format=shape) for name, (label, shape) in units.items()}
     ways = [_latency(f"hop {row['caller']} > {row['callee'].partition(':')[2]}") for row in rows.to_pylist()]
     shown = rows.append_column("latency", pa.array(ways, pa.string()))
-    st.dataframe(
+    _draw(
         shown.select(["caller", "callee", "n", *units, "change", "from_region", "to_region", "latency"]),
-        hide_index=True,
         height="content" if rows.num_rows < 10 else 380,
-        placeholder=NOTHING,
         column_config={
             **numbers,
             "from_region": "from region",
@@ -175,11 +172,9 @@ def nodes(rows: pa.Table) -> None:
     for name in ("requests", "spans"):  # a store or a provider that tells nothing itself has none of its own
         counted = pc.if_else(pc.equal(rows[name], 0), None, rows[name])
         shown = shown.set_column(shown.column_names.index(name), name, counted)
-    st.dataframe(
+    _draw(
         shown.select(["kind", "name", "region", "requests", "p95_ms", "spans", "change", "latency"]),
-        hide_index=True,
         height="content" if rows.num_rows < 10 else 380,
-        placeholder=NOTHING,
         column_config={
             "p95_ms": st.column_config.NumberColumn("p95 ms of its requests", format="%.0f"),
             "latency": LATENCY,
@@ -201,11 +196,9 @@ def calls(rows: pa.Table) -> None:
     numbers = {name: st.column_config.NumberColumn(name.replace("_", " "), format="%.1f") for name in names}
     told: dict[str, Any] = {"spans": "joined from", "told_by": st.column_config.TextColumn("told by", width=250)}
     texts = {**TOKENS, "finish_reason": "finish", "server_address": "server"}
-    st.dataframe(
+    _draw(
         rows.select([*(name for name in rows.column_names if name not in told), *told]),
-        hide_index=True,
         height="content",
-        placeholder=NOTHING,
         column_config={**numbers, **texts, **told},
     )
 
@@ -231,12 +224,10 @@ def stages(rows: pa.Table) -> None:
     tools(rows, f"Stages on the critical path, which add up to {duration(total_ms)}", name="stages")
     names = {"critical_ms": "critical ms", "busy_ms": "busy ms", "budget_ms": "budget ms", "over_ms": "over by ms"}
     numbers = {name: st.column_config.NumberColumn(label, format="%.1f") for name, label in names.items()}
-    st.dataframe(
+    _draw(
         rows.select(["stage", "spans", *names]),
-        hide_index=True,
         column_config=numbers,
         height="content",
-        placeholder=NOTHING,
     )
 
 
@@ -247,21 +238,22 @@ def missing(seen: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def plain(rows: pa.Table) -> None:
-    """Draw rows as they are, instants in the viewer's zone."""
+def plain(rows: pa.Table, column_config: Mapping[str, Any] = {}) -> None:
+    """Draw rows as they are but for `column_config`, instants in the viewer's zone."""
     instants = [field.name for field in rows.schema if pa.types.is_timestamp(field.type) and field.type.tz]
-    st.dataframe(
+    _draw(
         rows,
-        hide_index=True,
         height="content" if rows.num_rows < 10 else 380,
-        placeholder=NOTHING,
-        column_config={name: clock(rows, name) for name in instants},
+        column_config={name: clock(rows, name) for name in instants} | dict(column_config),
     )
 
 
 def named(rows: pa.Table) -> None:
-    """Draw rows of ours: the names of their columns as words."""
-    plain(rows.rename_columns([name.replace("_", " ") for name in rows.column_names]))
+    """Draw rows of ours: the names of their columns as words, shares in percent, other fractions to two places."""
+    shown = rows.rename_columns([name.replace("_", " ") for name in rows.column_names])
+    fractions = [field.name for field in shown.schema if pa.types.is_floating(field.type)]
+    numbers = {name: "percent" if name.endswith("share") else "%.2f" for name in fractions}
+    plain(shown, {name: st.column_config.NumberColumn(name, format=shape) for name, shape in numbers.items()})
 
 
 def columns(rows: pa.Table, *, table: str | None) -> None:
@@ -270,10 +262,10 @@ def columns(rows: pa.Table, *, table: str | None) -> None:
     short = pc.replace_substring(shown["data_type"], "TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
     shown = shown.set_column(1, "type", short).rename_columns(["column", "type", "is"])
     widths = {name: st.column_config.TextColumn(width=px) for name, px in (("column", 130), ("type", 115), ("is", 400))}
-    st.dataframe(shown, hide_index=True, height=560, placeholder=NOTHING, column_config=widths)
+    _draw(shown, height=560, column_config=widths)
 
 
 def attributes(rows: pa.Table) -> None:
     """Draw the attributes of the spans of a trace, below their count."""
     tools(rows, f"Attributes of its spans · n {rows.num_rows:,}", name="attributes")
-    st.dataframe(rows, hide_index=True, height=352, placeholder=NOTHING)
+    _draw(rows, height=352)

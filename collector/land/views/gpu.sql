@@ -165,14 +165,21 @@ device as (
     from gpu
     where sampled_at >= from_t::timestamptz - interval 1 minute and sampled_at < to_t::timestamptz
 ),
+sought as (  -- by its own name, and by its host's
+    select gpu as sought_by, true as by_name, host, gpu
+    from device
+    union all
+    select host as sought_by, false as by_name, host, gpu
+    from device
+),
 placed as (
     select
         rate.*,
-        device.host,
-        coalesce(named, device.gpu) as gpu,
+        sought.host,
+        coalesce(named, sought.gpu) as gpu,
         count(*) over (partition by minute, instance, model, named) as gpus
     from rate
-    left join device on device.gpu = named or (named is null and device.host = guessed)
+    left join sought on sought.sought_by = coalesce(named, guessed) and sought.by_name = (named is not null)
 )
 select
     minute,

@@ -1,4 +1,4 @@
--- One row a different row of a slice of time of a table here, with its hash.
-select distinct one.*, hash(one) as _hash
+-- One row a row of a stretch of time of a table here, with its hash.
+select one.*, hash(one) as _hash
 from {table} as one
 where {within}
