@@ -25,7 +25,7 @@ from machine import describe
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.trace import INVALID_SPAN
 from served import streaming
-from served.instructions import Instructions
+from served.instructions import CYCLES, INSTRUCTIONS, Counter
 
 from tailbudget import stage, stream
 from tailbudget.instrument import providers
@@ -34,6 +34,11 @@ SPANS = 5_000
 CHUNKS = 1_000
 STREAMS = 30
 ROUNDS = 7
+#: Milliseconds from chunk to chunk (0: as fast as they go) and answers at once. Tokens of real models take 5 to 20 ms.
+PACES = ((0.0, 4), (5.0, 12))
+#: A pace takes no longer than this, if that leaves enough rounds to show a spread.
+PACE_S = 200.0
+FEWEST_ROUNDS, MOST_ROUNDS = 4, 10
 #: Spans are sent a second after they ended: whoever is measured pays for it in its own turn.
 EXPORTED_AFTER_S = 1.1
 STREAMING = Path(streaming.__file__)
@@ -152,10 +157,14 @@ def import_costs(rounds: int = 5) -> tuple[float, float, float]:
     return imported_ms, begun_ms, grown_kb
 
 
-def cpu_ms(pid: int) -> float:
-    """Return the CPU milliseconds that the threads of a process have used."""
-    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e6
+def cpu_ms(pid: int) -> tuple[float, float]:
+    """Return the CPU milliseconds that all threads of a process have used, and those of them beside its first."""
+    used = {thread.name: _used_ms(thread) for thread in Path(f"/proc/{pid}/task").iterdir()}
+    return sum(used.values()), sum(used.values()) - used[str(pid)]
+
+
+def _used_ms(thread: Path) -> float:
+    return int((thread / "schedstat").read_text().split()[0]) / 1e6
 
 
 @contextmanager
@@ -192,11 +201,13 @@ async def ask(url: str, requests: int, pace_ms: float, at_once: int) -> float:
 
 @dataclass
 class Used:
-    """What the processes of a variant used in each round, a request."""
+    """What a process used in each round, a request; counts are of user space, NaN where nobody may count."""
 
     requests_per_s: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
+    aside_ms: list[float] = field(default_factory=list)  # of it, in threads beside the event loop's
     instructions: list[float] = field(default_factory=list)
+    cycles: list[float] = field(default_factory=list)
 
 
 class Served:
@@ -205,19 +216,24 @@ class Served:
     def __init__(self, pid: int, url: str) -> None:
         self._pid = pid
         self._url = url
-        self._count: Instructions | None = None
+        self._counters: list[Counter] = []
 
-    def load(self, requests: int, pace_ms: float, at_once: int) -> tuple[float, float, float]:
-        """Return requests a second, CPU milliseconds and instructions a request; the export of its spans counts."""
-        self._count = self._count or Instructions(self._pid)
-        before_ms, before = cpu_ms(self._pid), self._count.total()
+    def load(self, requests: int, pace_ms: float, at_once: int, used: Used) -> None:
+        """Add to `used` what so many requests took; the export of their spans counts."""
+        self._counters = self._counters or [Counter(self._pid, event) for event in (INSTRUCTIONS, CYCLES)]
+        before = self._figures()
         took_s = asyncio.run(ask(self._url, requests, pace_ms, at_once))
         time.sleep(EXPORTED_AFTER_S)
-        used_ms = cpu_ms(self._pid) - before_ms
-        return requests / took_s, used_ms / requests, (self._count.total() - before) / requests
+        used.requests_per_s.append(requests / took_s)
+        columns = (used.cpu_ms, used.aside_ms, used.instructions, used.cycles)
+        for column, now, then in zip(columns, self._figures(), before, strict=True):
+            column.append((now - then) / requests)
+
+    def _figures(self) -> tuple[float, ...]:
+        return (*cpu_ms(self._pid), *(counter.total() for counter in self._counters))
 
 
-def services(rounds: int = 8, requests: int = 48) -> None:
+def services(requests: int = 48) -> None:
     """Print what each instrumentor makes of a service that streams.
 
     Two processes a variant, since the layout of its memory makes one process slower than its twin; all take turns, in
@@ -231,29 +247,31 @@ def services(rounds: int = 8, requests: int = 48) -> None:
             for name, (_, module) in streaming.VARIANTS.items()
             if installed(module)
         ]
-        for pace_ms, at_once in ((0.0, 4), (5.0, 12)):
+        for pace_ms, at_once in PACES:
+            begun_s = time.monotonic()
             for _, served in running:
-                served.load(requests // 2, pace_ms, at_once)  # warms up
-            used = [Used() for _ in running]
-            for number in range(rounds):
-                turns = list(zip(running, used, strict=True))
-                for (_, served), taken in turns[:: -1 if number % 2 else 1]:
-                    per_s, used_ms, instructions = served.load(requests, pace_ms, at_once)
-                    taken.requests_per_s.append(per_s)
-                    taken.cpu_ms.append(used_ms)
-                    taken.instructions.append(instructions)
-            show(pace_ms, [(name, taken) for (name, _), taken in zip(running, used, strict=True)])
+                served.load(requests // 2, pace_ms, at_once, Used())  # warms up
+            turns = [(served, Used()) for _, served in running]
+            rounds = 0
+            while rounds < FEWEST_ROUNDS or (rounds < MOST_ROUNDS and time.monotonic() - begun_s < PACE_S):
+                for served, taken in turns[:: -1 if rounds % 2 else 1]:
+                    served.load(requests, pace_ms, at_once, taken)
+                rounds += 1
+            show(pace_ms, at_once, [(name, taken) for (name, _), (_, taken) in zip(running, turns, strict=True)])
     for name in streaming.VARIANTS.keys() - {name for name, _ in running}:
         print(f"service, {name}: not installed; make test-libraries, then .venv-libraries/bin/python {sys.argv[0]}")
 
 
-def show(pace_ms: float, used: list[tuple[str, Used]]) -> None:
+def show(pace_ms: float, at_once: int, used: list[tuple[str, Used]]) -> None:
     """Print a line a variant; a share is the median over the rounds, each beside the bare services of that round.
 
     Chunks that arrive together are read together, so a busy machine makes every variant cheaper: compare one round.
+    More CPU than instructions is no contradiction: what telemetry adds runs once a chunk or a request and finds nothing
+    of its own in the caches: half an instruction a cycle, where the service's own loop does two.
     """
     pace = f"a chunk every {pace_ms:g} ms" if pace_ms else "chunks as fast as they go"
-    print(f"service, {streaming.CHUNKS} chunks an answer, {pace}:")
+    rounds = len(used[0][1].cpu_ms)
+    print(f"service, {streaming.CHUNKS} chunks an answer, {at_once} answers at once, {pace}, {rounds} rounds:")
     processes: dict[str, list[Used]] = {}
     for name, taken in used:
         processes.setdefault(name, []).append(taken)
@@ -261,12 +279,19 @@ def show(pace_ms: float, used: list[tuple[str, Used]]) -> None:
     compared = {"bare, one beside the other": (bare[1:], bare[:1])} | {name: (p, bare) for name, p in processes.items()}
     for name, (mine, theirs) in compared.items():
         cpu, instructions = shares(mine, theirs, "cpu_ms"), shares(mine, theirs, "instructions")
-        low, _, high = statistics.quantiles(cpu, n=4)
-        used_ms = statistics.median(statistics.mean(each) for each in zip(*(p.cpu_ms for p in mine), strict=True))
-        per_s = max(max(p.requests_per_s) for p in mine)
-        figures = f"{per_s:6.1f} requests/s, {used_ms:5.1f} CPU ms a request, {statistics.median(cpu):+.1%}"
-        print(f"  {name:43} {figures} (half of the rounds {low:+.1%} to {high:+.1%})", end="")
-        print(f", {statistics.median(instructions):+.1%} instructions" if instructions[0] == instructions[0] else "")
+        low, middle, high = statistics.quantiles(cpu, n=4)
+        used_ms, per_s = typical(mine, "cpu_ms"), max(max(p.requests_per_s) for p in mine)
+        aside, a_cycle = typical(mine, "aside_ms") / used_ms, typical(mine, "instructions") / typical(mine, "cycles")
+        print(f"  {name:43} {per_s:6.1f} requests/s, {used_ms:5.1f} CPU ms a request, {middle:+.1%} ", end="")
+        print(f"(half of the rounds {low:+.1%} to {high:+.1%}), {aside:.1%} beside the event loop", end="")
+        print(f"; {statistics.median(instructions):+.1%} instructions, {a_cycle:.2f} a cycle")
+
+
+def typical(processes: list[Used], measure: str) -> float:
+    """Return the median over the rounds of what these processes used on average."""
+    columns: list[list[float]] = [getattr(process, measure) for process in processes]
+    means: list[float] = [statistics.mean(column) for column in zip(*columns, strict=True)]
+    return statistics.median(means)
 
 
 def shares(mine: list[Used], theirs: list[Used], measure: str) -> list[float]:

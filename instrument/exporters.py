@@ -6,10 +6,12 @@ Imported by `init` alone: the SDK and `requests` cost a service that never calls
 import gzip
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import requests
 from opentelemetry.exporter.otlp.proto.http import Compression
@@ -42,6 +44,7 @@ MAX_BODY_BYTES: Final = 32 * 2**20
 #: A process that ends waits no longer than this for a collector that does not answer.
 ENDING_TIMEOUT_S: Final = 1.0
 
+LOOPBACK: Final = re.compile(r"127(\.\d+){3}")
 #: OTLP protocol -> entry point of its exporter; None is ours.
 PROTOCOLS: Final[dict[str, str | None]] = {"http/protobuf": None, "grpc": "otlp_proto_grpc"}
 LOGGERS: Final = (
@@ -78,6 +81,8 @@ class PromptSession(requests.Session):
         self.body: bytes | None = None
         self.ending = False
         self.failing = False
+        self._prepared = requests.PreparedRequest()
+        self._prepared_for: object = None
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request as `requests.Session` does; raises CollectorAbsentError instead of waiting at the end."""
@@ -93,7 +98,7 @@ class PromptSession(requests.Session):
             kwargs["data"] = gzip.compress(kwargs["data"], GZIP_LEVEL)
             kwargs["headers"] = {**(kwargs.get("headers") or {}), "Content-Encoding": "gzip"}
         try:
-            response = super().request(*args, **kwargs)
+            response = self._answer(*args, **kwargs)
         except requests.RequestException as error:
             self.failing = True
             if self.ending:
@@ -101,6 +106,19 @@ class PromptSession(requests.Session):
             raise
         self.failing = False
         return response
+
+    def _answer(self, method: str, url: str, *, data: bytes, headers: Any = None, **options: Any) -> requests.Response:
+        """Send as `requests.Session.request` does, but prepare once what stays the same: it is half of each request."""
+        asked = (method, url, tuple((headers or {}).items()))
+        if asked != self._prepared_for:
+            self._prepared = self.prepare_request(requests.Request(method, url, headers=headers, data=b"?"))
+            self._prepared_for = asked
+        prepared = self._prepared.copy()
+        prepared.body = data
+        prepared.headers["Content-Length"] = str(len(data))
+        if options.get("verify") in (None, True):
+            options["verify"] = self.verify  # which the environment may name
+        return self.send(prepared, **{name: value for name, value in options.items() if value is not None})
 
     def _read_environment(self, url: str) -> None:
         """Take proxies, certificates and .netrc as `requests` does, but once: they are a third of each request."""
@@ -135,7 +153,7 @@ class SpanBytesExporter(OTLPSpanExporter):
     def __init__(self, *, session: PromptSession, **options: Any) -> None:
         super().__init__(session=session, **options)
         self._prompt_session = session
-        self._encodes = _asked_compression("traces") in ("gzip", "none")  # others are the exporter's work
+        self._encodes = _asked_compression("traces") in ("", "gzip", "none")  # others are the exporter's work
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export as the exporter does; it encodes too what cannot be encoded here, or is too long to be sent."""
@@ -237,24 +255,36 @@ class Exports:
                 exporter.shutdown()  # ends a wait between two attempts
 
     def _otlp(self, kind: Any, signal: str, **options: Any) -> Any:
-        session = PromptSession(packs=_asked_compression(signal) == "gzip")
-        compression = Compression.NoCompression if session.packs else None  # which it finds in the environment
-        exporter = kind(endpoint=_endpoint(self._endpoint, signal), compression=compression, session=session, **options)
+        endpoint = _endpoint(self._endpoint, signal)
+        asked = _asked_compression(signal)
+        session = PromptSession(packs=asked == "gzip" or (not asked and not _stays_here(endpoint, signal)))
+        compression = None if asked not in ("", "gzip") else Compression.NoCompression  # None: as the variables say
+        exporter = kind(endpoint=endpoint, compression=compression, session=session, **options)
         self._prompt.append((session, exporter))
         return exporter
 
 
 def _endpoint(endpoint: str | None, signal: str) -> str | None:
     """Return the full URL, or None where the exporter finds it in the environment."""
-    named = {"OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"}
-    if endpoint is None and any(os.environ.get(name) for name in named):
+    if endpoint is None and _said(signal, "ENDPOINT"):
         return None
     return f"{(endpoint or DEFAULT_ENDPOINT).rstrip('/')}/v1/{signal}"
 
 
 def _asked_compression(signal: str) -> str:
-    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION")
-    return next((said.strip().lower() for name in names if (said := os.environ.get(name))), "gzip")
+    return _said(signal, "COMPRESSION").strip().lower()
+
+
+def _said(signal: str, what: str) -> str:
+    """Return what a variable says of this signal, else of all; "" where none is set."""
+    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}", f"OTEL_EXPORTER_OTLP_{what}")
+    return next((said for name in names if (said := os.environ.get(name))), "")
+
+
+def _stays_here(endpoint: str | None, signal: str) -> bool:
+    """Say whether what is sent stays on this machine: packing it would cost more than half of what sending does."""
+    host = urlsplit(endpoint or _said(signal, "ENDPOINT")).hostname or ""
+    return host in ("localhost", "::1") or LOOPBACK.fullmatch(host) is not None
 
 
 def _temporality() -> dict[str, Any]:

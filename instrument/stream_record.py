@@ -59,14 +59,14 @@ def _seconds(duration_ns: int) -> float:
 class StreamRecord:
     """Clocks and counts of one stream; all clocks are `perf_counter_ns`.
 
-    The wrapper sets `asked_ns` before it asks for a chunk and calls `see` with each chunk. `see` is what a chunk
-    costs: it holds the careful reading until the answer is usable, the short one afterwards.
+    The wrapper sets `asked_ns` before it asks for a chunk and calls `see` with each chunk that it does not keep by
+    itself. Clocks are kept, and reckoned with when there are many: that is what a chunk costs.
     """
 
     __slots__ = (
-        "_arrivals", "_caps", "_consumer_ns", "_first_chunk_ns", "_first_token_ns", "_gaps", "_last_chunk",
-        "_last_ns", "_marked", "_meter", "_others", "_read", "_reported", "_request", "_take", "_text", "_text_chunks",
-        "_usable", "asked_ns", "end_ns", "ended", "see", "span", "started_ns",
+        "_caps", "_consumer_ns", "_first_chunk_ns", "_first_token_ns", "_gaps", "_marked", "_meter", "_others", "_read",
+        "_reported", "_request", "_take", "_text", "_text_chunks", "_usable", "arrivals", "asked_ns", "asks", "end_ns",
+        "ended", "last_chunk", "last_ns", "plain", "see", "span", "started_ns",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +85,13 @@ class StreamRecord:
         self.end_ns = 0
         self.ended = False
         self.see: Callable[[Any, int], None] = self._see_first
+        #: From here on a chat chunk with content needs no more than to be kept, which its reader does by itself.
+        self.plain = False
+        #: When each chunk with a token came, and when the caller had asked for it. Of at most MAX_GAPS: see `_fold`.
+        self.arrivals: list[int] = []
+        self.asks: list[int] = []
+        self.last_ns = 0
+        self.last_chunk: Any = None
         self._request = request
         self._caps = caps_around()
         self._meter = meter
@@ -92,10 +99,7 @@ class StreamRecord:
         self._reported = Reported()
         self._take = take
         self._gaps = Gaps()
-        self._arrivals: list[int] = []
         self._others = 0
-        self._last_chunk: Any = None
-        self._last_ns = 0
         self._first_chunk_ns = 0
         self._first_token_ns = 0
         self._consumer_ns = 0
@@ -107,8 +111,8 @@ class StreamRecord:
             request.stream_opened(started_ns)
 
     def _see_first(self, chunk: Any, arrived_ns: int) -> None:
-        self._first_chunk_ns = self._last_ns = arrived_ns
-        self.asked_ns = arrived_ns
+        self._first_chunk_ns = self.last_ns = arrived_ns
+        self.asked_ns = 0  # nobody sat on a chunk before it
         self.see = self._see_early
         if self._read is _read_unknown:
             with guard:
@@ -118,62 +122,58 @@ class StreamRecord:
     def _see_early(self, chunk: Any, arrived_ns: int) -> None:
         """Read a chunk while the first token or the usable answer is still awaited."""
         try:
-            before_ns = self._last_ns
-            self._see_steady(chunk, arrived_ns)
-            text = self._read(chunk)
+            before_ns = self.last_ns
+            text = self._see(chunk, arrived_ns)
             if text is None:
                 return
             if not self._first_token_ns:
-                self._first_token_ns = arrived_ns
-                if self._request:
-                    self._request.work.call_decodes(self.span, self)
-                if self._meter:
-                    self._meter.watch(self)
+                self._begin(arrived_ns)
             if text and self._became_usable(text, before_ns, arrived_ns):
                 self._text = ""
-                self.see = self._see_chat if self._read is read_chat else self._see_steady
+                self.see = self._see_steady
+                self.plain = self._read is read_chat
         except Exception as error:
             if not guard.swallow(error):
                 raise
 
-    def _see_chat(self, chunk: Any, arrived_ns: int) -> None:
-        """Read a chunk of the commonest kind as `_see_steady` does, without its calls: 0.7 of its instructions."""
-        try:
-            choices = chunk.choices
-            if choices and choices[0].delta.content and len(self._arrivals) < MAX_GAPS:
-                self._consumer_ns += self.asked_ns - self._last_ns
-                self._last_ns = arrived_ns
-                self._arrivals.append(arrived_ns)
-                self._last_chunk = chunk
-                return
-        except Exception as error:
-            if not guard.swallow(error):
-                raise
-            return
-        self._see_steady(chunk, arrived_ns)
+    def _begin(self, first_token_ns: int) -> None:
+        self._first_token_ns = first_token_ns
+        if self._request:
+            self._request.work.call_decodes(self.span, self)
+        if self._meter:
+            self._meter.watch(self)
 
     def _see_steady(self, chunk: Any, arrived_ns: int) -> None:
-        """Read a chunk of an answer that flows: this is the hot path."""
+        """Read a chunk of an answer that flows."""
         try:
-            self._consumer_ns += self.asked_ns - self._last_ns
-            self._last_ns = arrived_ns
-            if self._read(chunk) is None:
-                self._others += 1
-                self._take(self._reported, chunk)
-                return
-            arrivals = self._arrivals
-            arrivals.append(arrived_ns)
-            self._last_chunk = chunk
-            if len(arrivals) > MAX_GAPS:
-                self._fold()
+            self._see(chunk, arrived_ns)
         except Exception as error:
             if not guard.swallow(error):
                 raise
+
+    def _see(self, chunk: Any, arrived_ns: int) -> str | None:
+        self.last_ns = arrived_ns
+        text = self._read(chunk)
+        if text is None:
+            self._consumer_ns += self.asked_ns - arrived_ns
+            self._others += 1
+            self._take(self._reported, chunk)
+            return None
+        arrivals = self.arrivals
+        arrivals.append(arrived_ns)
+        self.asks.append(self.asked_ns)
+        self.last_chunk = chunk
+        if len(arrivals) > MAX_GAPS:
+            self._fold()
+        return text
 
     def _fold(self) -> None:
         """Turn arrivals into gaps, so that an endless stream needs bounded memory."""
-        self._gaps.feed(self._arrivals)
-        del self._arrivals[:-1]
+        self._gaps.feed(self.arrivals)
+        if self.asks:
+            self._consumer_ns += sum(self.asks) - sum(self.arrivals[-len(self.asks) :])
+            self.asks.clear()
+        del self.arrivals[:-1]
 
     def _became_usable(self, text: str, before_ns: int, arrived_ns: int) -> bool:
         known = len(self._text)
@@ -200,19 +200,19 @@ class StreamRecord:
         """
         if not self._first_token_ns:
             return 0, 0, 0
-        waiting = self.asked_ns > self._last_ns
-        until_ns = (self.end_ns or time.perf_counter_ns()) if waiting else self._last_ns
-        chunks = self._gaps.count + max(len(self._arrivals) - 1, 0)
+        waiting = self.asked_ns > self.last_ns
+        until_ns = (self.end_ns or time.perf_counter_ns()) if waiting else self.last_ns
+        chunks = self._gaps.count + max(len(self.arrivals) - 1, 0)
         tokens = (self._reported.output_tokens or 0) if self.ended else 0
         return tokens, chunks, until_ns - self._first_token_ns
 
     def silence_ns(self, now_ns: int) -> int:
         """Return how long the caller has waited for the next chunk since the last; 0 before the first token."""
-        return now_ns - self._last_ns if self._first_token_ns and self.asked_ns > self._last_ns else 0
+        return now_ns - self.last_ns if self._first_token_ns and self.asked_ns > self.last_ns else 0
 
     def flow(self, now_ns: int) -> Flow | None:
         """Return how the stream goes, from any thread; None before its first token and after its end."""
-        arrivals = self._arrivals.copy()
+        arrivals = self.arrivals.copy()
         if not self._first_token_ns or self.ended or not arrivals:
             return None
         silence_ns = self.silence_ns(now_ns)
@@ -235,14 +235,14 @@ class StreamRecord:
             self._finish(end, error)
 
     def _finish(self, end: StreamEnd, error: BaseException | None) -> None:
-        if self._last_chunk is not None:
-            self._take(self._reported, self._last_chunk)
-            self._last_chunk = None
+        if self.last_chunk is not None:
+            self._take(self._reported, self.last_chunk)
+            self.last_chunk = None
         if end in ("closed", "abandoned") and self._reported.finish_reason:
             end = "complete"
         end = ended_by_budget(end, error, self._request, self._caps)
-        if self._last_ns:  # the caller may have asked once more before the end came
-            self._consumer_ns += max(self.asked_ns - self._last_ns, 0)
+        # Of each chunk when it was asked for, less when it came; the caller may have asked once more before the end.
+        self._consumer_ns += max(self.asked_ns, self.last_ns) if self.last_ns else 0
         self.ended = True
         self.see = _see_nothing  # a bound method of the record in the record would be a cycle
         if self._meter and self._first_token_ns:
@@ -261,7 +261,7 @@ class StreamRecord:
         if self._request is None:
             return
         self._request.work.call_ended(self.span)  # which held this record, and the request holds the work
-        last_ns = self._arrivals[-1] if self._arrivals else self.end_ns
+        last_ns = self.arrivals[-1] if self.arrivals else self.end_ns
         if end == "complete" and self._text_chunks and not self._usable:
             self._request.stream_usable(self.started_ns, last_ns, "final")
         final_ns = last_ns if end == "complete" else self.end_ns
@@ -274,13 +274,13 @@ class StreamRecord:
             reported=self._reported,
             error=error,
             first_chunk_s=_seconds(self._first_chunk_ns - self.started_ns) if self._first_chunk_ns else None,
-            per_chunk_s=_seconds(self._arrivals[-1] - first_ns) / chunks if chunks and first_ns else None,
+            per_chunk_s=_seconds(self.arrivals[-1] - first_ns) / chunks if chunks and first_ns else None,
         )
 
     def _attributes(self, end: StreamEnd) -> dict[str, AttributeValue]:
         attributes: dict[str, AttributeValue] = {
             STREAM_END: end,
-            STREAM_CHUNKS: self._gaps.count + len(self._arrivals) + self._others,
+            STREAM_CHUNKS: self._gaps.count + len(self.arrivals) + self._others,
             STREAM_CONSUMER_TIME: _seconds(self._consumer_ns),
         }
         if self._first_chunk_ns:
@@ -291,8 +291,8 @@ class StreamRecord:
             attributes[STREAM_STALLS] = self._gaps.stalls
             attributes[STREAM_STALL_TIME] = _seconds(self._gaps.stall_ns)
             attributes[STREAM_GAPS] = self._gaps.encode()
-            if end == "complete" and self._arrivals:  # else the stream's end is its final moment, and the span's
-                attributes[TIME_TO_FINAL] = _seconds(self._arrivals[-1] - self.started_ns)
+            if end == "complete" and self.arrivals:  # else the stream's end is its final moment, and the span's
+                attributes[TIME_TO_FINAL] = _seconds(self.arrivals[-1] - self.started_ns)
         return attributes
 
 

@@ -1,8 +1,9 @@
 """Streams: wrappers around the chunks of a model call that measure them and pass everything else through."""
 
+import sys
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
@@ -10,6 +11,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from . import call_metrics, providers
 from .chunks import ChunkReader
+from .gaps import MAX_GAPS
 from .guard import Guard
 from .metering import decode_meter
 from .request import current_request
@@ -84,16 +86,28 @@ class Stream(_Wrapped, Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         record = self._record
+        arrivals, keep, keep_ask, plain = record.arrivals, record.arrivals.append, record.asks.append, False
         theirs = False  # what is thrown in while the caller has a chunk is the caller's
-        record.asked_ns = _now_ns()
         try:
+            record.asked_ns = asked_ns = _now_ns()
             for chunk in self._source:
-                see = record.see  # which changes; what a slot holds is called faster from a local name
-                see(chunk, _now_ns())
+                arrived_ns = _now_ns()
+                try:
+                    usual = plain and chunk.choices[0].delta.content and len(arrivals) < MAX_GAPS
+                except Exception:  # noqa: BLE001 - `see` reads it with more care
+                    usual = False
+                if usual:
+                    record.last_ns = arrived_ns
+                    record.last_chunk = chunk
+                    keep(arrived_ns)
+                    keep_ask(asked_ns)
+                else:
+                    record.see(chunk, arrived_ns)
+                    plain = record.plain
                 theirs = True
                 yield chunk
                 theirs = False
-                record.asked_ns = _now_ns()
+                record.asked_ns = asked_ns = _now_ns()
         except BaseException as error:
             if not theirs:
                 self._fail(error)
@@ -125,28 +139,58 @@ class Stream(_Wrapped, Generic[T]):
 
 
 class AsyncStream(_Wrapped, Generic[T]):
-    """Asynchronous iterator over the same chunks, measured."""
+    """Asynchronous iterator over the same chunks, measured; a loop runs over a generator here too."""
 
-    __slots__ = ()
+    __slots__ = ("_source",)
 
     def __init__(self, chunks: Any, record: StreamRecord) -> None:
         self._wrap(chunks, record)
-        self._pull = _source_of(chunks).__anext__
+        self._source = _source_of(chunks)
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncIterator[T]:
+        return _unhooked(self._loop())
+
+    async def _loop(self) -> AsyncGenerator[T | None, None]:
+        record = self._record
+        arrivals, keep, keep_ask, plain = record.arrivals, record.arrivals.append, record.asks.append, False
+        theirs = True
+        try:
+            yield None  # for `_unhooked`
+            theirs = False
+            record.asked_ns = asked_ns = _now_ns()
+            async for chunk in self._source:
+                arrived_ns = _now_ns()
+                try:
+                    usual = plain and chunk.choices[0].delta.content and len(arrivals) < MAX_GAPS
+                except Exception:  # noqa: BLE001 - `see` reads it with more care
+                    usual = False
+                if usual:
+                    record.last_ns = arrived_ns
+                    record.last_chunk = chunk
+                    keep(arrived_ns)
+                    keep_ask(asked_ns)
+                else:
+                    record.see(chunk, arrived_ns)
+                    plain = record.plain
+                theirs = True
+                yield chunk
+                theirs = False
+                record.asked_ns = asked_ns = _now_ns()
+        except BaseException as error:
+            if not theirs:
+                self._fail(error)
+            raise
+        self._end("complete")
 
     async def __anext__(self) -> T:
         record = self._record
         record.asked_ns = _now_ns()
-        pull = self._pull  # what a slot holds is called faster from a local name
         try:
-            chunk: T = await pull()
+            chunk: T = await self._source.__anext__()
         except BaseException as error:
             self._fail(error)
             raise
-        see = record.see
-        see(chunk, _now_ns())
+        record.see(chunk, _now_ns())
         return chunk
 
     async def aclose(self) -> None:
@@ -169,6 +213,36 @@ class AsyncStream(_Wrapped, Generic[T]):
         return await leave(kind, error, trace) if leave else await self.aclose()
 
 
+def _unhooked(primed: AsyncGenerator[Any, None]) -> AsyncIterator[Any]:
+    """Return the generator at its first `yield`, unknown to the event loop.
+
+    Of one that is left half-way the loop would be told, and close it in a task of its own, beside the generators of the
+    SDK below. This one awaits nothing when it is closed, and so ends where it is dropped, as a synchronous one does.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        primed.__anext__().send(None)
+    except StopIteration:  # which brings what was yielded
+        pass
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+    return primed
+
+
+class _Iterable:
+    """An asynchronous iterator that lacks what a loop asks it for first."""
+
+    def __init__(self, chunks: Any) -> None:
+        self._chunks = chunks
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Any:
+        return self._chunks.__anext__()
+
+
 def _source_of(chunks: Any) -> Any:
     """Return the asynchronous iterator whose chunks these are.
 
@@ -177,6 +251,8 @@ def _source_of(chunks: Any) -> Any:
     """
     if not hasattr(chunks, "__anext__"):
         return aiter(chunks)
+    if not hasattr(chunks, "__aiter__"):
+        return _Iterable(chunks)
     code = getattr(type(chunks).__anext__, "__code__", None)
     held = getattr(chunks, "__dict__", {}).get("_iterator")
     return chunks if held is None or code is None or code.co_names != ("_iterator", "__anext__") else held

@@ -106,30 +106,33 @@ def _is_up(url: str) -> bool:
     return False
 
 
-def ask(url: str) -> tuple[list[object], list[float]]:
-    """Return answers and latencies in milliseconds."""
-    answers, latencies_ms = [], []
-    with httpx.Client(base_url=url, timeout=120) as client:
+def ask(*urls: str) -> list[tuple[list[object], list[float]]]:
+    """Return answers and latencies in milliseconds of each service; they take turns, since other work slows both."""
+    found: list[tuple[list[object], list[float]]] = [([], []) for _ in urls]
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(httpx.Client(base_url=url, timeout=120)) for url in urls]
         for n in range(REQUESTS):
-            started_s = time.perf_counter()
-            answers.append(client.get("/chat", params={"n": n}).json())
-            latencies_ms.append((time.perf_counter() - started_s) * 1e3)
-    return answers, latencies_ms
+            for client, (answers, latencies_ms) in zip(clients, found, strict=True):
+                started_s = time.perf_counter()
+                answers.append(client.get("/chat", params={"n": n}).json())
+                latencies_ms.append((time.perf_counter() - started_s) * 1e3)
+    return found
 
 
 @pytest.mark.parametrize("collector", [hanging, refusing, talking_garbage], ids=lambda kind: kind.__name__)
 def test_a_collector_that_is_out_of_order_changes_nothing_but_a_counter(
     tmp_path: Path, collector: Callable[[], AbstractContextManager[str]]
 ) -> None:
-    with served(tmp_path, "bare") as url:
-        expected, _ = ask(url)
-    with sink() as healthy, served(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=healthy.url) as url:
-        same, usual_ms = ask(url)
-        usual = httpx.get(f"{url}/health").json()
     settings = {"OTEL_BSP_MAX_QUEUE_SIZE": QUEUE, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "250"}
-    with collector() as away, served(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=away, **settings) as url:
-        answers, latencies_ms = ask(url)
-        health = httpx.get(f"{url}/health").json()
+    with (
+        sink() as healthy,
+        collector() as away,
+        served(tmp_path, "bare") as bare_url,
+        served(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=healthy.url) as usual_url,
+        served(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=away, **settings) as url,
+    ):
+        (expected, _), (same, usual_ms), (answers, latencies_ms) = ask(bare_url, usual_url, url)
+        usual, health = (httpx.get(f"{each}/health").json() for each in (usual_url, url))
     assert answers == same == expected
     assert usual["dropped"] == {}
     assert health["failures"] == usual["failures"] == {}
@@ -138,5 +141,5 @@ def test_a_collector_that_is_out_of_order_changes_nothing_but_a_counter(
     assert 0 < spans - lost <= 500 + 250 * 2, json.dumps(health)  # what the queue and a batch on its way may hold
     # An export in a thread of its own: its time-out of 10 s, were it waited for, would show in the slowest request.
     assert statistics.median(latencies_ms) < 3 * statistics.median(usual_ms) + 5
-    assert max(latencies_ms) < 2000
+    assert max(latencies_ms) < 8000
     assert health["max_rss_kb"] < usual["max_rss_kb"] + 30_000

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
 from tailbudget import UserError, init
-from tailbudget.instrument.exporters import PromptSession
+from tailbudget.instrument.exporters import Exports, PromptSession
 from tests.instrument_support import Sink, sink
 from tests.support import free_port, wait_until
 
@@ -51,7 +51,7 @@ def test_a_service_that_ends_delivers_its_spans(collector: Sink) -> None:
     assert collector.span_names() == ["chat"]
     assert collector.resource()["service.name"] == "svc"
     assert len(collector.resource()["service.instance.id"]) == 36
-    assert {h["content-encoding"] for h in collector.headers} == {"gzip"}
+    assert {h.get("content-encoding") for h in collector.headers} == {None}  # it does not leave the machine
     assert {h["content-type"] for h in collector.headers} == {"application/x-protobuf"}
 
 
@@ -66,6 +66,33 @@ def test_bodies_are_packed_as_the_variables_ask(collector: Sink) -> None:
     assert collector.span_names() == ["chat"]
     assert collector.metric_named("slo.requests.started")
     assert {h.get("content-encoding") for h in collector.headers} == {None, "gzip"}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "packed"),
+    [
+        ("http://127.0.0.1:4318", False), ("http://localhost:4318", False), ("http://[::1]:4318", False),
+        ("http://collector.example:4318", True), ("http://10.1.2.3:4318", True), ("https://127.example.com", True),
+    ],
+)  # fmt: skip
+def test_bodies_that_leave_the_machine_are_packed(monkeypatch: pytest.MonkeyPatch, endpoint: str, packed: bool) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint)
+    asked = (Exports(None), Exports(endpoint))
+    for exports in asked:
+        for processor in exports.span_processors():
+            processor.shutdown()
+    assert [session.packs for exports in asked for session, _ in exports._prompt] == [packed, packed]
+
+
+def test_a_session_prepares_once_and_sends_each_body_whole(collector: Sink) -> None:
+    with PromptSession() as session:
+        for name in ("first", "a longer second"):
+            span = ReadableSpan(name, SpanContext(1, 2, is_remote=False), start_time=1, end_time=2)
+            body = encode_spans([span]).SerializeToString()
+            headers = {"x-key": name[0]}
+            assert session.request("POST", f"{collector.url}/v1/traces", data=body, headers=headers, timeout=9).ok
+    assert collector.span_names() == ["first", "a longer second"]
+    assert [h["x-key"] for h in collector.headers] == ["f", "a"]
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "deflate"])

@@ -136,6 +136,28 @@ async def test_closing_the_wrapper_closes_the_connection(recorded: Recorded) -> 
     assert recorded.attributes("chat tiny")["slo.stream.end"] == "closed"
 
 
+async def test_streams_that_are_left_and_dropped_one_beside_the_other_trouble_nobody(recorded: Recorded) -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    model = ModelServer(words=["word "] * 1000, delay_s=0.001)
+    with serve(model.app()) as url:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
+
+            async def read_a_little(wanted: int) -> None:
+                seen = 0
+                async for _ in await client.chat.completions.create(**ASK, stream=True):
+                    seen += 1
+                    if seen == wanted:
+                        return
+
+            await asyncio.gather(*(read_a_little(wanted) for wanted in (1, 5, 30)))
+            gc.collect()
+            await asyncio.to_thread(wait_until, lambda: model.clients_gone == 3, what="the server to see them leave")
+    assert told == []
+    assert [(span.attributes or {})["slo.stream.end"] for span in recorded.spans] == ["abandoned"] * 3
+    assert {(span.attributes or {})["slo.stream.chunks"] for span in recorded.spans} == {1, 5, 30}
+
+
 def test_an_http_error_leaves_its_status_but_not_its_words(recorded: Recorded, client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(**(ASK | {"model": "missing"}))

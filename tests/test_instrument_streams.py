@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
@@ -207,6 +208,43 @@ async def test_an_async_stream_that_is_cancelled_says_so(recorded: Recorded) -> 
     assert end(recorded) == "cancelled"
 
 
+async def test_an_async_loop_that_is_left_leaves_nothing_to_the_event_loop_and_another_goes_on(
+    recorded: Recorded,
+) -> None:
+    told: list[Any] = []
+    hooks = sys.get_asyncgen_hooks()
+    words = AsyncWords("a", "b", "c")
+    sys.set_asyncgen_hooks(told.append, told.append)
+    try:
+        wrapped: Any = stream(words, model="m")
+        async for word in wrapped:
+            assert word == "a"
+            break
+        gc.collect()
+        assert told == []
+        assert [word async for word in wrapped] == ["b", "c"]
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+    assert end(recorded) == "complete"
+
+
+async def test_an_async_loop_whose_task_is_cancelled_says_so_and_one_that_raises_does_not(recorded: Recorded) -> None:
+    async def read(delay_s: float) -> None:
+        async for _ in stream(AsyncWords("a", delay_s=delay_s), model="m"):
+            raise ValueError("the reader's own")
+
+    task = asyncio.create_task(read(30))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(ValueError, match="own"):
+        await read(0)
+    gc.collect()
+    ends = [(span.attributes or {})["slo.stream.end"] for span in recorded.spans]
+    assert ends == ["cancelled", "abandoned"]
+
+
 async def test_an_async_generator_can_be_wrapped(recorded: Recorded) -> None:
     async def words() -> AsyncIterator[str]:
         yield "a"
@@ -371,7 +409,7 @@ def test_a_hanging_stream_shows_while_it_hangs(recorded: Recorded) -> None:
 def test_an_endless_stream_needs_bounded_memory(recorded: Recorded) -> None:
     wrapped: Any = stream((str(n) for n in range(3 * MAX_GAPS)), model="m")
     for _ in wrapped:
-        assert len(wrapped._record._arrivals) <= MAX_GAPS
+        assert len(wrapped._record.arrivals) <= MAX_GAPS
     attributes = recorded.attributes("chat m")
     assert attributes["slo.stream.chunks"] == 3 * MAX_GAPS
     kept, histogram = decode_gaps(attributes["slo.stream.gaps"])

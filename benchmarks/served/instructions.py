@@ -1,4 +1,4 @@
-"""Instructions that a process has executed in user space: a figure that other work on the machine does not move."""
+"""Instructions and cycles of a process in user space; other work on the machine hardly moves the first."""
 
 import ctypes
 import os
@@ -9,17 +9,17 @@ from pathlib import Path
 
 #: Number of the system call `perf_event_open`.
 SYSTEM_CALLS = {"x86_64": 298, "aarch64": 241}
-#: PERF_TYPE_HARDWARE and PERF_COUNT_HW_INSTRUCTIONS; threads that start later count too, the kernel does not.
-HARDWARE, INSTRUCTIONS = 0, 1
+#: PERF_TYPE_HARDWARE and its events; threads that start later count too, the kernel does not.
+HARDWARE, CYCLES, INSTRUCTIONS = 0, 0, 1
 INHERIT, EXCLUDE_KERNEL, EXCLUDE_HYPERVISOR = 1 << 1, 1 << 5, 1 << 6
 ATTRIBUTES_BYTES = 128
 
 
-class Instructions:
-    """Counts for all threads of a process, those that are there and those that they start."""
+class Counter:
+    """Counts an event for all threads of a process, those that are there and those that they start."""
 
-    def __init__(self, pid: int) -> None:
-        self._files = [_open(int(thread.name)) for thread in Path(f"/proc/{pid}/task").iterdir()]
+    def __init__(self, pid: int, event: int) -> None:
+        self._files = [_open(int(thread.name), event) for thread in Path(f"/proc/{pid}/task").iterdir()]
 
     def total(self) -> float:
         """Return the count since this began; NaN where the machine lets nobody count."""
@@ -28,13 +28,13 @@ class Instructions:
         return sum(int.from_bytes(os.read(file, 8), sys.byteorder) for file in self._files if file is not None)
 
 
-def _open(thread: int) -> int | None:
+def _open(thread: int, event: int) -> int | None:
     number = SYSTEM_CALLS.get(platform.machine())
     if number is None:
         return None
     flags = INHERIT | EXCLUDE_KERNEL | EXCLUDE_HYPERVISOR
     asked = bytearray(ATTRIBUTES_BYTES)
-    struct.pack_into("<IIQQQQQ", asked, 0, HARDWARE, ATTRIBUTES_BYTES, INSTRUCTIONS, 0, 0, 0, flags)
+    struct.pack_into("<IIQQQQQ", asked, 0, HARDWARE, ATTRIBUTES_BYTES, event, 0, 0, 0, flags)
     buffer = (ctypes.c_char * ATTRIBUTES_BYTES).from_buffer(asked)
     file: int = ctypes.CDLL(None).syscall(number, buffer, thread, -1, -1, 0)
     return file if file >= 0 else None
