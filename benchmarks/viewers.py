@@ -56,6 +56,7 @@ class Seen:
     collector_cpu_s: float = 0.0
     dashboard_cpu_s: float = 0.0
     machine_cpu_s: float = 0.0  # of every process
+    took_s: float = 0.0
 
 
 class Bodies:
@@ -157,8 +158,9 @@ def served(command: list[str], port: int) -> Iterator[tuple[str, int]]:
 @contextmanager
 def spent(found: Seen, collector: Collector, dashboard: int) -> Iterator[None]:
     """Add the CPU time that both processes take meanwhile: figures that other programs hardly change."""
-    before = collector.cpu_s(), _cpu_s(dashboard), _machine_cpu_s()
+    before, began_s = (collector.cpu_s(), _cpu_s(dashboard), _machine_cpu_s()), time.perf_counter()
     yield
+    found.took_s += time.perf_counter() - began_s
     found.collector_cpu_s += collector.cpu_s() - before[0]
     found.dashboard_cpu_s += _cpu_s(dashboard) - before[1]
     found.machine_cpu_s += _machine_cpu_s() - before[2]
@@ -236,7 +238,7 @@ async def viewers(address: str, seconds: float) -> dict[str, object]:
 
 def rank(values: list[float], percent: int) -> float:
     """Return a percentile in ms."""
-    return statistics.quantiles(values, n=100)[percent - 1] * 1e3
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] * 1e3
 
 
 #: What is said of each stretch of time: words, seconds seen, percentile, and whether 20 % more is too much.
@@ -270,9 +272,9 @@ def beside(collector: Collector, api: str, *, seconds: float, rounds: int) -> No
             pairs.append((alone, watched))
     for name, values, percent, limited in FIGURES:
         _say(name, [tuple(rank(values(one), percent) for one in pair) for pair in pairs], limited=limited)
-    spans_s = rounds * seconds
     for name, cpu_s in CPU.items():
-        before, after = (sum(cpu_s(pair[side]) for pair in pairs) / spans_s for side in (0, 1))
+        sides = zip(*pairs, strict=True)
+        before, after = (sum(map(cpu_s, side)) / sum(seen.took_s for seen in side) for side in sides)
         print(f"{name:14} {before:8.2f} cores alone, {after:8.2f} with viewers")
     pages_s = [one for _, watched in pairs for one in watched.pages_s]
     print(f"pages          {len(pages_s)} runs with {sum(watched.pictures for _, watched in pairs)} pictures")
@@ -292,7 +294,7 @@ CPU: Final[dict[str, Callable[[Seen], float]]] = {
 def _say(name: str, pairs: list[tuple[float, ...]], *, limited: bool) -> None:
     before, after = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratios = sorted(watched / alone - 1 for alone, watched in pairs)
-    low, middle, high = statistics.quantiles(ratios, n=4)
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     print(
         f"{name:14} {before:8.1f} ms alone, {after:8.1f} ms with {len(PAGES)} viewers: "
         f"{middle:+.0%} ({low:+.0%} to {high:+.0%} of {len(ratios)} pairs{', goal +20%' if limited else ''})"

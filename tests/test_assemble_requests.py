@@ -136,8 +136,9 @@ def test_children_of_a_parent_that_never_came_share_a_stand_in_until_it_does() -
     trace.add("chat m", 300, 500, under=root, attrs=CALL)
     connection = database()
     assert assemble(connection, trace.spans[1:]).requests == 1
-    assert one(connection, "select span_id, total_ms, calls from requests") == {
+    assert one(connection, "select span_id, service, total_ms, calls from requests") == {
         "span_id": root,
+        "service": "shop",
         "total_ms": 400.0,
         "calls": 2,
     }

@@ -1,4 +1,4 @@
-"""What retention ends here stays in the lake that hours were sealed to."""
+"""What retention ends here stays in the lake that hours were sealed to, which ends its own."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -14,6 +14,7 @@ from tailbudget.collector.lake.uploader import Uploader
 from tailbudget.collector.land.database import open_database
 from tailbudget.collector.land.landing import Landing
 from tailbudget.collector.seal.retention import Keep, Retention
+from tailbudget.instrument.errors import UserError
 
 from .test_seal import LATER, land, seal, traces
 
@@ -110,3 +111,34 @@ def test_files_that_end_are_remembered_too(connection: duckdb.DuckDBPyConnection
     _retain(connection, tmp_path / "data", Keep(spans=timedelta(hours=11)))
     assert connection.execute("select count(*) from spans").fetchall() == [(600 - 515,)]
     assert _since_s(connection, "spans") == pytest.approx(7 * 514)
+
+
+def test_a_lake_that_is_kept_for_a_time_ends_its_oldest_hours_and_lists_no_file_that_is_gone(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    land(connection, traces(600, seed=1))  # of the hours from midnight and from one o'clock on
+    whole, kept = (Lake(f"file://{tmp_path}/lake{said}") for said in ("", "?keep=11h"))
+    _upload(connection, whole)
+    assert _count(whole, "spans") == 600
+    for _ in range(2):  # readers may hold what was listed last
+        _upload(connection, kept)
+    assert _count(whole, "spans") == _count(kept, "spans") == 600 - 515
+    assert not [path for path in (tmp_path / "lake" / "spans").iterdir() if path.name.startswith("20260101T00")]
+    with pytest.raises(UserError, match=r"keep in .*no length of time"):
+        Lake("file:///lake?keep=long")
+
+
+def test_young_hours_are_looked_at_often_and_old_ones_seldom(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    land(connection, traces(1100, seed=1))  # of three hours
+    found = Uploader(connection, lake, seal_after=timedelta(0))
+    now = LATER - timedelta(hours=9)
+    assert found.tick(now) > 0
+    connection.execute("update requests set tenant = 'renamed'")
+    assert found.tick(now) == 0  # nothing is due
+    found._due_s[0] = 0.0
+    assert found.tick(now) == 2  # files of requests: of the last two hours
+    found._due_s[1] = 0.0
+    assert found.tick(now) == 1

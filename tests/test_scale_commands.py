@@ -72,8 +72,8 @@ with empty(folder) as connection:
     connection.execute("insert into meta values (3, 0, 0, 'c0ffee00')")
     seed(connection, ended=now, minutes=1)
     lake = Lake(str(folder / "lake"))
-    uploader = Uploader(connection, lake, seal_after=timedelta(0))
-    uploader.tick(now + timedelta(hours=2))
+    upload = lambda: Uploader(connection, lake, seal_after=timedelta(0)).tick(now + timedelta(hours=2))
+    upload()
     reader = SparkReader(url, lake.tables)
     question = "select count(distinct tenant) as n from requests where tenant like 'new%'"
     ask = lambda: print(reader.query(question)["n"][0])
@@ -81,7 +81,7 @@ with empty(folder) as connection:
     before = set(lake.tables()["requests"])
     for name in ("a", "b", "c"):
         connection.execute("update requests set tenant = 'new-' || $1 || '-' || hash(request_id) % 3", [name])
-        uploader.tick(now + timedelta(hours=2))
+        upload()
     assert not any(Path(file).exists() for file in before)
     ask()
 """

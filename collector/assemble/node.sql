@@ -32,7 +32,8 @@ known as (
 standin as (  -- of a parent that never came and has several children
     select
         (select count(*) from latest) + row_number() over (order by child.trace_id, child.parent_span_id) as i,
-        child.trace_id, child.parent_span_id as span_id, null::bigint as m, 'UNSPECIFIED' as kind, min(child.service) as service,
+        child.trace_id, child.parent_span_id as span_id, null::bigint as m, 'UNSPECIFIED' as kind,
+        arg_min(child.service, (child.s, child.i)) as service,  -- of the first of them
         'container' as role, null as stage, 'missing parent' as rule, null::ubigint as parent_span_id, false as marked,
         null as response_id, false as plan, false as failed, min(child.s) as s, max(child.e) as e
     from known as child

@@ -23,7 +23,7 @@ root as materialized (
     select
         walk.i as req, walk.trace_id, walk.span_id, walk.cs, walk.ce, walk.root_kind, walk.role = 'call' as is_call, working.skew_ns,
         coalesce(nullif(member.request, 'true'), member.route, member.name) as said_route,
-        member.service, member.request, member.request_ref, member.tenant, member.conversation_id, member.outcome,
+        walk.service, member.request, member.request_ref, member.tenant, member.conversation_id, member.outcome,
         coalesce(member.synthetic, sent.synthetic, false) as synthetic, coalesce(member.run_id, sent.run_id) as run_id,
         member.budgets, member.status, member.status_code, member.status_message, member.error,
         member.ttft_ns, member.usable_ns, member.usable_source, member.final_ns, member.fallback, member.feedback, member.weight,

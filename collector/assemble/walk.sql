@@ -99,7 +99,7 @@ first_call as (
 select
     walk.i, walk.req, walk.up, walk.kept, walk.gone, walk.owner, walk.call, walk.plan, walk.engine, walk.serves, walk.shift,
     walk.us, walk.ue, walk.cs, walk.ce,
-    node.trace_id, node.span_id, node.m, node.role, node.s, node.e, node.root_kind, node.becomes, node.parent_failed, node.framework,
+    node.trace_id, node.span_id, node.m, node.role, node.s, node.e, node.root_kind, node.becomes, node.parent_failed, node.framework, node.service,
     case
         when walk.stage is distinct from 'guard' then walk.stage
         when walk.cs >= first_call.cs then 'post'

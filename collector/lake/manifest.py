@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from tailbudget.analytics.reader import QueryError
+from tailbudget.analytics.window import length
 from tailbudget.instrument.errors import UserError
 
 MANIFESTS: Final = "manifests"
@@ -47,10 +49,12 @@ class Lake:
     """The store below `s3://bucket/prefix` or a folder.
 
     An address may end in `?endpoint_override=HOST:PORT&scheme=http` for a store other than Amazon's; keys come from
-    AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or from what the machine has. Raises UserError for another address.
+    AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or from what the machine has. `keep=90d` in it says how long hours are
+    kept, without which they are for ever. Raises UserError for another address.
     """
 
     def __init__(self, url: str) -> None:
+        url, self.keep = _kept(url)
         try:
             if "://" in url:
                 self.files, self.root = fs.FileSystem.from_uri(url)
@@ -135,3 +139,15 @@ class Lake:
             return Manifest(fields["collector"], fields["number"], tuple(Sealed(**one) for one in fields["files"]))
         except (ValueError, KeyError, TypeError):
             return None
+
+
+def _kept(url: str) -> tuple[str, timedelta | None]:
+    """Return an address without `keep=...`, and the length of time that it says; raises UserError for none."""
+    place, _, query = url.partition("?")
+    parts = [part for part in query.split("&") if part]
+    said = [part.removeprefix("keep=") for part in parts if part.startswith("keep=")]
+    rest = "&".join(part for part in parts if not part.startswith("keep="))
+    try:
+        return f"{place}?{rest}" if rest else place, length(said[0]) if said else None
+    except ValueError as error:
+        raise UserError(f"keep in {url!r}: {error}") from None

@@ -135,7 +135,8 @@ def evidence(row: Mapping[str, Any]) -> Iterator[str]:
     """Yield the figures of a finding, `p95 3 s`; lists and ids are left to the rows."""
     for name, value in json.loads(row["evidence"]).items():
         if isinstance(value, float | int):
-            said = duration(value) if name.endswith("_ms") else f"{value:.0%}" if "share" in name else f"{value:,.4g}"
+            is_share = "share" in name or name == "at_least"
+            said = duration(value) if name.endswith("_ms") else f"{value:.0%}" if is_share else f"{value:,.4g}"
             yield f"{name.removesuffix('_ms').replace('_', ' ')} {said}"
 
 
