@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import LONGEST
+
 ROOT = Path(__file__).resolve().parents[1]
 #: A part may import parts of a lower floor, and analytics' vocabulary comes from instrument.
 FLOORS = {"instrument": 1, "gpu_runtime": 2, "analytics": 2, "collector": 3, "app": 4}
@@ -64,6 +66,10 @@ def test_files_and_functions_stay_small(path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_module_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_the_test_files_that_begin_first_are_there() -> None:
+    assert [name for name in LONGEST if not (ROOT / "tests" / f"{name}.py").exists()] == []
 
 
 @pytest.fixture(scope="module")
