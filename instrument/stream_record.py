@@ -244,6 +244,7 @@ class StreamRecord:
         # Of each chunk when it was asked for, less when it came; the caller may have asked once more before the end.
         self._consumer_ns += max(self.asked_ns, self.last_ns) if self.last_ns else 0
         self.ended = True
+        self.plain = False
         self.see = _see_nothing  # a bound method of the record in the record would be a cycle
         if self._meter and self._first_token_ns:
             self._meter.unwatch(self)

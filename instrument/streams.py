@@ -73,8 +73,7 @@ class Stream(_Wrapped, Generic[T]):
     """Iterator over the same chunks, measured.
 
     A loop runs over a generator, which costs a sixth less than as many calls of `__next__`; it holds the wrapper, and a
-    loop that is left half-way ends nothing. Asynchronous loops have none: one that is left would be closed by the event
-    loop in a task of its own, beside the generators of the SDK below it.
+    loop that is left half-way ends nothing.
     """
 
     __slots__ = ("_source",)
@@ -86,14 +85,14 @@ class Stream(_Wrapped, Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         record = self._record
-        arrivals, keep, keep_ask, plain = record.arrivals, record.arrivals.append, record.asks.append, False
+        arrivals, keep, keep_ask = record.arrivals, record.arrivals.append, record.asks.append
         theirs = False  # what is thrown in while the caller has a chunk is the caller's
         try:
             record.asked_ns = asked_ns = _now_ns()
             for chunk in self._source:
                 arrived_ns = _now_ns()
                 try:
-                    usual = plain and chunk.choices[0].delta.content and len(arrivals) < MAX_GAPS
+                    usual = record.plain and chunk.choices[0].delta.content and len(arrivals) < MAX_GAPS
                 except Exception:  # noqa: BLE001 - `see` reads it with more care
                     usual = False
                 if usual:
@@ -103,7 +102,6 @@ class Stream(_Wrapped, Generic[T]):
                     keep_ask(asked_ns)
                 else:
                     record.see(chunk, arrived_ns)
-                    plain = record.plain
                 theirs = True
                 yield chunk
                 theirs = False
@@ -152,7 +150,7 @@ class AsyncStream(_Wrapped, Generic[T]):
 
     async def _loop(self) -> AsyncGenerator[T | None, None]:
         record = self._record
-        arrivals, keep, keep_ask, plain = record.arrivals, record.arrivals.append, record.asks.append, False
+        arrivals, keep, keep_ask = record.arrivals, record.arrivals.append, record.asks.append
         theirs = True
         try:
             yield None  # for `_unhooked`
@@ -161,7 +159,7 @@ class AsyncStream(_Wrapped, Generic[T]):
             async for chunk in self._source:
                 arrived_ns = _now_ns()
                 try:
-                    usual = plain and chunk.choices[0].delta.content and len(arrivals) < MAX_GAPS
+                    usual = record.plain and chunk.choices[0].delta.content and len(arrivals) < MAX_GAPS
                 except Exception:  # noqa: BLE001 - `see` reads it with more care
                     usual = False
                 if usual:
@@ -171,7 +169,6 @@ class AsyncStream(_Wrapped, Generic[T]):
                     keep_ask(asked_ns)
                 else:
                     record.see(chunk, arrived_ns)
-                    plain = record.plain
                 theirs = True
                 yield chunk
                 theirs = False

@@ -632,7 +632,7 @@ def test_coverage_names_what_is_missing_with_its_line_and_what_was_not_stored(
     missing, arrived, unstored = (frame.value for frame in _run(monkeypatch, seeded[0], "coverage").dataframe)
     assert "count of requests" in ", ".join(missing["what"])
     assert "tailbudget." in missing["add"].iloc[0]
-    assert arrived["n"].tolist() == [4210]
+    assert arrived["spans"].tolist() == [4210]
     assert unstored["reason"].tolist() == ["bad_id"]
 
 

@@ -106,6 +106,23 @@ def test_bodies_that_come_one_by_one_share_a_transaction(
     assert {one.labels["work"]: one.value for one in work.samples if one.name.endswith("_count")}["landing"] == 2
 
 
+@pytest.mark.parametrize(
+    ("rows", "bodies", "pause_s"), [(10**6, 3, 0.3), (1, 4, 60.0)], ids=["now and then", "a transaction's worth each"]
+)
+def test_what_need_not_wait_leaves_no_wait_to_others(
+    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch, rows: int, bodies: int, pause_s: float
+) -> None:
+    monkeypatch.setattr(lander_module, "MAX_ROWS", rows)
+    for name in ("EVERY_S", "AT_MOST_EVERY_S"):
+        monkeypatch.setattr(lander_module, name, pause_s)
+    with lander(connection) as running:
+        for number in range(bodies):
+            running.put(entry(number, batches(number)))
+            wait_until(lambda number=number: stored(connection) == 2 * number + 2)  # type: ignore[misc]
+        left_s = running._next_s - time.monotonic()
+    assert left_s <= (0 if rows > 1 else pause_s)
+
+
 def test_closing_lands_what_waits(connection: duckdb.DuckDBPyConnection) -> None:
     with lander(connection) as running:
         for number in range(50):

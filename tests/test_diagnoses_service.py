@@ -47,7 +47,7 @@ SUBJECT_OF: Final = {
 LEAST_MS: Final = {
     "agent_loop_again": ("saved_ms", 15),
     "buffered_stream": ("held_ms", 1000),
-    "far_endpoint": ("round_trip_ms", 380),
+    "far_endpoint": ("round_trip_ms", 1140),
     "rate_limited": ("backoff_ms", 40),
     "tool_series": ("saved_ms", 380),
 }
@@ -56,13 +56,13 @@ REFUSALS: Final = 9
 #: Requests to each twin. Half of them suffice: traffic may stand across the edge of two five minutes.
 EACH: Final = 22
 FEWEST: Final[dict[str, float]] = {"fewest": EACH // 2 - 1}
-#: Clients that leave have no sample size. Of a pool's connections four are opened, and on a busy
-#: machine a loop takes 50 ms to notice that one is.
+#: Clients that leave have no sample size. Of a pool's connections four are opened, and on a busy machine a loop takes
+#: 50 ms, on one with fifteen at work a core 300, to notice that one is.
 SETTINGS: Final[dict[str, dict[str, float]]] = {
     "dropped": {},
-    "far_endpoint": {"fewest": 3, "far_ms": 300},
+    "far_endpoint": {"fewest": 3, "far_ms": 1000},
 }
-FAR_S: Final = 0.4
+FAR_S: Final = 1.2
 
 
 @pytest.fixture(scope="module")

@@ -228,6 +228,19 @@ async def test_an_async_loop_that_is_left_leaves_nothing_to_the_event_loop_and_a
     assert end(recorded) == "complete"
 
 
+def test_what_comes_after_the_end_is_handed_on_and_not_counted(recorded: Recorded) -> None:
+    wrapped: Any = stream(iter([chat(f"w{n}") for n in range(60)]), model="m")
+    read = 0
+    for _ in wrapped:
+        read += 1
+        if read == 40:
+            wrapped.close()
+    assert read == 60
+    assert recorded.attributes("chat m")["slo.stream.chunks"] == 40
+    assert len(wrapped._record.arrivals) == 1
+    assert wrapped._record.last_chunk is None
+
+
 async def test_an_async_loop_whose_task_is_cancelled_says_so_and_one_that_raises_does_not(recorded: Recorded) -> None:
     async def read(delay_s: float) -> None:
         async for _ in stream(AsyncWords("a", delay_s=delay_s), model="m"):

@@ -1,12 +1,15 @@
 """celery on its in-memory broker: a task is a part of the request that sent it, without a change of the task."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tailbudget import request, stage
 from tailbudget.instrument import hooks
-from tests.instrument_support import Recorded, recording
+from tests.instrument_support import Recorded, recording, sink
+from tests.test_instrument_zero_code import RUN, attributes, running, span_named
 
 pytestmark = [pytest.mark.libraries, pytest.mark.filterwarnings("default")]
 
@@ -50,3 +53,42 @@ def test_a_task_goes_on_with_the_request_that_sent_it(recorded: Recorded) -> Non
     assert len(waits) == 2
     assert all((span.attributes or {})["slo.stage"] == "queue" for span in waits)
     assert "secret" not in str([span.attributes for span in recorded.spans])
+
+
+JOBS = """
+import celery
+
+folders = {"data_folder_in": "mail", "data_folder_out": "mail", "control_folder": "control"}
+app = celery.Celery("jobs", broker="filesystem://", backend="file://results", broker_transport_options=folders)
+
+@app.task(name="jobs.report")
+def report(question):
+    return question.upper()
+"""
+ASK = """
+import tailbudget
+from jobs import report
+
+with tailbudget.request("ask", tenant="acme"):
+    assert report.delay("why").get(timeout=110) == "WHY"
+"""
+
+
+def test_a_forked_worker_without_a_line_of_ours_goes_on_with_the_request(tmp_path: Path) -> None:
+    pytest.importorskip("celery", reason="celery is not installed")
+    for folder in ("mail", "control", "results"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "jobs.py").write_text(JOBS)
+    (tmp_path / "ask.py").write_text(ASK)
+    # celery's default, written out: the pool forks once the worker has begun.
+    worker = [sys.executable, "-m", "celery", "-A", "jobs", "worker", "--pool", "prefork", "--concurrency", "1"]
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "ERROR"]
+    with sink() as collector, running([*RUN, *worker, *quiet], tmp_path, collector, OTEL_SERVICE_NAME="worker"):
+        with running([*RUN, sys.executable, "ask.py"], tmp_path, collector, OTEL_SERVICE_NAME="asking") as asking:
+            assert asking.wait(120) == 0
+        asked, queued = span_named(collector, "ask"), span_named(collector, "queue jobs.report")
+        worked = span_named(collector, "process jobs.report")
+    assert worked.trace_id == queued.trace_id == asked.trace_id
+    assert worked.parent_span_id == asked.span_id
+    assert attributes(worked)["slo.tenant"] == "acme"
+    assert attributes(queued)["slo.stage"] == "queue"

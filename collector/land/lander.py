@@ -27,6 +27,8 @@ EVERY_S: Final = 0.2
 #: this. One a body took 0.4 of a core at 20 bodies a second, and ten readers beside it trebled the time until SQL sees
 #: a span.
 AT_MOST_EVERY_S: Final = 1.0
+#: What nobody needed of these pauses is kept, up to so much: bodies that come now and then land at once.
+SAVED_S: Final = 1.0
 RETRY_S: Final = 1.0
 #: Counts are stored with the next bodies, or this late without any; a kill loses as much of them, and no span.
 COUNTS_EVERY_S: Final = 5.0
@@ -215,7 +217,7 @@ class Lander:
             entries, bodies = self._next_bodies()
         except OSError as error:
             self._failed(error)
-            self._pause(RETRY_S)
+            self._next_s = time.monotonic() + RETRY_S
             return
         unstored = self._counters.take_unstored()
         started, cpu_s = time.monotonic(), time.thread_time()
@@ -231,7 +233,7 @@ class Lander:
             elif self._internal >= INTERNAL_TRIES:
                 self._isolate(entries, error)
             else:
-                self._pause(RETRY_S)
+                self._next_s = time.monotonic() + RETRY_S
             return
         except Exception as error:  # noqa: BLE001 - whatever one body does to it, the thread lives on
             _raise_if_lost(error)
@@ -243,10 +245,9 @@ class Lander:
         self._counters.work_s.labels("landing").observe(time.monotonic() - started)
         self._counters.stored(counted)
         self._leave(entries)
-        self._pause(0.0 if self._groups else min(max(EVERY_S, 10 * (time.thread_time() - cpu_s)), AT_MOST_EVERY_S))
-
-    def _pause(self, pause_s: float) -> None:
-        self._next_s = time.monotonic() + pause_s
+        pause_s = 0.0 if self._groups else min(max(EVERY_S, 10 * (time.thread_time() - cpu_s)), AT_MOST_EVERY_S)
+        now_s = time.monotonic()
+        self._next_s = min(max(self._next_s, now_s - SAVED_S), now_s) + pause_s
 
     def _store_counts(self) -> None:
         """Store what was counted of bodies that never came to land."""
@@ -288,7 +289,7 @@ class Lander:
 
     def _isolate(self, entries: Sequence[Entry], error: Exception) -> None:
         """Land the bodies of a failed transaction half by half; one that fails alone is dropped, counted and logged."""
-        self._pause(0.0)
+        self._next_s = 0.0
         if len(entries) == 1:
             log.error("a body that does not fit the tables was dropped: %s", error)
             self._counters.dropped("journal", "unlandable")

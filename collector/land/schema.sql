@@ -599,7 +599,7 @@ create macro trace(id) as table
         where walk.depth < 1000
     )
     select walk.depth, one.*
-    from one left join walk using (span_id)
+    from one left join walk on walk.span_id = one.span_id
     order by walk.path nulls last, one.start_ns, one.span_id;
 
 -- One request: from req('its request_id').

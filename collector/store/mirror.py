@@ -126,7 +126,7 @@ class Mirror:
     def _stretches(
         self, one: Stored, start: datetime, end: datetime, width: timedelta
     ) -> Iterator[tuple[datetime, datetime]]:
-        """Yield stretches from the newest to the oldest, of AT_ONCE rows here where an hour has no more."""
+        """Yield stretches from the newest to the oldest, of AT_ONCE rows here unless one hour has more."""
         counted = self._hours(one, start, end) if width == HOUR else {}
         held = 0
         for hour in sorted(counted, reverse=True):
@@ -172,7 +172,10 @@ class Mirror:
         unequal = [number for number in numbers if told[0].get(number) != told[1].get(number)]
         for first, last in _runs(sorted(unequal), {number: n for number, (n, _) in told[0].items()}):
             begin, finish = (EPOCH + timedelta(seconds=number * seconds) for number in (first, last + 1))
-            yield Slice(one, max(begin, start), finish)
+            if width > MINUTE and max(side.get(first, (0, 0))[0] for side in told) > AT_ONCE:
+                yield from self._unequal(one, max(begin, start), finish, MINUTE, since)
+            else:
+                yield Slice(one, max(begin, start), finish)
 
     def _mend(self, part: Slice) -> int:
         """Make one slice equal, with one insert unless that were more than MOST_ROWS; return how many rows it wrote."""
