@@ -1,10 +1,11 @@
-"""How many workers pytest-xdist has and what they begin with; httpx is patient, and what is imported is no garbage."""
+"""How many workers pytest-xdist has, and what comes first; httpx and Hypothesis wait; imports are no garbage."""
 
 import gc
 import os
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
 #: Files that take longest, begun first, so that no worker is left with one of them in the end.
 LONGEST = (
@@ -38,6 +39,10 @@ LONGEST = (
 
 # Its own 5 s are not much for a server that shares a busy machine; no passing test feels more.
 httpx._config.DEFAULT_TIMEOUT_CONFIG.__init__(timeout=120)  # type: ignore[misc]
+
+# The same examples each time, however long one takes: Hypothesis' own bound is 200 ms of a wall clock.
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 @pytest.hookimpl(optionalhook=True)

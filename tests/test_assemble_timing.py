@@ -123,7 +123,7 @@ def test_the_foreign_traces_are_the_calls_that_they_tell() -> None:
         assert abs(sum(row[f"{stage}_ms"] for stage in STAGES) - row["total_ms"]) < 1e-6
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 30), max_size=3))
 def test_rows_of_any_dialect_do_not_depend_on_arrival_or_repetition(seed: int, cuts: list[int]) -> None:
     spans = foreign_traces()
@@ -140,7 +140,7 @@ def test_one_late_span_gives_the_same_rows_as_an_early_one() -> None:
         assert everything([spans[:late] + spans[late + 1 :], [spans[late]]]) == FOREIGN, spans[late]
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 18), max_size=3))
 def test_rows_do_not_depend_on_the_order_of_arrival(seed: int, cuts: list[int]) -> None:
     spans = busy_trace(1) + busy_trace(2)

@@ -103,7 +103,7 @@ def _use(stack: Stack) -> None:
     _leave_after(stack, pieces=3, request_id="left-early", max_tokens=60)
     _leave_after(stack, pieces=40, request_id="left-late", max_tokens=90)
     _control(stack.runtime, step_delay_ms=0)
-    _control(stack.demo, slow_index_ms=1200)
+    _control(stack.demo, slow_index_ms=2500)
     httpx.post(
         f"{stack.demo}/chat", json={"question": "uvicorn?", "max_tokens": 4}, headers={"x-request-id": "slow-index"}
     )
@@ -198,9 +198,9 @@ def test_the_runtime_stops_generating_when_the_client_leaves(stack: Stack) -> No
 
 
 def test_a_slow_index_is_a_violation_blamed_on_retrieval(stack: Stack) -> None:
-    rows = stack.sql("select request_id, over_stage, over_ms from violations")
-    assert [(row["request_id"], row["over_stage"]) for row in rows] == [("slow-index", "retrieval")]
-    assert rows[0]["over_ms"] > 600
+    (row,) = stack.sql("select over_stage, over_ms from violations where request_id = 'slow-index'")
+    assert row["over_stage"] == "retrieval"
+    assert row["over_ms"] > 1900
 
 
 def test_the_rate_of_tokens_is_stored_for_client_and_server(stack: Stack) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tailbudget.gpu_runtime.energy import KEPT_STEPS, EnergyAccountant
@@ -154,7 +154,6 @@ EVENTS = st.lists(
 
 
 @given(EVENTS)
-@settings(deadline=None)
 def test_whatever_happens_requests_and_idle_are_what_the_counter_grew_by(
     events: list[tuple[str, int, dict[str, int]]],
 ) -> None:

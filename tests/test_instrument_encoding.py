@@ -74,7 +74,7 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(st.lists(spans, max_size=5))
 def test_any_spans_become_the_bytes_of_opentelemetrys_encoder(batch: list[ReadableSpan]) -> None:
     assert encode(batch) == encode_spans(batch).SerializeToString()

@@ -33,7 +33,7 @@ def in_blocks(times: list[int], size: int) -> Gaps:
     return gaps
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(gap_lists, st.integers(1, 50))
 def test_the_summary_is_what_the_definition_says(gaps_ns: list[int], block: int) -> None:
     times = arrivals(gaps_ns)
@@ -45,7 +45,7 @@ def test_the_summary_is_what_the_definition_says(gaps_ns: list[int], block: int)
     assert gaps.stalls == sum(gap_ns > limit_ns for gap_ns in gaps_ns)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50)
 @given(gap_lists)
 def test_the_bytes_give_the_gaps_back(gaps_ns: list[int]) -> None:
     gaps = Gaps()

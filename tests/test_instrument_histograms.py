@@ -62,7 +62,7 @@ def counted(data: MetricsData | None) -> list[dict[str, object]]:
     return sorted(said, key=repr)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.lists(recordings, max_size=3))
 def test_a_tally_counts_as_the_sdk_does_round_by_round(rounds: list[list[tuple[float, Labels]]]) -> None:
     normal = [[(value, dict(sorted(labels.items()))) for value, labels in recorded] for recorded in rounds]

@@ -38,7 +38,7 @@ def test_requests_planned_while_the_server_stands_still_wait_for_it_in_the_figur
     async def run() -> Stepped:
         session = Session(route(server, delay_ms=0), traffic(arrivals="steady"))
         stall = asyncio.create_task(
-            asyncio.to_thread(httpx.post, f"{server}/route", json={"stall_ms": 4000}, timeout=120)
+            asyncio.to_thread(httpx.post, f"{server}/route", json={"stall_ms": 8000}, timeout=120)
         )
         await asyncio.to_thread(wait_until, lambda: _stands_still(server), what="the stall")
         stepped = await session.run(Step(1, "requests/s", 50.0, 60.0, 20))

@@ -290,7 +290,7 @@ def metrics(draw: st.DrawFn) -> ExportMetricsServiceRequest:
     return request
 
 
-MANY = settings(max_examples=120, deadline=None, derandomize=True, database=None)
+MANY = settings(max_examples=120)
 
 
 @MANY

@@ -103,7 +103,7 @@ events = st.lists(
 
 
 @given(found=events)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_shares_and_burn_are_of_what_sampled_requests_stand_for(
     shared: duckdb.DuckDBPyConnection, found: list[tuple[int, bool, float | None]]
 ) -> None:

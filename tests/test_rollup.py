@@ -54,7 +54,7 @@ def in_order(table: list[Row]) -> list[str]:
     return sorted(repr(row) for row in table)
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 40), max_size=4))
 def test_after_any_arrivals_late_spans_and_repeats_it_is_what_the_requests_say(seed: int, cuts: list[int]) -> None:
     spans = foreign_traces() + busy_trace(1) + busy_trace(2)

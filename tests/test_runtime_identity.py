@@ -38,7 +38,7 @@ def _alone(
 
 
 @on_devices
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 2**32),
     kv_pages=st.sampled_from([6, 7, 9, 14, 0]),

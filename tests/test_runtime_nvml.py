@@ -196,7 +196,7 @@ def test_a_mig_device_that_is_removed_is_down_and_then_sampled_no_more(driver: P
     switch.touch()
     removed = (
         f"lambda points: __import__('pathlib').Path({str(switch)!r}).unlink(missing_ok=True) or "
-        "sum(p.name == 'hw.power' and p.time_ns > 10**9 + points[0].time_ns for p in points) > 100"
+        "any(p.name == 'slo.gpu.up' and not p.value and p.time_ns + 10**9 < points[-1].time_ns for p in points)"
     )
     _, points, log = _sample(removed, LD_LIBRARY_PATH=str(driver), DIVIDED=str(switch))
     part = [(name, value) for name, attributes, value, *_ in points if attributes["hw.id"] == "MIG-b"]

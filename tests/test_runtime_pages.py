@@ -142,7 +142,7 @@ def test_a_request_that_could_never_fit_is_refused() -> None:
         scheduler.add(_generation("long", [1] * 5, 6))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32), st.integers(4, 14), st.integers(1, 4), st.integers(1, 9), st.booleans())
 def test_whatever_comes_and_goes_everything_ends_and_all_pages_return(
     seed: int, count: int, slots: int, chunk: int, prefix_cache: bool

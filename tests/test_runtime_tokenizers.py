@@ -56,7 +56,7 @@ def _byte_level(split: str) -> Vocabulary:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TEXTS)
 def test_qwens_ids_are_those_of_its_own_tokenizer(text: str) -> None:
     reference = _qwens()
@@ -143,7 +143,7 @@ def _pieces() -> tuple[Vocabulary, Any]:
     return vocabulary, model
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TEXTS.filter(bool))
 def test_ids_of_sentence_piece_are_those_of_the_library(text: str) -> None:
     _piece_model()
@@ -171,7 +171,7 @@ def test_a_gguf_file_keeps_all_of_sentence_pieces_vocabulary(tmp_path: Path) -> 
     assert open_model(tmp_path / "model.gguf").vocabulary == vocabulary
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TEXTS)
 def test_any_text_comes_back_from_sentence_piece_in_whole_characters(text: str) -> None:
     _piece_model()
