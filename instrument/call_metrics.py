@@ -2,9 +2,10 @@
 
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal
 
+from opentelemetry import context as otel_context
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
@@ -17,7 +18,8 @@ from .histograms import Histogram, histogram
 from .metering import MAX_SERIES
 from .request import current_request
 from .spans import error_type
-from .vocabulary import RATELIMIT_REMAINING, convert
+from .vocabulary import RATELIMIT_REMAINING, STAGE, Stage, convert
+from .work import OWNED, Work
 
 #: Bucket boundaries of the conventions, in seconds and in tokens.
 SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -45,11 +47,13 @@ _remaining_by: dict[tuple[str, str, str], float] = {}
 
 
 class _Call:
-    __slots__ = ("labels", "started_ns")
+    __slots__ = ("labels", "started_ns", "work")
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
         self.started_ns = time.perf_counter_ns()
+        #: Weak: a request's work holds the spans of its calls.
+        self.work: Callable[[], Work | None] = lambda: None
 
 
 #: Calls that have begun; one whose span is dropped without an end is dropped with it.
@@ -62,11 +66,13 @@ def began(span: Span, attributes: Mapping[str, AttributeValue], *, streamed: boo
 
     `attributes` are those with which its span started; the conventions say which of them are labels.
     """
-    _calls[span] = _Call({name: str(attributes[name]) for name in LABELS if attributes.get(name)})
+    call = _calls[span] = _Call({name: str(attributes[name]) for name in LABELS if attributes.get(name)})
     if attempt := current_attempt():
         attempt.made(span)
     if request := current_request():
-        request.work.call_began(span, streamed=streamed)
+        call.work = weakref.ref(request.work)
+        stage: Stage = "retrieval" if STAGE in attributes else "prefill" if streamed else "decode"  # of embeddings
+        request.work.call_began(span, stage=stage, owned=bool(otel_context.get_value(OWNED)))
 
 
 @Guard("call metrics")
@@ -82,6 +88,8 @@ def ended(
     call = _calls.pop(span, None)
     if call is None:
         return
+    if work := call.work():
+        work.call_ended(span)
     labels = call.labels
     if reported and reported.model:
         labels["gen_ai.response.model"] = reported.model

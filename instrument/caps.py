@@ -17,7 +17,8 @@ from opentelemetry.trace import Span
 from .budget import OnOver, OverBudgetError, policy_for
 from .guard import Guard
 from .request import RequestState, current_request
-from .vocabulary import MODEL_STAGES, OVER_ACTION, REMAINING_HEADER, STAGES, TOOL_ROUNDS, Stage, convert
+from .vocabulary import OVER_ACTION, REMAINING_HEADER, TOOL_ROUNDS, Stage, convert
+from .work import CLOCKS
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -127,8 +128,8 @@ def left_ms(request: RequestState, name: str) -> float:
 
     A stage has spent the time in which it was open at least once, which is never less than its critical time.
     """
-    stages = MODEL_STAGES if name == "model" else tuple(stage for stage in STAGES if stage == name)
-    spent_ns = sum(map(request.work.spent_ns, stages)) if stages else time.perf_counter_ns() - request.started_ns
+    clock = next((clock for clock in CLOCKS if clock == name), None)
+    spent_ns = request.work.spent_ns(clock) if clock else time.perf_counter_ns() - request.started_ns
     return limit_of(request, name) - convert(spent_ns, "ns", "ms")
 
 
@@ -211,7 +212,7 @@ def check() -> None:
     request = current_request()
     if request is None:
         return
-    for name in ("total", *(name for name in request.budgets_ms if name in (*STAGES, "model"))):
+    for name in ("total", *(name for name in request.budgets_ms if name in CLOCKS)):
         if (left := left_ms(request, name)) < 0:
             limit_ms = limit_of(request, name)
             raise OverBudgetError(name, spent=limit_ms - left, budget=limit_ms)

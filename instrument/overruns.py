@@ -7,8 +7,8 @@ from typing import Protocol
 from opentelemetry.trace import Span
 
 from .guard import WINDOW_S
-from .vocabulary import OVER, OVER_TIME, STAGES, TOOL_ROUNDS, convert
-from .work import Work
+from .vocabulary import OVER, OVER_TIME, TOOL_ROUNDS, convert
+from .work import CLOCKS, Work
 
 logger = logging.getLogger("tailbudget.budget")
 #: Routes and stages of which the log is told apart; a service that makes up routes gets one line for the rest.
@@ -66,7 +66,7 @@ def record_overrun(request: Budgeted) -> None:
     }
     if not over_ms and not request.too_many_rounds:
         return
-    stages = {name: ms for name, ms in over_ms.items() if name in STAGES}
+    stages = {name: ms for name, ms in over_ms.items() if name in CLOCKS}
     worst = max(stages or over_ms, key=over_ms.__getitem__, default=TOOL_ROUNDS)
     request.span.set_attribute(OVER, worst)
     if worst != TOOL_ROUNDS:
@@ -77,16 +77,16 @@ def record_overrun(request: Budgeted) -> None:
 
 
 def _spent_ms(request: Budgeted) -> dict[str, float]:
-    clocks = {
+    instants = {
         "total": time.perf_counter_ns(),
         "ttft": request.first_token_ns,
         "usable": request.usable_ns,
     }
     spent = {
-        name: convert(at_ns - request.started_ns, "ns", "ms") for name, at_ns in clocks.items() if at_ns is not None
+        name: convert(at_ns - request.started_ns, "ns", "ms") for name, at_ns in instants.items() if at_ns is not None
     }
-    stages = [stage for stage in STAGES if stage in request.budgets_ms]
-    return spent | {stage: convert(request.work.spent_ns(stage), "ns", "ms") for stage in stages}
+    clocks = [clock for clock in CLOCKS if clock in request.budgets_ms]
+    return spent | {clock: convert(request.work.spent_ns(clock), "ns", "ms") for clock in clocks}
 
 
 def _said(request: Budgeted, name: str, spent_ms: dict[str, float]) -> str:

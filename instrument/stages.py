@@ -20,6 +20,7 @@ from .guard import Guard
 from .request import RequestState, current_request
 from .spans import Activation, arguments_hash, owner, record_error
 from .vocabulary import STAGE, STAGES, TOOL_CALL_HASH, Stage
+from .work import OWNED
 
 F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -42,7 +43,7 @@ class OpenStage:
         self._request: RequestState | None = None
         with Guard("stage"):
             self.span = _start(stage, name, attributes)
-            self._inside = set_span_in_context(self.span)
+            self._inside = otel_context.set_value(OWNED, stage, set_span_in_context(self.span))
             self._request = current_request()
             if self._request:
                 self._request.work.stage_began(stage)

@@ -3,12 +3,20 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
+from opentelemetry import context as otel_context
 from opentelemetry.trace import Span
 
-from .vocabulary import Stage
+from .vocabulary import MODEL_STAGES, STAGES, Stage
+
+#: In the context of an explicit stage, which owns all time below it: a model call there is no prefill or decode.
+OWNED: Final = otel_context.create_key("tailbudget-stage")
+#: What time is counted for: a stage, or the model's stages together.
+Clock = Stage | Literal["model"]
+CLOCKS: Final[tuple[Clock, ...]] = ("model", *STAGES)
 
 #: Calls that ended are forgotten when the next one begins and this many are known.
 KEPT_CALLS = 16
@@ -39,11 +47,12 @@ class Stream(Protocol):
 
 
 class _Call:
-    __slots__ = ("span", "stage", "stream")
+    __slots__ = ("owned", "span", "stage", "stream")
 
-    def __init__(self, span: Span, stage: Stage) -> None:
+    def __init__(self, span: Span, stage: Stage, *, owned: bool) -> None:
         self.span = span
         self.stage = stage
+        self.owned = owned
         self.stream: Stream | None = None
 
 
@@ -57,20 +66,42 @@ class Work:
         # Reentrant: a garbage collection inside the lock may close a generator and with it end a stage.
         self._lock = threading.RLock()
         self._outer = outer
+        #: Called once, before the first stage or call.
+        self.on_first: Callable[[], object] | None = None
         self._stages: list[Stage] = []
-        self._since_ns: dict[Stage, int] = {}
-        self._spent_ns: Counter[Stage] = Counter()
+        self._open: Counter[Clock] = Counter()
+        self._since_ns: dict[Clock, int] = {}
+        self._spent_ns: Counter[Clock] = Counter()
         self._rounds = 0
         self._calls: list[_Call] = []
 
+    def _first(self) -> None:
+        first, self.on_first = self.on_first, None
+        if first:
+            first()
+
+    def _start(self, clock: Clock, now_ns: int) -> None:
+        if not self._open[clock]:
+            self._since_ns[clock] = now_ns
+        self._open[clock] += 1
+        if clock in MODEL_STAGES:
+            self._start("model", now_ns)
+
+    def _stop(self, clock: Clock, now_ns: int) -> None:
+        self._open[clock] -= 1
+        if not self._open[clock]:
+            self._spent_ns[clock] += now_ns - self._since_ns.pop(clock)
+        if clock in MODEL_STAGES:
+            self._stop("model", now_ns)
+
     def stage_began(self, stage: Stage) -> None:
         """Count a run of `stage` in."""
+        self._first()
         now_ns = time.perf_counter_ns()
         with self._lock:
-            if stage not in self._stages:
-                self._since_ns[stage] = now_ns
-                self._rounds += stage == "tools"
+            self._rounds += stage == "tools" and stage not in self._stages
             self._stages.append(stage)
+            self._start(stage, now_ns)
         if self._outer:
             self._outer.stage_began(stage)
 
@@ -81,38 +112,55 @@ class Work:
             self._stages.reverse()  # the latest of its name
             self._stages.remove(stage)
             self._stages.reverse()
-            if stage not in self._stages:
-                self._spent_ns[stage] += now_ns - self._since_ns.pop(stage)
+            self._stop(stage, now_ns)
         if self._outer:
             self._outer.stage_ended(stage)
 
-    def call_began(self, span: Span, *, streamed: bool) -> None:
-        """Take note of a model call; it is over when its span is. Calls that are not sampled are not seen."""
-        call = _Call(span, "prefill" if streamed else "decode")
+    def call_began(self, span: Span, *, stage: Stage, owned: bool) -> None:
+        """Count a model call in, which begins in `stage`; an explicit stage that owns it has its time."""
+        self._first()
+        call = _Call(span, stage, owned=owned)
+        now_ns = time.perf_counter_ns()
         with self._lock:
             if len(self._calls) >= KEPT_CALLS:
-                self._calls = [known for known in self._calls if known.span.is_recording()]
+                for known in [known for known in self._calls if not known.span.is_recording()]:
+                    self._forget(known, now_ns)
             self._calls.append(call)
+            if not owned:
+                self._start(stage, now_ns)
         if self._outer:
-            self._outer.call_began(span, streamed=streamed)
+            self._outer.call_began(span, stage=stage, owned=owned)
 
     def call_decodes(self, span: Span, stream: Stream) -> None:
         """Take note of the first token of the call that `span` stands for, and of the stream in which it came."""
+        now_ns = time.perf_counter_ns()
         with self._lock:
             call = next((known for known in self._calls if known.span is span), None)
             if call is None:  # the span is its caller's own
-                call = _Call(span, "decode")
+                call = _Call(span, "decode", owned=True)
                 self._calls.append(call)
+            elif not call.owned:
+                self._stop(call.stage, now_ns)
+                self._start("decode", now_ns)
             call.stage, call.stream = "decode", stream
         if self._outer:
             self._outer.call_decodes(span, stream)
 
     def call_ended(self, span: Span) -> None:
-        """Forget a streamed call that is over."""
+        """Count a call out; one that is out already changes nothing."""
+        now_ns = time.perf_counter_ns()
         with self._lock:
-            self._calls = [known for known in self._calls if known.span is not span]
+            for known in [known for known in self._calls if known.span is span]:
+                self._forget(known, now_ns)
         if self._outer:
             self._outer.call_ended(span)
+
+    def _forget(self, call: _Call, now_ns: int) -> None:
+        if call not in self._calls:  # a garbage collection was here meanwhile
+            return
+        self._calls.remove(call)
+        if not call.owned:
+            self._stop(call.stage, now_ns)
 
     def stream_now(self) -> Stream | None:
         """Return the stream of the latest call that flows, None when none does."""
@@ -129,11 +177,15 @@ class Work:
                 return self._stages[-1]
             return next((call.stage for call in reversed(self._calls) if call.span.is_recording()), "other")
 
-    def spent_ns(self, stage: Stage) -> int:
-        """Return for how long at least one run of `stage` was open, until now; never less than its critical time."""
+    def spent_ns(self, clock: Clock) -> int:
+        """Return for how long at least one run of a stage was open, until now; never less than its critical time.
+
+        A streamed call is prefill until its first token and decode from then on, any other call decode: what of it was
+        queue or network only its server knows. `model` is these together, side by side once.
+        """
         now_ns = time.perf_counter_ns()
         with self._lock:
-            return self._spent_ns[stage] + (now_ns - self._since_ns[stage] if stage in self._since_ns else 0)
+            return self._spent_ns[clock] + (now_ns - self._since_ns[clock] if clock in self._since_ns else 0)
 
     @property
     def tool_rounds(self) -> int:

@@ -19,7 +19,18 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import tailbudget
-from tailbudget import Budget, OverBudgetError, UserError, check, deadline_s, remaining_ms, request, stage, within
+from tailbudget import (
+    Budget,
+    OverBudgetError,
+    UserError,
+    check,
+    deadline_s,
+    remaining_ms,
+    request,
+    stage,
+    testing,
+    within,
+)
 from tailbudget.instrument import hooks
 from tailbudget.instrument.guard import Guard
 from tests.instrument_support import ModelServer, Recorded, recording, serve
@@ -66,6 +77,38 @@ def test_a_stage_spends_while_it_is_open_side_by_side_once_and_nothing_in_betwee
         assert 59_000 < left_ms <= 59_980
         time.sleep(0.01)
         assert remaining_ms("tools") == left_ms
+
+
+def words(clock: testing.Clock) -> Iterator[str]:
+    for word in ("It ", "depends"):
+        clock.advance_ms(40)
+        yield word
+    clock.advance_ms(10)
+
+
+def test_model_calls_are_held_against_the_budgets_of_the_model() -> None:
+    clock = testing.Clock()
+    budget = Budget(total_ms=1_000, prefill_ms=30, decode_ms=300, model_ms=100, tools_ms=70)
+    with testing.recording(clock=clock) as recorded:
+        with request("chat", budgets_ms=budget):
+            list(tailbudget.stream(words(clock), model="tiny"))
+            clock.advance_ms(500)  # nothing runs
+            assert (remaining_ms("prefill"), remaining_ms("decode"), remaining_ms("model")) == (0, 250, 10)
+            with pytest.raises(OverBudgetError, match="prefill"):
+                check()
+            with stage("tools"):  # which owns the call beneath it
+                list(tailbudget.stream(words(clock), model="tiny"))
+            assert (remaining_ms("decode"), remaining_ms("model")) == (250, 10)
+        with request("two at once", budgets_ms=Budget(model_ms=50)):
+            first, second = (tailbudget.stream(words(clock), model="tiny") for _ in range(2))
+            for stream in (first, second):
+                next(stream)
+            assert remaining_ms("model") == 0
+            for stream in (first, second):
+                stream.close()
+    chat, both = (recorded.named(name).attributes for name in ("chat", "two at once"))
+    assert (chat["slo.over"], chat["slo.over.time"]) == ("tools", 0.02)
+    assert (both["slo.over"], both["slo.over.time"]) == ("model", 0.03)
 
 
 async def test_a_coroutine_stage_is_cancelled_when_its_budget_is_spent(recorded: Recorded) -> None:
