@@ -18,6 +18,7 @@ from .caps import async_cap_of
 from .errors import UserError
 from .guard import Guard
 from .identity import request_attributes
+from .lifecycle import delivering
 from .loop_lag import watch_loop
 from .request import BudgetsMs, RequestState, request_context
 from .spans import Activation, error_type
@@ -76,7 +77,7 @@ class ASGIMiddleware:
         """Serve one connection; anything but HTTP passes through untouched."""
         exchange = self._begin(scope, receive, send) if scope["type"] == "http" else None
         if exchange is None:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, delivering(send) if scope["type"] == "lifespan" else send)
             return
         try:
             answered = await self._serve(scope, exchange)

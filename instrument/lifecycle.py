@@ -4,8 +4,8 @@ import atexit
 import os
 import threading
 import uuid
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from opentelemetry import _logs, metrics, trace
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from .exporters import Exports
 
+#: A server that stops waits no longer than this for what it holds to be delivered.
+DELIVERY_S: Final = 2.0
 _lock = threading.Lock()
 _fork_seen = False
 _running: "_Running | None" = None
@@ -74,6 +76,29 @@ def shutdown() -> None:
         running, _running = _running, None
     if running:
         running.end()
+
+
+@Guard("delivery")
+def deliver() -> None:
+    """Deliver what is held and go on; returns after two seconds at the latest."""
+    if running := _running:
+        thread = threading.Thread(target=Guard("delivery")(running.deliver), name="tailbudget-delivery", daemon=True)
+        thread.start()
+        thread.join(DELIVERY_S)
+
+
+def delivering(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    """Return the `send` of ASGI's lifespan, which delivers before it says that the app has shut down.
+
+    uvicorn ends by the signal that stopped it, past every exit handler: there is no later moment.
+    """
+
+    async def tell(message: Any) -> None:
+        if message["type"].startswith("lifespan.shutdown."):
+            deliver()
+        await send(message)
+
+    return tell
 
 
 def _check(service: object, endpoint: object, propagate_to: object) -> None:
@@ -133,6 +158,13 @@ class _Running:
     def after_fork(self) -> None:
         """Go on in a forked worker; OpenTelemetry starts its threads there and names the instance anew by itself."""
         self._exports.after_fork()
+
+    def deliver(self) -> None:
+        """Deliver what is held."""
+        tell_all()
+        for provider in (self._tracer_provider, self._meter_provider, self._logger_provider):
+            if provider:
+                provider.force_flush()
 
     def end(self) -> None:
         """Deliver the rest and close the providers."""

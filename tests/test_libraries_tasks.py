@@ -82,8 +82,13 @@ def test_a_forked_worker_without_a_line_of_ours_goes_on_with_the_request(tmp_pat
     (tmp_path / "ask.py").write_text(ASK)
     # celery's default, written out: the pool forks once the worker has begun.
     worker = [sys.executable, "-m", "celery", "-A", "jobs", "worker", "--pool", "prefork", "--concurrency", "1"]
+    # Each of its processes ends after one task, by os._exit; nothing is sent before that.
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "ERROR"]
-    with sink() as collector, running([*RUN, *worker, *quiet], tmp_path, collector, OTEL_SERVICE_NAME="worker"):
+    command = [*RUN, *worker, *quiet, "--max-tasks-per-child", "1"]
+    with (
+        sink() as collector,
+        running(command, tmp_path, collector, OTEL_SERVICE_NAME="worker", OTEL_BSP_SCHEDULE_DELAY="3600000"),
+    ):
         with running([*RUN, sys.executable, "ask.py"], tmp_path, collector, OTEL_SERVICE_NAME="asking") as asking:
             assert asking.wait(120) == 0
         asked, queued = span_named(collector, "ask"), span_named(collector, "queue jobs.report")

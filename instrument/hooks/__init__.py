@@ -40,6 +40,7 @@ HOOKS = (
     Hook("ollama", "ollama._client", "model_sdks", "ollama"),
     Hook("litellm", "litellm.main", "model_sdks", "litellm"),
     Hook("celery", "celery.signals", "tasks", "celery"),
+    Hook("multiprocessing", "multiprocessing.util", "tasks", "multiprocessing"),
     Hook("openai-agents", "agents.tool", "libraries", "agents_tools"),
 )
 _stops: list[Callable[[], None]] = []

@@ -1,4 +1,4 @@
-"""celery: a task goes on with the request that sent it, by the library's own signals."""
+"""Other processes: a task of celery goes on with the request that sent it, forked children deliver at their end."""
 
 from functools import partial
 from types import ModuleType
@@ -7,6 +7,7 @@ from typing import Any
 from ..calls import covered
 from ..guard import Guard
 from ..jobs import JobScope, job, job_headers
+from ..lifecycle import shutdown
 from .patching import on_restore
 
 guard = Guard("celery")
@@ -20,6 +21,7 @@ def celery(module: ModuleType) -> None:
         (module.before_task_publish, _sent),
         (module.task_prerun, _started),
         (module.task_postrun, _ended),
+        (module.worker_process_shutdown, _worker_ends),
     ):
         signal.connect(receiver, weak=False)
         on_restore(partial(signal.disconnect, receiver))
@@ -48,3 +50,19 @@ def _ended(task_id: str, retval: Any = None, state: str | None = None, **_: Any)
     if scope:
         error = retval if state == "FAILURE" and isinstance(retval, BaseException) else None
         scope.__exit__(type(error) if error else None, error, None)
+
+
+def _worker_ends(**_: Any) -> None:
+    shutdown()  # a process of the pool ends by os._exit, past every exit handler
+
+
+class _Ending:
+    """What multiprocessing knows its children's end by: it must stay alive."""
+
+
+_ending = _Ending()
+
+
+def multiprocessing(module: ModuleType) -> None:
+    """Deliver what a forked child holds when it ends: it runs finalizers of multiprocessing and no exit handlers."""
+    module.register_after_fork(_ending, lambda _: module.Finalize(None, shutdown, exitpriority=-100))
