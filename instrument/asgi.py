@@ -185,10 +185,16 @@ class Exchange:
             request_id=str(attributes.get(REQUEST_ID, "")),
             marked=route is not None,
         )
+        if not self._state.marked:
+            self._state.work.on_first = self._discover
         if route is not None:
             self._state.set_budgets(budgets)
             self._state.hurry(self._header(REMAINING_HEADER))
         self.context = request_context(self._state, parent)
+
+    @guard
+    def _discover(self) -> None:
+        self._state.discover(self._framework_route() or self._method())
 
     def _described(self) -> tuple[Context | None, dict[str, AttributeValue]]:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._scope["headers"]}
@@ -238,9 +244,10 @@ class Exchange:
         if self._ended:
             return
         self._ended = True
+        self._state.work.on_first = None  # else a cycle
         with guard:
             attributes = self._clocks()
-            if route := self._framework_route():
+            if self._own and (route := self._framework_route()) and self._state.route in ("", route, self._method()):
                 self._span.update_name(f"{self._method()} {route}")
                 attributes["http.route"] = route
             self._span.set_attributes(attributes)
@@ -265,9 +272,11 @@ class Exchange:
 
     def _framework_route(self) -> str | None:
         """Return the template that the framework matched, for paths that nobody marked."""
+        if self._route is not None:
+            return None
         named = self._scope.get(ROUTE) or self._scope.get("path_template")  # ours, Litestar's
         path = named or getattr(self._scope.get("route"), "path", None)  # Starlette's and FastAPI's
-        return path if self._own and not self._state.route and isinstance(path, str) else None
+        return path if isinstance(path, str) else None
 
     def _method(self) -> str:
         method = self._scope["method"]

@@ -82,6 +82,8 @@ class RequestState:
     ) -> None:
         outer = current_request()
         inner = outer is not None and outer.marked
+        if outer and marked:
+            outer.work.on_first = None  # the work is this request's
         self.span = span
         self.marked: bool = marked or inner
         self.started_ns = started_ns
@@ -90,9 +92,19 @@ class RequestState:
         self.request_id = request_id or (f"{span.get_span_context().span_id:016x}" if self.marked else "")
         self._begin_budgets(outer)
         self._lock = threading.RLock()
-        self._key = request_counts.start(route, tenant) if marked and not inner else None
-        if self._key:
-            registry.enter(self)
+        self._key: tuple[str, str] | None = None
+        if marked and not inner:
+            self._count_in()
+
+    def _count_in(self) -> None:
+        self._key = request_counts.start(self.route, self.tenant)
+        registry.enter(self)
+
+    def discover(self, route: str) -> None:
+        """Take note that an HTTP request which nobody marked has stages or model calls: it counts as one of `route`."""
+        self.marked, self.route = True, self.route or route
+        self.request_id = self.request_id or f"{self.span.get_span_context().span_id:016x}"
+        self._count_in()
 
     def _begin_budgets(self, outer: "RequestState | None") -> None:
         """Begin with no budgets but the deadline and the policies of the request around this one."""

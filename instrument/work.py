@@ -12,6 +12,8 @@ from opentelemetry.trace import Span
 
 from .vocabulary import MODEL_STAGES, STAGES, Stage
 
+#: Stages by which, as by a model call, the collector knows a request that nobody marked.
+TELLING: Final = frozenset({"retrieval", "tools"})
 #: In the context of an explicit stage, which owns all time below it: a model call there is no prefill or decode.
 OWNED: Final = otel_context.create_key("tailbudget-stage")
 #: What time is counted for: a stage, or the model's stages together.
@@ -66,7 +68,7 @@ class Work:
         # Reentrant: a garbage collection inside the lock may close a generator and with it end a stage.
         self._lock = threading.RLock()
         self._outer = outer
-        #: Called once, before the first stage or call.
+        #: Called once, before the first model call, retrieval or tool.
         self.on_first: Callable[[], object] | None = None
         self._stages: list[Stage] = []
         self._open: Counter[Clock] = Counter()
@@ -96,7 +98,8 @@ class Work:
 
     def stage_began(self, stage: Stage) -> None:
         """Count a run of `stage` in."""
-        self._first()
+        if stage in TELLING:
+            self._first()
         now_ns = time.perf_counter_ns()
         with self._lock:
             self._rounds += stage == "tools" and stage not in self._stages

@@ -18,8 +18,13 @@ SERVICE = """
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from tailbudget import stage
 
-app = Starlette(routes=[Route("/{name}", lambda _: PlainTextResponse("hi"))])
+@stage("retrieval")
+def hello(_):
+    return PlainTextResponse("hi")
+
+app = Starlette(routes=[Route("/{name}", hello)])
 """
 CHILD = """
 import multiprocessing, tailbudget
@@ -44,7 +49,9 @@ def test_a_server_that_a_signal_stops_delivers_its_last_requests(tmp_path: Path)
             wait_until(lambda: get(f"http://127.0.0.1:{port}/why") == "hi", what="an answer")
             assert not collector.traces
         assert service.returncode == -15  # past every exit handler
-        assert collector.span_names() == ["GET /{name}"]
+        assert collector.span_names() == ["retrieval hello", "GET /{name}"]
+        (metric,) = collector.metric_named("slo.requests.ended")
+        assert metric.sum.data_points[0].as_int == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

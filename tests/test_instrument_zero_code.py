@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 import venv
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tailbudget import UserError
+import tailbudget
+from tailbudget import UserError, stage
 from tailbudget.instrument import hooks
 from tailbudget.instrument.run import AUTOLOAD, environment, executable
+from tailbudget.instrument.running import beat, registry
 from tests.instrument_support import ModelServer, Recorded, Sink, recording, serve, sink
 from tests.support import free_port, wait_until
 
@@ -400,6 +405,61 @@ def test_an_otel_server_span_outside_is_annotated_and_none_is_added(recorded: Re
     with serve(app) as url:
         assert httpx.get(f"{url}/in/a").text == "hi"
     assert [span.name for span in recorded.spans][1:] == ["GET /{name}"]
+
+
+class Held:
+    """An app whose second stage waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.inside = threading.Event()
+
+    def app(self) -> Any:
+        from starlette.applications import Starlette
+        from starlette.requests import Request
+        from starlette.responses import PlainTextResponse
+        from starlette.routing import Route
+
+        def chat(request: Request) -> PlainTextResponse:
+            with stage("retrieval"):
+                self.inside.set()
+                self.go.wait(120)
+            return PlainTextResponse("hi", status_code=int(request.query_params.get("status", 200)))
+
+        def own(_: Request) -> PlainTextResponse:
+            with tailbudget.request("mine"), stage("tools"):
+                return PlainTextResponse("hi")
+
+        def page(_: Request) -> PlainTextResponse:
+            with stage("prompt"):
+                return PlainTextResponse("hi")
+
+        return Starlette(routes=[Route("/chat/{name}", chat), Route("/own", own), Route("/page", page)])
+
+
+def test_a_request_that_nobody_marked_is_counted_and_told_of_once_it_retrieves_or_calls(recorded: Recorded) -> None:
+    held = Held()
+    with serve(held.app()) as url, ThreadPoolExecutor() as pool:
+        asked = pool.submit(httpx.get, f"{url}/chat/why?status=404", headers={"baggage": "slo.tenant=acme"})
+        assert held.inside.wait(120)
+        labels = {"route": "/chat/{name}", "tenant": "acme"}
+        assert (labels, 1) in recorded.points("slo.requests.active")
+        beat(time.perf_counter_ns() + 6_000_000_000)
+        held.go.set()
+        assert asked.result().text == "hi"
+        span = recorded.named("GET /chat/{name}")
+        for path in ("/own", "/page"):
+            assert httpx.get(f"{url}{path}").text == "hi"
+    (told,) = (dict(log.log_record.attributes or {}) for log in recorded.logs)
+    assert (told["slo.request"], told["slo.stage"], told["slo.tenant"]) == ("/chat/{name}", "retrieval", "acme")
+    assert span.context is not None
+    assert told["slo.request.id"] == f"{span.context.span_id:016x}"
+    assert (span.attributes or {})["slo.outcome"] == "rejected"
+    ended = [(point["route"], point["outcome"]) for point, n in recorded.points("slo.requests.ended") if n]
+    assert (labels | {"outcome": "rejected"}, 1) in recorded.points("slo.requests.ended")
+    assert ("mine", "ok") in ended
+    assert not {"/own", "/page", "GET"} & {route for route, _ in ended}
+    assert not registry.running()
 
 
 @pytest.mark.slow
