@@ -20,7 +20,7 @@ from .chunks import Reported
 from .dialects import Dialect
 from .guard import Guard
 from .hooks.patching import CALL_SUPPRESSED, INSIDE_A_CALL, suppressed
-from .hygiene import hygiene
+from .hygiene import hygiene_of
 from .metering import decode_meter
 from .network import NetRecord, with_record
 from .request import current_request
@@ -47,10 +47,12 @@ PROVIDERS = {
 REQUEST_ARGUMENTS = {
     "max_completion_tokens": "gen_ai.request.max_tokens",
     "max_output_tokens": "gen_ai.request.max_tokens",
+    "maxOutputTokens": "gen_ai.request.max_tokens",
     "max_tokens": "gen_ai.request.max_tokens",
     "num_predict": "gen_ai.request.max_tokens",
     "temperature": "gen_ai.request.temperature",
     "top_p": "gen_ai.request.top_p",
+    "topP": "gen_ai.request.top_p",
     "seed": "gen_ai.request.seed",
 }
 #: Modules of instrumentors of the same library: where one is at work, its span is the call's.
@@ -157,7 +159,7 @@ class ModelCall:
         self._request = current_request()
         self._caps = caps_around()
         said = otel_context.get_value(_SAID_KEY)
-        counted = hygiene(asked.arguments.get("messages"), tools=asked.arguments.get("tools"))
+        counted = {} if asked.dialect.operation == "embeddings" else hygiene_of(asked.arguments)
         attributes = {**asked.attributes(), **counted, **(said if isinstance(said, dict) else {})}
         if self._request and self._request.failed_model not in ("", asked.model):
             attributes.setdefault(FALLBACK, True)

@@ -25,9 +25,15 @@ TokenCounter = Callable[[str], int]
 #: English prose has about four characters a token; code and other scripts have fewer. Hence "estimated".
 CHARACTERS_A_TOKEN: Final = 4
 SYSTEM_ROLES: Final = ("system", "developer")
+#: Arguments of a call, first that is given: what is asked, and what stands before it as the system's word.
+MESSAGES: Final = ("messages", "input", "contents", "prompt")
+SYSTEM: Final = ("system", "instructions", "system_instruction", "systemInstruction")
 #: Keys under which message parts of the SDKs carry text; values that are no text are looked into.
-TEXT_KEYS: Final = ("text", "content", "parts", "output", "arguments", "input")
-IMAGE_KEYS: Final = ("image_url", "source", "inline_data", "file_data")
+TEXT_KEYS: Final = ("text", "content", "parts", "output", "arguments")
+IMAGE_KEYS: Final = ("image_url", "source", "inline_data", "inlineData", "file_data", "fileData")
+#: Parts that carry a tool's arguments or result as JSON, and under which key.
+JSON_KEYS: Final = ("input", "args", "response")
+CALL_KEYS: Final = ("function_call", "functionCall", "function_response", "functionResponse")
 
 _counter: TokenCounter | None = None
 
@@ -64,6 +70,15 @@ class _Counts:
         return self.system + self.history + self.question + self.tools
 
 
+def hygiene_of(arguments: Mapping[str, Any]) -> Mapping[str, AttributeValue]:
+    """Return the `hygiene` of a call with these arguments of an SDK, or of the JSON on the wire."""
+
+    def given(names: tuple[str, ...]) -> Any:
+        return next((arguments[name] for name in names if arguments.get(name)), None)
+
+    return hygiene(given(MESSAGES), tools=arguments.get("tools"), system=given(SYSTEM))
+
+
 def hygiene(messages: Any, *, tools: Any = None, system: Any = None) -> Mapping[str, AttributeValue]:
     """Return `slo.prompt.*` of a call: tokens, the shares of its parts, images, JSON.
 
@@ -76,18 +91,17 @@ def hygiene(messages: Any, *, tools: Any = None, system: Any = None) -> Mapping[
 
 
 def _hygiene(messages: Any, tools: Any, system: Any) -> dict[str, AttributeValue]:
-    listed = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-    if not isinstance(listed, (list, tuple)) or not listed:
-        return {}
+    listed = messages if isinstance(messages, (list, tuple)) else [messages]
     counts = _Counts()
-    last_question = next(
-        (at for at in range(len(listed) - 1, -1, -1) if _get(listed[at], "role") == "user"), len(listed)
-    )
+    # Texts and parts without a role are one question together.
+    last_question = next((at for at in range(len(listed) - 1, -1, -1) if _get(listed[at], "role") == "user"), 0)
     for at, message in enumerate(listed):
         part = "system" if _get(message, "role") in SYSTEM_ROLES else "history" if at < last_question else "question"
         _count(counts, part, message)
+    if not counts.total and not counts.images:
+        return {}
     if system:
-        _count(counts, "system", {"content": system})
+        _count(counts, "system", system)
     if isinstance(tools, (list, tuple)) and tools:
         schemas = json.dumps(tools, default=_plain)
         counts.tools = _tokens(schemas)
@@ -115,9 +129,9 @@ def _attributes(counts: _Counts, messages: int) -> dict[str, AttributeValue]:
 
 
 def _count(counts: _Counts, part: str, message: Any) -> None:
-    content = _get(message, "content")
+    content = message if isinstance(message, str) else _get(message, "content")
     # The usual message is a role and a text: looking for all else in it costs four times as much.
-    plain = isinstance(content, str) and isinstance(message, dict) and len(message) == 2
+    plain = isinstance(content, str) and (content is message or (isinstance(message, dict) and len(message) == 2))
     for text in (content,) if plain else _texts(message, counts):
         setattr(counts, part, getattr(counts, part) + _tokens(text))
         if text[:1] + text[-1:] in ("{}", "[]"):  # looks like JSON: parsing it would cost too much
@@ -132,14 +146,21 @@ def _texts(part: Any, counts: _Counts) -> Iterator[str]:
         for each in part:
             yield from _texts(each, counts)
     elif part is not None:
-        for key in IMAGE_KEYS:
-            if image := _get(part, key):
-                counts.images += 1
-                counts.image_bytes += _image_bytes(image)
-        for call in _get(part, "tool_calls") or ():
-            yield from _texts(_get(call, "function"), counts)
-        for key in TEXT_KEYS:
-            yield from _texts(_get(part, key), counts)
+        yield from _fields(part, counts)
+
+
+def _fields(part: Any, counts: _Counts) -> Iterator[str]:
+    for key in IMAGE_KEYS:
+        if image := _get(part, key):
+            counts.images += 1
+            counts.image_bytes += _image_bytes(image)
+    for call in _get(part, "tool_calls") or ():
+        yield from _texts(_get(call, "function"), counts)
+    for key in (*CALL_KEYS, *TEXT_KEYS):
+        yield from _texts(_get(part, key), counts)
+    for key in JSON_KEYS:
+        if (said := _get(part, key)) and isinstance(said, (dict, list)):
+            yield json.dumps(said, default=_plain)
 
 
 def _image_bytes(image: Any) -> int:

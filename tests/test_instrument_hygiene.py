@@ -2,11 +2,13 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from anthropic import Anthropic
 from openai import OpenAI
 
 import tailbudget
@@ -14,6 +16,7 @@ from tailbudget.instrument import hooks
 from tailbudget.instrument.guard import Guard
 from tailbudget.instrument.hygiene import hygiene
 from tests.instrument_support import ModelServer, Recorded, recording, serve
+from tests.scripted_server import ScriptedServer
 
 SYSTEM = {"role": "system", "content": "s" * 400}
 QUESTION = {"role": "user", "content": "q" * 100}
@@ -78,13 +81,18 @@ def test_images_are_counted_in_bytes_and_not_as_text(part: dict[str, Any], image
         ([SimpleNamespace(role="user", content="an object")], None, 3),
         ([{"role": "user", "content": "x" * 8}], [{"type": "text", "text": "s" * 8}], 4),
         ([{"role": "user", "parts": [{"text": "x" * 8}]}], None, 2),
+        ({"role": "user", "parts": [{"text": "x" * 8}]}, {"parts": [{"text": "s" * 8}]}, 4),
+        (["a text", SimpleNamespace(text="a part")], "s" * 4, 5),
+        ([{"type": "function_call_output", "call_id": "c", "output": "x" * 8}], None, 2),
+        ([{"role": "assistant", "content": [{"type": "tool_use", "input": {"a": 1}}]}], None, 2),
+        ([{"role": "model", "parts": [{"function_call": {"name": "f", "args": {"a": 1}}}]}], None, 2),
     ],
 )
 def test_every_form_that_sdks_take_is_counted(messages: Any, system: Any, tokens: int) -> None:
     assert hygiene(messages, system=system)["slo.prompt.tokens"] == tokens
 
 
-@pytest.mark.parametrize("messages", [None, [], object(), 7])
+@pytest.mark.parametrize("messages", [None, [], object(), 7, [17, 4]])
 def test_what_is_no_prompt_says_nothing(messages: Any) -> None:
     assert hygiene(messages) == {}
 
@@ -128,3 +136,54 @@ def test_a_call_of_the_sdk_carries_the_counts_and_none_of_the_words(recorded: Re
     assert attributes["gen_ai.request.max_tokens"] == 9
     for span in recorded.spans:
         assert "secret" not in span.to_json()
+
+
+def by_chat(url: str) -> None:
+    messages: Any = [{"role": "system", "content": "s" * 400}, {"role": "user", "content": "q" * 400}]
+    with OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        client.chat.completions.create(model="ok", messages=messages)
+
+
+def by_responses(url: str) -> None:
+    with OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        client.responses.create(model="ok", input="q" * 400, instructions="s" * 400)
+
+
+def by_messages(url: str) -> None:
+    with Anthropic(base_url=url, api_key="none") as client:
+        client.messages.create(
+            model="ok", max_tokens=9, system="s" * 400, messages=[{"role": "user", "content": "q" * 400}]
+        )
+
+
+def by_gemini_on_the_wire(url: str) -> None:
+    asked = {
+        "contents": [{"role": "user", "parts": [{"text": "q" * 400}]}],
+        "systemInstruction": {"parts": [{"text": "s" * 400}]},
+        "generationConfig": {"maxOutputTokens": 9},
+    }
+    httpx.post(f"{url}/v1beta/models/ok:generateContent", json=asked, timeout=120)
+
+
+@pytest.mark.parametrize("ask", [by_chat, by_responses, by_messages, by_gemini_on_the_wire])
+def test_every_api_says_which_share_of_a_prompt_is_the_systems(recorded: Recorded, ask: Callable[[str], None]) -> None:
+    with serve(ScriptedServer().app()) as url:
+        hooks.install(only=("openai", "anthropic", "httpx"))
+        try:
+            ask(url)
+        finally:
+            hooks.uninstall()
+    (said,) = (dict(span.attributes or {}) for span in recorded.spans)
+    assert (said["slo.prompt.tokens"], said["slo.prompt.share.system"]) == (200, 0.5)
+    assert said["slo.prompt.share.history"] == 0
+    assert said.get("gen_ai.request.max_tokens", 9) == 9
+
+
+def test_embeddings_have_no_prompt(recorded: Recorded) -> None:
+    with serve(ScriptedServer().app()) as url, OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        hooks.install(only=("openai",))
+        try:
+            client.embeddings.create(model="ok", input="q" * 400)
+        finally:
+            hooks.uninstall()
+    assert "slo.prompt.tokens" not in recorded.attributes("embeddings ok")
