@@ -1,9 +1,11 @@
 """Model calls of SDKs that nobody wrapped, recognised by the path that is asked for and read off the wire."""
 
 import json
+import sys
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator, Mapping
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 from opentelemetry import trace
@@ -34,6 +36,10 @@ OTHERS_SAY = frozenset({"gen_ai.request.model", "gen_ai.system", "llm.model_name
 STREAMED_TYPES = ("text/event-stream", "application/x-ndjson")
 #: A body beyond this is not read a second time for the sake of a few attributes.
 MAX_BODY_BYTES = 4_000_000
+
+Unpack = Callable[[bytes], bytes]
+#: Content codings of the standard library -> its window bits; `deflate` is zlib's format by the standard.
+ZLIB: Mapping[str, int] = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 guard = Guard("wire")
 
@@ -83,22 +89,37 @@ def report(call: ModelCall, body: bytes | None) -> None:
         call.report(_json(body))
 
 
-def is_streamed(headers: Mapping[str, str]) -> bool:
-    """Say whether an answer with these headers comes piece by piece, in a form that can be read."""
+def observer_of(call: ModelCall, headers: Mapping[str, str], *, decoded: bool = False) -> "Observer | Collector":
+    """Return what observes the body of an answer with these headers; `decoded` says that its parts come unpacked."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind in STREAMED_TYPES and headers.get("content-encoding", "identity") == "identity"
+    coding = "" if decoded else headers.get("content-encoding", "").strip().lower()
+    return (Observer if kind in STREAMED_TYPES else Collector)(call, unpacking(coding))
 
 
-def observer_of(call: ModelCall, headers: Mapping[str, str]) -> "Observer | Collector":
-    """Return what observes the body of an answer with these headers."""
-    return Observer(call) if is_streamed(headers) else Collector(call)
+def unpacking(coding: str) -> Unpack:
+    """Return what unpacks the parts of a body of this content coding, one after the other; of one unknown nothing.
+
+    Brotli and zstd come only to clients that have loaded a library for them, which is used here.
+    """
+    if coding in ("", "identity"):
+        return bytes
+    with guard:
+        if coding in ZLIB:
+            unpacker = zlib.decompressobj(ZLIB[coding])
+            return lambda part: unpacker.decompress(part, MAX_BODY_BYTES)
+        if coding == "br" and (brotli := sys.modules.get("brotli")):
+            return brotli.Decompressor().process  # type: ignore[no-any-return]
+        if coding == "zstd" and (zstandard := sys.modules.get("zstandard")):
+            return zstandard.ZstdDecompressor().decompressobj().decompress  # type: ignore[no-any-return]
+    return lambda _: b""
 
 
 class Collector:
     """Keeps the bytes of an answer that is no stream, to read what it reports when it is complete."""
 
-    def __init__(self, call: ModelCall) -> None:
+    def __init__(self, call: ModelCall, unpack: Unpack = bytes) -> None:
         self._call: ModelCall | None = call
+        self._unpack = unpack
         self._body = b""
 
     def ask(self) -> None:
@@ -106,8 +127,9 @@ class Collector:
 
     def see(self, part: bytes) -> None:
         """Keep a part."""
-        if len(self._body) <= MAX_BODY_BYTES:
-            self._body += part
+        with guard:
+            if len(self._body) <= MAX_BODY_BYTES:
+                self._body += self._unpack(part)
 
     def end(self, end: StreamEnd, error: BaseException | None = None) -> None:  # noqa: ARG002 - as an Observer's
         """End the call, the first time only."""
@@ -126,8 +148,9 @@ class Collector:
 class Observer:
     """Reads the bytes of a streamed answer on their way: server-sent events, or JSON line by line."""
 
-    def __init__(self, call: ModelCall) -> None:
+    def __init__(self, call: ModelCall, unpack: Unpack = bytes) -> None:
         self._record: StreamRecord = call.record()
+        self._unpack = unpack
         self._rest = b""
         self._failure: Any = None
         self._finalizer = weakref.finalize(self, self._record.finish, "abandoned")
@@ -140,7 +163,7 @@ class Observer:
         """Read the events of a part."""
         now_ns = time.perf_counter_ns()
         with guard:
-            lines = (self._rest + part).split(b"\n")
+            lines = (self._rest + self._unpack(part)).split(b"\n")
             self._rest = lines.pop()
             for line in lines:
                 if event := _event(line):

@@ -56,7 +56,7 @@ def _requesting(original: Callable[..., Any]) -> Callable[..., Any]:
             raise
         finally:
             _current.reset(token)
-        _answered(sent, response)
+        _answered(sent, response, decoded=getattr(self, "_auto_decompress", True))
         return response
 
     return request
@@ -78,12 +78,12 @@ def _begin(session: Any, method: str, str_or_url: Any, kwargs: dict[str, Any]) -
 
 
 @guard
-def _answered(sent: Outgoing, response: Any) -> None:
+def _answered(sent: Outgoing, response: Any, *, decoded: bool) -> None:
     sent.answered(response.status, response.headers)
     if sent.call is None:
         return
     headers = {name.lower(): value for name, value in response.headers.items()}
-    observer = observer_of(sent.call, headers)
+    observer = observer_of(sent.call, headers, decoded=decoded)
     content = response.content
     _observers[id(content)] = observer
     weakref.finalize(response, _abandoned, id(content))

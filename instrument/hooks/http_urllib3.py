@@ -43,9 +43,9 @@ def _urlopen(original: Callable[..., Any]) -> Callable[..., Any]:
         sent = _begin(self, method, url, body)
         if sent is None:
             return original(self, method, url, body, headers, **kwargs)
-        headers = dict(self.headers if headers is None else headers)
-        names = {name.lower() for name in headers}
         with guard:
+            headers = (self.headers if headers is None else headers).copy()  # of its own type: names may come twice
+            names = {name.lower() for name in headers}
             sent.inject(has=names.__contains__, put=headers.__setitem__)
         token = _current.set(sent)
         try:
@@ -149,8 +149,9 @@ def _answered(sent: Outgoing, response: Any) -> None:
     if sent.call is None:
         return
     headers = {name.lower(): value for name, value in response.headers.items()}
-    observer = observer_of(sent.call, headers)
-    if response.closed or getattr(response, "_body", None) is not None:  # the caller asked for all of it at once
+    whole = response.closed or getattr(response, "_body", None) is not None  # the caller asked for all of it at once
+    observer = observer_of(sent.call, headers, decoded=whole)
+    if whole:
         observer.see(response.data)
         observer.end("complete")
         return
