@@ -173,7 +173,7 @@ class Exchange:
         self._last_byte_ns: int | None = None
         current = trace.get_current_span()
         self._own = not _is_server(current)
-        parent, attributes = self._described()
+        parent, attributes = self._described(current)
         self._span = self._start(parent, attributes) if self._own else current
         if not self._own:
             self._span.set_attributes(attributes)
@@ -196,9 +196,11 @@ class Exchange:
     def _discover(self) -> None:
         self._state.discover(self._framework_route() or self._method())
 
-    def _described(self) -> tuple[Context | None, dict[str, AttributeValue]]:
+    def _described(self, current: Span) -> tuple[Context | None, dict[str, AttributeValue]]:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._scope["headers"]}
-        parent = propagate.extract(headers) if self._own else None
+        # Within a server span that is not sampled this one is not either: it has no trace of its own.
+        unsampled = current.get_span_context().is_valid and not current.is_recording()
+        parent = propagate.extract(headers) if self._own and not unsampled else None
         method = self._scope["method"]
         attributes: dict[str, AttributeValue] = {
             "http.request.method": method if method in HTTP_METHODS else "_OTHER",

@@ -191,6 +191,25 @@ async def test_a_server_span_that_is_already_there_is_used(recorded: Recorded) -
     assert len(recorded.spans) == 1
 
 
+async def test_within_a_server_span_that_is_not_sampled_nothing_is_sampled_and_the_trace_goes_on(
+    recorded: Recorded,
+) -> None:
+    seen: list[trace.SpanContext] = []
+
+    async def look(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(trace.get_current_span().get_span_context())
+        await PlainTextResponse("hi")(scope, receive, send)
+
+    theirs = trace.NonRecordingSpan(trace.SpanContext(trace_id=7, span_id=9, is_remote=False))
+    served = ASGIMiddleware(look, budgets_ms={"/chat": {}})
+    with trace.use_span(theirs):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(served), base_url="http://t") as client:
+            for path in ("/chat", "/other"):
+                await client.get(path, headers={"traceparent": f"00-{3:032x}-{4:016x}-01"})
+    assert not recorded.spans
+    assert [(context.trace_id, context.trace_flags.sampled) for context in seen] == [(7, False)] * 2
+
+
 @pytest.mark.parametrize("budgets", [{"retreival": 300}, {"total": 0}, {"total": "4s"}, {"total": True}])
 def test_a_budget_that_cannot_be_is_refused_at_start(budgets: Any) -> None:
     with pytest.raises(UserError, match=r"budgets_ms\['/chat'\].*expected"):
