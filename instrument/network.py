@@ -2,7 +2,8 @@
 
 import contextvars
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from opentelemetry import context as otel_context
@@ -10,6 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
 
+from .guard import Guard
 from .vocabulary import (
     NET_ATTEMPTS,
     NET_BACKOFF,
@@ -37,6 +39,7 @@ RATE_LIMITS: Final = {
 
 #: HTTP status of a provider that refuses for its limits.
 TOO_MANY: Final = 429
+guard = Guard("network")
 _RECORD_KEY = otel_context.create_key("tailbudget-network")
 #: The HTTP request that this thread or task is sending, for what sees no request: name resolution.
 sending: "contextvars.ContextVar[Attempt | None]" = contextvars.ContextVar("tailbudget-sending", default=None)
@@ -86,9 +89,17 @@ class Attempt:
         """Take note that the request is over; the first time counts."""
         self.ended_ns = self.ended_ns or time.perf_counter_ns()
 
-    def total_ns(self, *phases: str) -> int:
-        """Return what these phases took so far."""
-        return sum(self.phases.get(phase, 0) for phase in phases)
+
+@contextmanager
+def timed(attempt: Attempt, phase: str) -> Iterator[None]:
+    """Let the body's time be that of a phase."""
+    with guard:
+        attempt.begin(phase)
+    try:
+        yield
+    finally:
+        with guard:
+            attempt.end(phase)
 
 
 class NetRecord:

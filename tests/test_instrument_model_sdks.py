@@ -337,19 +337,37 @@ def test_another_model_after_one_that_failed_is_a_fallback(recorded: Recorded, u
     assert found == [True, None]
 
 
+#: Where an error of ours may be, one at a time: the first would hide those behind it.
+PLACES = (
+    "calls.ModelCall.__init__", "calls.ModelCall.activate", "calls.ModelCall.record", "calls.ModelCall.report",
+    "network.NetRecord.begin", "network.NetRecord.end", "network.Attempt.begin", "network.Attempt.end",
+    "network.Attempt.stop", "propagation.inject", "wire._event", "wire._json", "hooks.http_httpx.observer_of",
+    "hooks.http_urllib3.observer_of", "dialects.take_message", "chunks.Reported.take", "hygiene._hygiene",
+    "stream_record.StreamRecord._see", "stream_record.StreamRecord._finish", "work.Work.call_began",
+    "providers.tracer", "call_metrics.current_request",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_a_failure_inside_a_hook_never_reaches_the_host(
-    recorded: Recorded, url: str, monkeypatch: pytest.MonkeyPatch
+    recorded: Recorded, url: str, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("a bug of ours")
 
     monkeypatch.setattr("tailbudget.instrument.guard.Guard.reraise", False)
-    for place in (
-        "calls.ModelCall.__init__", "calls.ModelCall.record", "network.NetRecord.end", "propagation.inject",
-        "network.Attempt.begin", "wire.Observer.see", "dialects.take_message",
-    ):  # fmt: skip
-        monkeypatch.setattr(f"tailbudget.instrument.{place}", broken)
-    assert len(list(openai_chat(url, "ok"))) == 6
-    assert len(list(by_httpx(url, "ok"))) > 6
+    monkeypatch.setattr(f"tailbudget.instrument.{place}", broken)
+    chat = f"{url}/v1/chat/completions"
+    said: dict[str, Any] = {"model": "ok", "messages": ASK}
+    # To read the certificates of authorities costs each client more than all else here.
+    with httpx2.Client(verify=False) as inner, httpx.Client(verify=False) as client:
+        model = of_openai(url, http_client=inner)
+        assert len(list(model.chat.completions.create(model="ok", messages=ASK, stream=True))) == 6
+        assert model.chat.completions.create(model="ok", messages=ASK).id == "c-1"
+        with client.stream("POST", chat, json=said | {"stream": True}) as answer:
+            assert len(list(answer.iter_lines())) > 6
+        messages = of_anthropic(url, http_client=inner).messages
+        events = messages.create(model="ok", messages=ASK, max_tokens=9, stream=True)
+        assert [event.type for event in events][-1] == "message_stop"
     assert len(list(by_requests(url, "ok"))) > 6
-    assert [event.type for event in anthropic_messages(url, "ok")][-1] == "message_stop"
+    assert requests.post(chat, json=said, timeout=120).json()["id"] == "c-1"

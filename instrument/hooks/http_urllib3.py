@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..guard import Guard
-from ..network import sending
+from ..network import sending, timed
 from ..wire import Collector, Observer, observer_of
 from . import resolving
 from .outgoing import Outgoing, outgoing
@@ -85,7 +85,8 @@ def _attempt(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(*args, **kwargs)
         finally:
             sending.reset(token)
-            sent.attempt.stop()
+            with guard:
+                sent.attempt.stop()
 
     return make_request
 
@@ -96,12 +97,9 @@ def _phase(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             attempt = sending.get()
             if attempt is None:
                 return original(*args, **kwargs)
-            attempt.begin(name)
             attempt.connected = bool(attempt.connected or name == "connect")
-            try:
+            with timed(attempt, name):
                 result = original(*args, **kwargs)
-            finally:
-                attempt.end(name)
             if name == "wait_headers":
                 attempt.http_version = {10: "1.0", 11: "1.1", 20: "2"}.get(getattr(result, "version", 0), "")
             return result
@@ -116,13 +114,14 @@ def _sending(original: Callable[..., Any]) -> Callable[..., Any]:
         attempt = sending.get()
         if attempt is None:
             return original(*args, **kwargs)
-        connecting_ns = attempt.total_ns("connect", "tls")
-        attempt.begin("send")
+        before = dict(attempt.phases)
         try:
-            return original(*args, **kwargs)
-        finally:
-            attempt.end("send")  # a plain connection is opened inside of it
-            attempt.phases["send"] -= attempt.total_ns("connect", "tls") - connecting_ns
+            with timed(attempt, "send"):
+                return original(*args, **kwargs)
+        finally:  # a plain connection is opened inside of it
+            with guard:
+                opening_ns = [attempt.phases.get(phase, 0) - before.get(phase, 0) for phase in ("connect", "tls")]
+                attempt.phases["send"] -= sum(opening_ns)
 
     return request
 
@@ -132,11 +131,8 @@ def _tls(original: Callable[..., Any]) -> Callable[..., Any]:
         attempt = sending.get()
         if attempt is None:
             return original(*args, **kwargs)
-        attempt.begin("tls")
-        try:
+        with timed(attempt, "tls"):
             result = original(*args, **kwargs)
-        finally:
-            attempt.end("tls")
         attempt.tls_resumed = getattr(result.socket, "session_reused", None)
         return result
 

@@ -10,6 +10,7 @@ from .. import dialects
 from ..calls import Asked, ModelCall, begin, provider_of
 from ..dialects import Dialect
 from ..guard import Guard
+from .inside import Inside
 from .patching import replace
 
 guard = Guard("model SDK")
@@ -81,35 +82,19 @@ def _measuring(function: Function) -> Callable[[Callable[..., Any]], Callable[..
             call = start(args, kwargs)
             if call is None:
                 return original(*args, **kwargs)
-            with _inside(call):
+            with Inside(call):
                 return call.answer(_lazily(call, original(*args, **kwargs)), asynchronous=False)
 
         async def measured_async(*args: Any, **kwargs: Any) -> Any:
             call = start(args, kwargs)
             if call is None:
                 return await original(*args, **kwargs)
-            with _inside(call):
+            with Inside(call):
                 return call.answer(_lazily(call, await original(*args, **kwargs)), asynchronous=True)
 
         return measured_async if inspect.iscoroutinefunction(original) else measured
 
     return wrapper
-
-
-class _inside:  # noqa: N801 - used as a function
-    """Make a call current while its answer comes, and end it if it fails."""
-
-    def __init__(self, call: ModelCall) -> None:
-        self._call = call
-        self._activation = call.activate()
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._activation.restore()
-        if error is not None:
-            self._call.fail(error)
 
 
 def _lazily(call: ModelCall, answer: Any) -> Any:
@@ -136,11 +121,8 @@ class _Lazy:
 
     def _first(self) -> Any:
         self._pull = self._chunks.__next__
-        activation = self._call.activate()
-        try:
+        with Inside(self._call, ends=False):
             return self._pull()
-        finally:
-            activation.restore()
 
 
 class _AsyncLazy:
@@ -160,11 +142,8 @@ class _AsyncLazy:
 
     async def _first(self) -> Any:
         self._pull = self._chunks.__anext__
-        activation = self._call.activate()
-        try:
+        with Inside(self._call, ends=False):
             return await self._pull()
-        finally:
-            activation.restore()
 
 
 def _asked(function: Function, signature: inspect.Signature, args: Any, kwargs: Any) -> Asked:

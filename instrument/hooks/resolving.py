@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from ..network import sending
+from ..network import sending, timed
 from .patching import replace
 
 
@@ -21,11 +21,8 @@ def _timed(original: Callable[..., Any]) -> Callable[..., Any]:
         attempt = sending.get()
         if attempt is None:
             return original(*args, **kwargs)
-        attempt.begin("dns")
-        try:
+        with timed(attempt, "dns"):
             return original(*args, **kwargs)
-        finally:
-            attempt.end("dns")
 
     return getaddrinfo
 
@@ -35,10 +32,7 @@ def _timed_async(original: Callable[..., Any]) -> Callable[..., Any]:
         attempt = sending.get()
         if attempt is None:
             return await original(*args, **kwargs)
-        attempt.begin("dns")
-        try:
+        with timed(attempt, "dns"):
             return await original(*args, **kwargs)
-        finally:
-            attempt.end("dns")
 
     return getaddrinfo

@@ -13,6 +13,7 @@ from ..guard import Guard
 from ..wire import report
 from . import patching
 from .http_httpx import observe
+from .inside import Inside
 from .patching import replace
 
 #: end of the path that is asked for -> how its answers read; one row adds one more.
@@ -60,14 +61,8 @@ def _sync(library: str) -> Callable[..., Any]:
             call = _begin(library, self, options, kwargs)
             if call is None:
                 return original(self, cast_to, options, **kwargs)
-            activation = call.activate()
-            try:
+            with Inside(call):
                 answer = original(self, cast_to, options, **kwargs)
-            except BaseException as error:
-                call.fail(error)
-                raise
-            finally:
-                activation.restore()
             return _answer(call, answer, options, asynchronous=False)
 
         return request
@@ -81,14 +76,8 @@ def _async(library: str) -> Callable[..., Any]:
             call = _begin(library, self, options, kwargs)
             if call is None:
                 return await original(self, cast_to, options, **kwargs)
-            activation = call.activate()
-            try:
+            with Inside(call):
                 answer = await original(self, cast_to, options, **kwargs)
-            except BaseException as error:
-                call.fail(error)
-                raise
-            finally:
-                activation.restore()
             return _answer(call, answer, options, asynchronous=True)
 
         return request
