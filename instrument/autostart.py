@@ -2,7 +2,7 @@
 
 import sys
 
-from . import hooks, lifecycle
+from . import lifecycle
 from .errors import UserError
 
 
@@ -20,8 +20,8 @@ class Instrumentor:
     def instrument(self, **options: object) -> None:  # noqa: ARG002 - a distribution may pass any
         """Hook the libraries; spans and metrics go to the global providers."""
         if not lifecycle.disabled():
-            hooks.install()
+            lifecycle.join()
 
     def uninstrument(self, **options: object) -> None:  # noqa: ARG002
         """Put the libraries back."""
-        hooks.uninstall()
+        lifecycle.leave()

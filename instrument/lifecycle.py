@@ -28,6 +28,7 @@ DELIVERY_S: Final = 2.0
 _lock = threading.Lock()
 _fork_seen = False
 _running: "_Running | None" = None
+_joined: Watch | None = None
 #: Providers of ours that ended: a global one cannot be replaced in this process, but a later `init` may use another.
 _retired: list[object] = []
 
@@ -76,6 +77,30 @@ def shutdown() -> None:
         running, _running = _running, None
     if running:
         running.end()
+
+
+@Guard("join")
+def join() -> None:
+    """Hook the libraries, and tell of running requests, for providers that somebody else has set."""
+    global _joined
+    with _lock:
+        hooks.install()
+        if _joined is None and _running is None:
+            _joined = Watch()
+            atexit.register(tell_all)  # before the providers end, which were there first
+            _watch_forks()
+
+
+@Guard("leave")
+def leave() -> None:
+    """Undo `join`."""
+    global _joined
+    with _lock:
+        watch, _joined = _joined, None
+        hooks.uninstall()
+        if watch:
+            atexit.unregister(tell_all)
+            watch.stop()
 
 
 @Guard("delivery")
@@ -151,7 +176,7 @@ class _Running:
         metering.register()
         if instrument_libraries:
             hooks.install()
-        self._watch = Watch()
+        self._watch = _joined or Watch()
         atexit.register(shutdown)
         _watch_forks()
 

@@ -407,6 +407,25 @@ def test_an_otel_server_span_outside_is_annotated_and_none_is_added(recorded: Re
     assert [span.name for span in recorded.spans][1:] == ["GET /{name}"]
 
 
+def test_an_instrumentor_that_rebuilds_an_apps_middleware_gets_what_it_expects(recorded: Recorded) -> None:
+    from fastapi import FastAPI
+    from starlette.middleware.errors import ServerErrorMiddleware
+
+    app = FastAPI()
+    app.get("/{name}")(lambda name: name)
+    original = app.build_middleware_stack
+
+    def rebuilt() -> Any:  # as opentelemetry-instrumentation-fastapi does
+        stack = original()
+        assert isinstance(stack, ServerErrorMiddleware)
+        return ServerErrorMiddleware(stack.app, handler=stack.handler, debug=stack.debug)
+
+    app.build_middleware_stack = rebuilt  # type: ignore[method-assign]
+    with serve(app) as url:
+        assert httpx.get(f"{url}/why").json() == "why"
+    assert "GET /{name}" in [span.name for span in recorded.spans]
+
+
 class Held:
     """An app whose second stage waits until it is let go."""
 

@@ -33,7 +33,10 @@ def _wrapping_result(original: Callable[..., Any]) -> Callable[..., Any]:
         stack = original(self)
         with guard:
             _wrapped.add(self)
-            return _Unseen(stack)
+            if "build_middleware_stack" not in vars(self):
+                return _Unseen(stack)
+            # OpenTelemetry's instrumentor rebuilds what it gets: of another form it would take nothing.
+            stack.app = _Unseen(stack.app)
         return stack
 
     return build_middleware_stack
