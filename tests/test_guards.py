@@ -264,6 +264,33 @@ def test_a_failed_try_opens_it_again_and_success_forgets_failures(name: str) -> 
     assert breaker.state == 1  # a cancelled try says nothing, and lets the next one try
 
 
+async def test_a_call_from_before_the_outage_neither_closes_the_circuit_nor_is_the_one_try(name: str) -> None:
+    clock = Clock()
+    breaker = CircuitBreaker(name, failures=1, open_s=10, clock=clock)
+    answers = [asyncio.Event() for _ in range(2)]
+
+    async def call(answered: asyncio.Event, error: Exception | None) -> None:
+        async with breaker:
+            await answered.wait()
+            if error:
+                raise error
+
+    slow, slower = (asyncio.create_task(call(answered, None)) for answered in answers)
+    await asyncio.sleep(0)
+    failing(breaker, OSError())
+    answers[0].set()
+    await slow
+    assert breaker.state == 2
+    clock.now_s += 10
+    async with breaker:
+        answers[1].set()
+        await slower
+        assert breaker.state == 1
+        with pytest.raises(CircuitOpenError):
+            await breaker.__aenter__()
+    assert breaker.state == 0
+
+
 def test_a_callers_mistake_is_no_failure(name: str) -> None:
     breaker = CircuitBreaker(name, failures=1, ignored=(ValueError,))
     failing(breaker, ValueError())

@@ -13,6 +13,7 @@ from ..spans import error_type, stopped
 from ..vocabulary import BREAKER_STATE
 from .errors import CircuitOpenError
 from .figures import Figure, Reporting
+from .timing import entered, left
 
 logger = logging.getLogger("tailbudget.guards")
 CLOSED, HALF_OPEN, OPEN = 0, 1, 2
@@ -23,8 +24,8 @@ class CircuitBreaker(Reporting):
     """Context manager, plain and asynchronous, around calls of something that may be down.
 
     After `failures` errors in a row it is open: entering raises CircuitOpenError for `open_s` seconds. Then one call is
-    let through; its success closes the circuit, its failure opens it again. Errors in `ignored` (a caller's mistake)
-    and cancellations count neither way.
+    let through; its success closes the circuit, its failure opens it again. Errors in `ignored` (a caller's mistake),
+    cancellations, and calls sent before the circuit opened count neither way.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class CircuitBreaker(Reporting):
         self._lock = threading.Lock()
         self._failed = 0
         self._opened_s: float | None = None
+        self._openings = 0
         self._trying = False
         self._causes: Counter[str] = Counter()
 
@@ -76,12 +78,17 @@ class CircuitBreaker(Reporting):
                 causes = ", ".join(f"{cause} x{n}" for cause, n in self._causes.most_common(3))
                 raise CircuitOpenError(f"{self.name} is open after: {causes}", retry_after_s=left_s)
             self._trying = state == HALF_OPEN
+            openings = self._openings
+        entered(openings)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        opened_meanwhile = left(self._openings)
         with self._lock:
+            if opened_meanwhile:
+                return  # it was sent before the circuit opened, and says nothing of what is called now
             tried, self._trying = self._trying, False
             if error is None:
                 self._failed, self._opened_s = 0, None
@@ -94,6 +101,7 @@ class CircuitBreaker(Reporting):
         self._causes[error_type(error)] += 1
         if tried or self._failed >= self._allowed:
             self._opened_s = self._clock()
+            self._openings += 1
             logger.warning("%s is open for %.0f s after %s", self.name, self._open_s, error_type(error))
 
     async def __aenter__(self) -> Self:
