@@ -19,6 +19,7 @@ from .errors import UserError
 from .guard import Guard
 from .identity import request_attributes
 from .lifecycle import delivering
+from .listening import Listening
 from .loop_lag import watch_loop
 from .request import BudgetsMs, RequestState, request_context
 from .spans import Activation, error_type
@@ -299,7 +300,7 @@ class _AsgiExchange(Exchange):
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, route: str | None, budgets: BudgetsMs) -> None:
         super().__init__(scope, route, budgets)
-        self._receive = receive
+        self._receive = Listening(receive, scope["headers"])
         self._send = send
         self._activation = Activation(self.context)
         #: The server tells of a client that left through `receive` alone: from ASGI 2.4 on `send` raises OSError too.
@@ -335,6 +336,8 @@ class _AsgiExchange(Exchange):
             # The span's owner, further out, may end it with the last message.
             self.sent(message.get("body"), more=False)
             self.end(None)
+        elif not part and self._state.marked and self._receive.gone():
+            self.leave()
         try:
             await self._send(message)
         except OSError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import uvicorn
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 from starlette.applications import Starlette
@@ -20,8 +22,9 @@ from starlette.websockets import WebSocket
 
 from tailbudget import ASGIMiddleware, UserError, annotate, usable
 from tailbudget.instrument import hooks
+from tailbudget.instrument.listening import Listening
 from tests.instrument_support import ModelServer, Recorded, recording, serve
-from tests.support import wait_until
+from tests.support import free_port, wait_until
 
 BUDGETS = {
     "/chat": {"total": 4000, "retrieval": 300},
@@ -321,6 +324,65 @@ def test_a_client_that_leaves_is_dropped_before_it_has_something_usable_and_left
     assert call.parent.span_id == recorded.id_of("/chat")
     assert (request.end_time or 0) >= (call.end_time or 0) > 0
     assert model.said < 1000
+
+
+REQUESTS = {
+    "no body": b"GET /chat HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a body": b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi",
+}
+
+
+@pytest.mark.parametrize("sent", REQUESTS.values(), ids=REQUESTS)
+def test_a_client_that_leaves_while_an_answer_is_made_is_dropped(recorded: Recorded, sent: bytes) -> None:
+    begun = threading.Event()
+
+    async def make(request: Request) -> Response:
+        await request.body()
+        begun.set()
+        while server.server_state.connections:  # noqa: ASYNC110 - uvicorn tells nobody
+            await asyncio.sleep(0.01)
+        assert await request.body() == sent.partition(b"\r\n\r\n")[2]
+        return PlainTextResponse("nobody hears it")
+
+    service = Starlette(routes=[Route("/chat", make, methods=["GET", "POST"])])
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(ASGIMiddleware(service, budgets_ms={"/chat": {}}), port=port, log_level="critical")
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: server.started, what="uvicorn")
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(sent)
+            assert begun.wait(120)
+        assert recorded.attributes("/chat")["slo.outcome"] == "dropped"
+    finally:
+        server.should_exit = True
+        thread.join(60)
+
+
+async def test_what_was_heard_of_a_client_is_handed_on_and_a_body_is_not_asked_for() -> None:
+    heard: list[Any] = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
+    asked = 0
+
+    async def receive() -> Any:
+        nonlocal asked
+        asked += 1
+        if not heard:
+            await asyncio.Event().wait()
+        return heard.pop(0)
+
+    early = Listening(receive, [(b"content-length", b"2")])
+    assert not early.gone()
+    assert asked == 0
+    listening = Listening(receive, [])
+    assert listening.gone()
+    assert [(await listening())["type"] for _ in range(3)] == ["http.request", "http.disconnect", "http.disconnect"]
+    there = Listening(receive, [])
+    assert not there.gone()
+    heard.append({"type": "http.request", "body": b"late", "more_body": False})
+    assert (await there())["body"] == b"late"
 
 
 def test_a_client_that_stays_sees_the_whole_answer(recorded: Recorded) -> None:
