@@ -25,7 +25,7 @@ from .metering import decode_meter
 from .network import NetRecord, with_record
 from .request import current_request
 from .spans import Activation, record_error, stopped
-from .stream_record import StreamRecord, end_of, ended_by_budget, reported_attributes
+from .stream_record import StreamRecord, end_of, ended_by_budget, tell_reported
 from .streams import wrap
 from .vocabulary import FALLBACK, HEDGED, ROLE, ROUTE_MODEL, STAGE, STREAM_END
 
@@ -206,7 +206,7 @@ class ModelCall:
         reported = Reported()
         try:
             self.asked.dialect.take(reported, answer)
-            self.span.set_attributes(reported_attributes(reported))
+            tell_reported(self.span, reported)
         finally:
             self.span.end()
             call_metrics.ended(self.span, reported=reported)

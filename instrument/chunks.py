@@ -21,6 +21,8 @@ class Reported:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
+    #: Why the server could not answer, where it says so in an answer of status 200.
+    failure: str | None = None
 
     def take(self, message: Any) -> None:
         """Add what one chunk, or a whole answer, reports. Usage may come with every chunk: the largest count stays."""

@@ -67,6 +67,8 @@ def read_response(event: Any) -> str | None:
 def take_response(reported: Reported, event: Any) -> None:
     """Take what an event of the Responses API, or a whole response, reports."""
     said = _get(event, "response") or event
+    if _get(event, "type") == "error":
+        reported.failure = str(_get(event, "code") or "error")
     if _get(said, "object") != "response":
         return
     reported.response_id = reported.response_id or _get(said, "id")
@@ -74,6 +76,8 @@ def take_response(reported: Reported, event: Any) -> None:
     status = _get(said, "status")
     if status in ("completed", "incomplete", "failed", "cancelled"):
         reported.finish_reason = _get(_get(said, "incomplete_details"), "reason") or status
+    if status == "failed":
+        reported.failure = str(_get(_get(said, "error"), "code") or status)
     usage = _get(said, "usage")
     _count(reported, usage, into={"input_tokens": ("input_tokens",), "output_tokens": ("output_tokens",)})
     _count(reported, _get(usage, "input_tokens_details"), into={"cached_tokens": ("cached_tokens",)})

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from opentelemetry.trace import Span
+from opentelemetry.trace import Span, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from . import call_metrics
@@ -17,7 +17,7 @@ from .gaps import MAX_GAPS, Gaps
 from .guard import Guard
 from .metering import DecodeMeter
 from .request import RequestState
-from .spans import record_error
+from .spans import ERROR_TYPE, record_error
 from .vocabulary import (
     STREAM_CHUNKS,
     STREAM_CONSUMER_TIME,
@@ -240,6 +240,8 @@ class StreamRecord:
             self.last_chunk = None
         if end in ("closed", "abandoned") and self._reported.finish_reason:
             end = "complete"
+        if end == "complete" and self._reported.failure:
+            end = "error"
         end = ended_by_budget(end, error, self._request, self._caps)
         # Of each chunk when it was asked for, less when it came; the caller may have asked once more before the end.
         self._consumer_ns += max(self.asked_ns, self.last_ns) if self.last_ns else 0
@@ -250,7 +252,8 @@ class StreamRecord:
             self._meter.unwatch(self)
         self._fold()
         try:
-            self.span.set_attributes(self._attributes(end) | reported_attributes(self._reported))
+            self.span.set_attributes(self._attributes(end))
+            tell_reported(self.span, self._reported)
             if error is not None:
                 record_error(self.span, error)
         finally:
@@ -306,8 +309,8 @@ def _see_nothing(chunk: Any, arrived_ns: int) -> None:
     """Let a chunk pass that came after the end."""
 
 
-def reported_attributes(reported: Reported) -> dict[str, AttributeValue]:
-    """Return the attributes for what the model server said; what it did not say is absent, never 0."""
+def tell_reported(span: Span, reported: Reported) -> None:
+    """Put on the span what the model server said; what it did not say is absent, never 0."""
     said: dict[str, AttributeValue | None] = {
         "gen_ai.response.id": reported.response_id,
         "gen_ai.response.model": reported.model,
@@ -316,7 +319,10 @@ def reported_attributes(reported: Reported) -> dict[str, AttributeValue]:
         "gen_ai.usage.output_tokens": reported.output_tokens,
         "gen_ai.usage.cache_read.input_tokens": reported.cached_tokens,
     }
-    return {name: value for name, value in said.items() if value is not None}
+    span.set_attributes({name: value for name, value in said.items() if value is not None})
+    if reported.failure:
+        span.set_attribute(ERROR_TYPE, reported.failure)
+        span.set_status(Status(StatusCode.ERROR))
 
 
 def ended_by_budget(

@@ -1,7 +1,8 @@
 """A server that speaks the APIs of several model providers and does what the name of the model asks for.
 
 `ok` answers; `stall` waits 1.2 s in the middle; `breaks` cuts the connection in the middle; `busy-N` refuses N times
-with 429 and Retry-After, then answers; `limited` always refuses; `slow` says a word every 20 ms, for long.
+with 429 and Retry-After, then answers; `limited` always refuses; `slow` says a word every 20 ms, for long. Of the
+Responses API `fails` ends with an error of its own and `errs` with an event that is one, both with status 200.
 """
 
 import asyncio
@@ -125,16 +126,30 @@ class ScriptedServer:
             "id": "r-1", "object": "response", "created_at": 1, "model": f"{said['model']}-1", "output": [],
             "parallel_tool_calls": False, "tool_choice": "auto", "tools": [], "status": "completed", "usage": usage,
         }  # fmt: skip
+        if said["model"] == "fails":
+            whole |= {"status": "failed", "error": {"code": "server_error", "message": "secret"}, "usage": None}
         if not said.get("stream"):
             return JSONResponse(whole, headers=self.limits)
 
         async def events() -> AsyncIterator[str]:
             begun = whole | {"status": "in_progress", "usage": None}
             yield _sse({"type": "response.created", "sequence_number": 0, "response": begun})
+            item = {"id": "i", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+            yield _sse({"type": "response.output_item.added", "output_index": 0, "item": item, "sequence_number": 1})
+            part = {"part": {"type": "output_text", "text": "", "annotations": []}, "sequence_number": 1}
+            at = {"item_id": "i", "output_index": 0, "content_index": 0}
+            yield _sse({"type": "response.content_part.added"} | at | part)
             async for word in self._words(said["model"]):
                 place = {"item_id": "i", "output_index": 0, "content_index": 0, "logprobs": [], "sequence_number": 1}
                 yield _sse({"type": "response.output_text.delta", "delta": word} | place)
-            yield _sse({"type": "response.completed", "sequence_number": 2, "response": whole})
+            if said["model"] == "errs":
+                yield _sse({"type": "error", "code": "overloaded", "message": "secret", "sequence_number": 2})
+                return
+            text = {"type": "output_text", "text": "Hello you. Bye", "annotations": []}
+            done = item | {"status": "completed", "content": [text]}
+            yield _sse({"type": "response.output_item.done", "output_index": 0, "item": done, "sequence_number": 2})
+            last = whole | {"output": [done]}
+            yield _sse({"type": f"response.{whole['status']}", "sequence_number": 2, "response": last})
 
         return self._stream(events())
 

@@ -12,6 +12,7 @@ import httpx2
 import openai
 import pytest
 import requests
+from opentelemetry.trace import StatusCode
 
 from tailbudget import calls, request
 from tailbudget.instrument import hooks
@@ -280,6 +281,61 @@ def test_an_answer_that_comes_whole_has_its_usage(recorded: Recorded, url: str, 
     assert said["gen_ai.response.model"] == "ok-1"
     assert "slo.time_to_first_token" not in said
     assert said["gen_ai.provider.name"] == ("anthropic" if "messages" in name else "openai")
+
+
+async def helped_chat(url: str) -> None:
+    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none")
+    async with client, client.chat.completions.stream(model="ok", messages=ASK) as events:
+        assert (await events.get_final_completion()).choices[0].message.content == "Hello you. Bye"
+
+
+async def helped_responses(url: str) -> None:
+    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none")
+    async with client, client.responses.stream(model="ok", input="hi") as events:
+        words = [event.delta async for event in events if event.type == "response.output_text.delta"]
+    assert "".join(words) == "Hello you. Bye"
+
+
+async def helped_messages(url: str) -> None:
+    with of_anthropic(url).messages.stream(model="ok", messages=ASK, max_tokens=9) as events:
+        assert "".join(events.text_stream) == "Hello you. Bye"
+
+
+async def raw_responses(url: str) -> None:
+    raw = of_openai(url).responses.with_raw_response.create(model="ok", input="hi", stream=True)
+    assert list(raw.parse())[-1].type == "response.completed"
+
+
+async def raw_messages(url: str) -> None:
+    raw = of_anthropic(url).messages.with_raw_response.create(model="ok", messages=ASK, max_tokens=9, stream=True)
+    assert list(raw.parse())[-1].type == "message_stop"
+
+
+HELPERS = [helped_chat, helped_responses, helped_messages, raw_responses, raw_messages]
+
+
+@pytest.mark.parametrize("ask", HELPERS, ids=named)
+async def test_a_stream_read_through_the_sdks_helpers_is_one_span(
+    recorded: Recorded, url: str, ask: Callable[[str], Any]
+) -> None:
+    await ask(url)
+    said = only(recorded)
+    assert (said["slo.stream.end"], said["slo.net.attempts"]) == ("complete", 1)
+    assert 0 < said["slo.time_to_first_token"] <= said["slo.time_to_final"]
+    assert said.get("gen_ai.usage.output_tokens", 4) == 4
+
+
+@pytest.mark.parametrize(
+    ("model", "streamed", "error"),
+    [("fails", False, "server_error"), ("fails", True, "server_error"), ("errs", True, "overloaded")],
+)
+def test_a_response_that_failed_with_status_200_is_an_error(
+    recorded: Recorded, url: str, model: str, streamed: bool, error: str
+) -> None:
+    requests.post(f"{url}/v1/responses", json={"model": model, "input": "hi", "stream": streamed}, timeout=120)
+    said = only(recorded)
+    assert (said["error.type"], said.get("slo.stream.end")) == (error, "error" if streamed else None)
+    assert recorded.spans[0].status.status_code == StatusCode.ERROR
 
 
 async def test_an_answer_that_aiohttp_reads_whole_has_its_usage(recorded: Recorded, url: str) -> None:

@@ -122,6 +122,21 @@ def test_a_trace_of_the_users_own_is_still_called(recorded: Recorded, scripted: 
     assert "slo.net.send" in recorded.attributes("GET")
 
 
+async def test_an_asynchronous_trace_of_the_users_own_is_still_awaited(
+    recorded: Recorded, scripted: tuple[ScriptedServer, str]
+) -> None:
+    events: list[str] = []
+
+    async def trace(event: str, _: Any) -> None:
+        await asyncio.sleep(0)
+        events.append(event)
+
+    async with httpx.AsyncClient() as client:
+        await client.get(f"{scripted[1]}/plain", extensions={"trace": trace})
+    assert "http11.send_request_headers.started" in events
+    assert "slo.net.send" in recorded.attributes("GET")
+
+
 @pytest.mark.parametrize("status", [404, 500])
 def test_a_peer_that_fails_is_an_error_of_its_span(
     recorded: Recorded, scripted: tuple[ScriptedServer, str], status: int

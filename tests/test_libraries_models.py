@@ -124,7 +124,8 @@ def test_a_stream_is_one_span(recorded: Recorded, url: str, ask: Callable[[str],
 
 
 def test_answers_that_come_whole(recorded: Recorded, url: str) -> None:
-    gemini(url).models.generate_content(model="ok", contents=ASK, config={"max_output_tokens": 9})
+    said_before = {"max_output_tokens": 9, "system_instruction": "s" * 4 * 4}
+    gemini(url).models.generate_content(model="ok", contents=ASK, config=said_before)
     ollama(url).chat(model="ok", messages=[{"role": "user", "content": ASK}], options={"num_predict": 9})
     library, arguments = litellm(url)
     library.completion(**arguments, max_tokens=9)
@@ -132,6 +133,19 @@ def test_answers_that_come_whole(recorded: Recorded, url: str) -> None:
     assert [said["gen_ai.usage.output_tokens"] for said in found] == [4, 4, 4]
     assert [said["gen_ai.request.max_tokens"] for said in found] == [9, 9, 9]
     assert [said["gen_ai.provider.name"] for said in found] == ["gcp.gemini", "ollama", "openai"]
+    assert [said["slo.prompt.share.system"] for said in found] == [0.5, 0, 0]
+
+
+def test_litellm_that_was_imported_before_is_measured_by_its_own_names(recorded: Recorded, url: str) -> None:
+    library, arguments = litellm(url)
+    hooks.uninstall()
+    before = library.completion
+    hooks.install(only=CLIENTS)
+    assert library.completion is not before
+    library.completion(**arguments)
+    assert [span.name for span in recorded.spans] == ["chat openai/ok"]
+    hooks.uninstall()
+    assert library.completion is before
 
 
 def test_embeddings(recorded: Recorded, url: str) -> None:

@@ -39,6 +39,7 @@ HOOKS = (
     Hook("google-genai", "google.genai.models", "model_sdks", "google_genai"),
     Hook("ollama", "ollama._client", "model_sdks", "ollama"),
     Hook("litellm", "litellm.main", "model_sdks", "litellm"),
+    Hook("litellm", "litellm", "model_sdks", "litellm_package"),
     Hook("celery", "celery.signals", "tasks", "celery"),
     Hook("multiprocessing", "multiprocessing.util", "tasks", "multiprocessing"),
     Hook("openai-agents", "agents.tool", "libraries", "agents_tools"),

@@ -1,6 +1,7 @@
 """Model SDKs of one function a call: google-genai, ollama, litellm. One row of `FUNCTIONS` adds one more."""
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from ..calls import Asked, ModelCall, begin, provider_of
 from ..dialects import Dialect
 from ..guard import Guard
 from .inside import Inside
-from .patching import replace
+from .patching import replace, replaced, set_value
 
 guard = Guard("model SDK")
 
@@ -60,6 +61,16 @@ def ollama(module: ModuleType) -> None:
 def litellm(module: ModuleType) -> None:
     """Measure litellm; the SDK that it calls below makes no second span."""
     _hook("litellm", module)
+
+
+def litellm_package(module: ModuleType) -> None:
+    """Do the same under the names of the package itself, which copied them from its module, before us or after."""
+    main = sys.modules.get(f"{module.__name__}.main")
+    for name in [function.name for function in FUNCTIONS if function.library == "litellm"]:
+        original = replaced(main, name)
+        if original is not None and vars(module).get(name) in (original, getattr(main, name)):
+            setattr(module, name, original)
+            set_value(module, name, getattr(main, name))
 
 
 def _hook(library: str, module: ModuleType) -> None:

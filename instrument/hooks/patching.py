@@ -32,13 +32,18 @@ def replace(owner: Any, name: str, wrapper: Callable[[Callable[..., Any]], Calla
     Only what `owner` defines by itself is replaced: an inherited method belongs to the class above.
     """
     original = vars(owner).get(name)
-    if original is None or any(found[:2] == (owner, name) for found in _replaced):
+    if original is None or replaced(owner, name) is not None:
         return
     kind = type(original) if isinstance(original, (staticmethod, classmethod)) else None
     function = original.__func__ if kind else original
     wrapped: Any = functools.wraps(function)(wrapper(function))
     _replaced.append((owner, name, original))
     setattr(owner, name, kind(wrapped) if kind else wrapped)
+
+
+def replaced(owner: Any, name: str) -> Any:
+    """Return the original of `owner.name`, None where nothing was put in its place."""
+    return next((original for held, known, original in _replaced if held is owner and known == name), None)
 
 
 def set_value(owner: Any, name: str, value: Any) -> None:
