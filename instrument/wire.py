@@ -14,6 +14,7 @@ from . import dialects
 from .calls import Asked, ModelCall, begin, provider_of
 from .dialects import Dialect
 from .guard import Guard
+from .request import current_request
 from .stream_record import DEADLINE_CODE, UNFINISHED, StreamRecord, end_of
 from .vocabulary import StreamEnd
 
@@ -47,7 +48,11 @@ guard = Guard("wire")
 def call_of(library: str, method: str, path: str, host: str, port: int | None, body: bytes | None) -> ModelCall | None:
     """Start a model call if that is what this request is, else answer None."""
     end = next((end for end in ROUTES if path.endswith(end)), None) if method == "POST" else None
-    if end is None or _is_call(trace.get_current_span()):
+    if end is None:
+        return None
+    if _is_call(trace.get_current_span()):
+        if request := current_request():
+            request.work.notice()
         return None
     dialect, provider = ROUTES[end]
     said = _json(body)

@@ -77,7 +77,8 @@ class Work:
         self._rounds = 0
         self._calls: list[_Call] = []
 
-    def _first(self) -> None:
+    def notice(self) -> None:
+        """Take note that there is something to see here: a model call, a retrieval or a tool, ours or not."""
         first, self.on_first = self.on_first, None
         if first:
             first()
@@ -99,7 +100,7 @@ class Work:
     def stage_began(self, stage: Stage) -> None:
         """Count a run of `stage` in."""
         if stage in TELLING:
-            self._first()
+            self.notice()
         now_ns = time.perf_counter_ns()
         with self._lock:
             self._rounds += stage == "tools" and stage not in self._stages
@@ -121,7 +122,7 @@ class Work:
 
     def call_began(self, span: Span, *, stage: Stage, owned: bool) -> None:
         """Count a model call in, which begins in `stage`; an explicit stage that owns it has its time."""
-        self._first()
+        self.notice()
         call = _Call(span, stage, owned=owned)
         now_ns = time.perf_counter_ns()
         with self._lock:

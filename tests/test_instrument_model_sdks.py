@@ -97,6 +97,13 @@ def by_httpx(url: str, model: str) -> Any:
         yield from answer.iter_lines()
 
 
+def by_httpx2(url: str, model: str) -> Any:
+    said = {"model": model, "messages": ASK, "stream": True}
+    with httpx2.stream("POST", f"{url}/v1/chat/completions", json=said, timeout=120) as answer:
+        answer.raise_for_status()
+        yield from answer.iter_lines()
+
+
 def by_requests(url: str, model: str) -> Any:
     said = {"model": model, "messages": ASK, "stream": True}
     with requests.post(f"{url}/v1/chat/completions", json=said, stream=True, timeout=120) as answer:
@@ -134,7 +141,7 @@ async def by_async_httpx(url: str, model: str) -> Any:
             yield line
 
 
-SYNC = [openai_chat, openai_responses, anthropic_messages, by_httpx, by_requests]
+SYNC = [openai_chat, openai_responses, anthropic_messages, by_httpx, by_httpx2, by_requests]
 ASYNC = [async_openai, async_anthropic, by_aiohttp, by_async_httpx]
 SDKS = {openai_chat, openai_responses, anthropic_messages, async_openai, async_anthropic}
 
