@@ -145,7 +145,7 @@ def test_each_question_on_a_websocket_is_one_request_though_a_worker_answers(rec
         assert call_span.parent is not None
         assert job_span.parent.span_id == request_span.context.span_id
         assert call_span.parent.span_id == job_span.context.span_id
-        assert (job_span.attributes or {})["slo.queue.wait"] >= 0.04
+        assert dict[str, Any](job_span.attributes or {})["slo.queue.wait"] >= 0.04
         assert (request_span.attributes or {})["slo.outcome"] == "ok"
         # The user's side: from the question until the answer is sent, the wait in the queue included.
         assert (request_span.end_time or 0) >= (call_span.end_time or 0)
