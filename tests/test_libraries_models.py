@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from tailbudget.instrument import hooks
+from tailbudget.instrument.wire import unpacking
 from tests.instrument_support import Recorded, recording, serve
 from tests.scripted_server import ScriptedServer
 from tests.support import wait_until
@@ -177,6 +178,26 @@ def test_a_call_that_another_instrumentor_covers_has_its_span_alone(
     scopes = [span.instrumentation_scope.name for span in recorded.spans if span.instrumentation_scope]
     assert [scope for scope in scopes if scope != "tailbudget"]
     assert [span.name for span in recorded.spans if span.instrumentation_scope.name == "tailbudget"] == ["POST"]  # type: ignore[union-attr]
+
+
+def brotli_parts(library: Any, parts: list[bytes]) -> list[bytes]:
+    packer = library.Compressor()
+    return [packer.process(part) + packer.flush() for part in parts] + [packer.finish()]
+
+
+def zstandard_parts(library: Any, parts: list[bytes]) -> list[bytes]:
+    packer = library.ZstdCompressor().compressobj()
+    flushed = library.COMPRESSOBJ_FLUSH_BLOCK
+    return [packer.compress(part) + packer.flush(flushed) for part in parts] + [packer.flush()]
+
+
+@pytest.mark.parametrize(
+    ("coding", "module", "pack"), [("br", "brotli", brotli_parts), ("zstd", "zstandard", zstandard_parts)]
+)
+def test_codings_that_clients_have_libraries_for_are_unpacked_part_by_part(coding: str, module: str, pack: Any) -> None:
+    library = pytest.importorskip(module, reason=f"{module} is not installed")
+    unpack = unpacking(coding)
+    assert [unpack(part) for part in pack(library, [b"data: 1\n", b"data: 2\n"])] == [b"data: 1\n", b"data: 2\n", b""]
 
 
 def without_lifespan(app: Any) -> Any:
