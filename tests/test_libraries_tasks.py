@@ -1,6 +1,7 @@
-"""celery on its in-memory broker: a task is a part of the request that sent it, without a change of the task."""
+"""celery and rq with real workers: a task is a part of the request that sent it, without a change of the task."""
 
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,3 +98,50 @@ def test_a_forked_worker_without_a_line_of_ours_goes_on_with_the_request(tmp_pat
     assert worked.parent_span_id == asked.span_id
     assert attributes(worked)["slo.tenant"] == "acme"
     assert attributes(queued)["slo.stage"] == "queue"
+
+
+RQ_JOBS = """
+def report(question):
+    if question == "fail":
+        raise ValueError("secret")
+    return question.upper()
+"""
+RQ_ASK = """
+import sys
+import redis, rq, tailbudget
+from jobs import report
+
+queue = rq.Queue(connection=redis.Redis(port=int(sys.argv[1])))
+with tailbudget.request("ask", tenant="acme"):
+    queue.enqueue(report, "why")
+    queue.enqueue(report, "fail")
+"""
+#: fakeredis answers CLIENT INFO with what redis cannot read.
+RQ_WORK = "import redis; redis.Redis.client_info = lambda _: {'addr': ''}; from rq.cli import main; main()"
+
+
+def test_a_job_of_rq_goes_on_with_the_request_though_its_process_ends_with_it(tmp_path: Path) -> None:
+    pytest.importorskip("rq", reason="rq is not installed")
+    fakeredis = pytest.importorskip("fakeredis", reason="fakeredis is not installed")
+    (tmp_path / "jobs.py").write_text(RQ_JOBS)
+    (tmp_path / "ask.py").write_text(RQ_ASK)
+    store = fakeredis.TcpFakeServer(("127.0.0.1", 0))
+    store.daemon_threads, store.block_on_close = True, False
+    port = store.server_address[1]
+    threading.Thread(target=store.serve_forever, daemon=True).start()
+    with sink() as collector:
+        with running([*RUN, sys.executable, "ask.py", str(port)], tmp_path, collector) as asking:
+            assert asking.wait(120) == 0
+        command = [*RUN, sys.executable, "-c", RQ_WORK, "worker", "--burst", "--url", f"redis://127.0.0.1:{port}"]
+        with running(command, tmp_path, collector, OTEL_BSP_SCHEDULE_DELAY="3600000") as worker:
+            assert worker.wait(120) == 0
+        store.shutdown()
+        store.server_close()
+        (asked,) = (span for span in collector.spans() if span.name == "ask")
+        worked = [span for span in collector.spans() if span.name == "process jobs.report"]
+        queued = [span for span in collector.spans() if span.name == "queue jobs.report"]
+    assert {span.trace_id for span in (*worked, *queued)} == {asked.trace_id}
+    assert [span.parent_span_id for span in worked] == [asked.span_id] * 2
+    assert [attributes(span)["slo.tenant"] for span in worked] == ["acme"] * 2
+    assert [attributes(span).get("error.type") for span in worked] == [None, "ValueError"]
+    assert [attributes(span)["slo.stage"] for span in queued] == ["queue"] * 2

@@ -41,6 +41,9 @@ HOOKS = (
     Hook("litellm", "litellm.main", "model_sdks", "litellm"),
     Hook("litellm", "litellm", "model_sdks", "litellm_package"),
     Hook("celery", "celery.signals", "tasks", "celery"),
+    Hook("rq", "rq.queue", "tasks", "rq_queue"),
+    Hook("rq", "rq.job", "tasks", "rq_job"),
+    Hook("rq", "rq.worker", "tasks", "rq_worker"),
     Hook("multiprocessing", "multiprocessing.util", "tasks", "multiprocessing"),
     Hook("openai-agents", "agents.tool", "libraries", "agents_tools"),
 )

@@ -1,16 +1,19 @@
-"""Other processes: a task of celery goes on with the request that sent it, forked children deliver at their end."""
+"""Other processes: tasks of celery and rq go on with the request that sent them, forked children deliver at the end."""
 
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import Any
 
 from ..calls import covered
 from ..guard import Guard
-from ..jobs import JobScope, job, job_headers
+from ..jobs import ENQUEUED, JobScope, job, job_headers
 from ..lifecycle import shutdown
-from .patching import on_restore
+from .patching import on_restore, replace
 
-guard = Guard("celery")
+guard = Guard("tasks")
+#: Where a job of rq carries its headers, in its `meta`.
+RQ_META = "tailbudget"
 #: Tasks that run in this process, by id.
 _running: dict[str, JobScope] = {}
 
@@ -66,3 +69,58 @@ _ending = _Ending()
 def multiprocessing(module: ModuleType) -> None:
     """Deliver what a forked child holds when it ends: it runs finalizers of multiprocessing and no exit handlers."""
     module.register_after_fork(_ending, lambda _: module.Finalize(None, shutdown, exitpriority=-100))
+
+
+def rq_queue(module: ModuleType) -> None:
+    """Carry the context in a job's `meta`."""
+
+    def carrying(original: Callable[..., Any]) -> Callable[..., Any]:
+        def enqueue(self: Any, job: Any, *args: Any, **kwargs: Any) -> Any:
+            with guard:
+                known = job.meta.get(RQ_META, {})  # of one that is tried again, or waited for another
+                now = job_headers()
+                job.meta[RQ_META] = {**now, **known, ENQUEUED: now[ENQUEUED]}
+            return original(self, job, *args, **kwargs)
+
+        return enqueue
+
+    replace(module.Queue, "_enqueue_job", carrying)
+
+
+def rq_job(module: ModuleType) -> None:
+    """Open a job's span around it in the worker."""
+
+    def working(original: Callable[..., Any]) -> Callable[..., Any]:
+        def perform(self: Any) -> Any:
+            scope = _scope_of(self)
+            if scope is None:
+                return original(self)
+            with scope:
+                return original(self)
+
+        return perform
+
+    replace(module.Job, "perform", working)
+
+
+@guard
+def _scope_of(rq_job: Any) -> JobScope:
+    return job(str(rq_job.func_name), rq_job.meta.get(RQ_META), messaging_system="rq")
+
+
+def rq_worker(module: ModuleType) -> None:
+    """Deliver what a forked worker of one job holds: it ends by os._exit."""
+
+    def ending(original: Callable[..., Any]) -> Callable[..., Any]:
+        def perform_job(self: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return original(self, *args, **kwargs)
+            finally:
+                if getattr(self, "is_horse", False):
+                    shutdown()
+
+        return perform_job
+
+    for name in ("BaseWorker", "Worker"):
+        if kind := getattr(module, name, None):
+            replace(kind, "perform_job", ending)
