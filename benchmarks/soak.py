@@ -100,7 +100,7 @@ def post(collector: Collector, data: bytes) -> None:
 
 
 def capacity(collector: Collector) -> tuple[float, int]:
-    """Return how many bodies a second are acknowledged, landed and assembled beside their sender; how many were sent."""
+    """Return how many bodies a second land and are assembled beside their sender, and how many were sent."""
     sent, began = 0, time.monotonic()
     while time.monotonic() - began < CALIBRATION_S:
         post(collector, packed(10**9 + sent))
