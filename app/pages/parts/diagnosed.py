@@ -84,7 +84,7 @@ class Trouble(NamedTuple):
 
 
 def shown(found: pa.Table, window: Window) -> pa.Table:
-    """Return findings as the rows of the chart `diagnoses`."""
+    """Return findings as the rows of the chart `diagnoses`, with the SQL that gave them."""
     rows = found.to_pylist()
     n = found.num_rows
     made = {
@@ -97,7 +97,7 @@ def shown(found: pa.Table, window: Window) -> pa.Table:
     kept = found.select(["found_at", "severity", "saves_ms"]).rename_columns(["t", "severity", "saves_ms"])
     for name, values in made.items():
         kept = kept.append_column(name, values)
-    return kept
+    return kept.replace_schema_metadata(found.schema.metadata)
 
 
 def troubles(found: pa.Table) -> list[Trouble]:

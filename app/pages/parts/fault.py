@@ -4,8 +4,9 @@ import io
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import streamlit as st
@@ -15,13 +16,15 @@ from tailbudget.analytics.reader import ApiReader
 from tailbudget.analytics.window import Window
 
 from ... import incident
-from . import cards, charts, controls, series, tables, words
+from . import charts, controls, series, tables, words
 from .answers import KEPT_S, api, kept
 
 #: Budgets drawn, the least left first.
 MOST_BUDGETS: Final = 6
 #: Requests of a report that is made in this process; the command makes larger ones.
 MOST_REPORTED: Final = 100_000
+#: Violations that are a spell: fewer are told by their number alone.
+FEWEST: Final = 3
 #: Requests whose spans are compared while a person waits: 20,000 of 10 spans take about a second.
 MOST: Final = 20_000
 
@@ -39,9 +42,34 @@ def budgets(found: pa.Table) -> None:
 
 def _left(last: Mapping[str, Any]) -> str:
     left = last["left_share"]
-    if last["n"] < cards.SMALL_N:
+    if last["n"] < words.SMALL_N:
         return "too few to judge by"
     return f"{left:.0%} of the budget left" if left > 0 else f"▲ overspent by {-left:.0%}"
+
+
+class Spell(NamedTuple):
+    """A stretch of time in which one stage broke budgets, and how many."""
+
+    from_ts: datetime
+    to_ts: datetime
+    n: int
+
+
+def spell(timeline: pa.Table, stage: str) -> Spell | None:
+    """Return the worst spell of `stage` in an answer of `violations_timeline`; None below FEWEST violations.
+
+    A spell goes on over one bucket without any, and ends with the window.
+    """
+    found: list[Spell] = []
+    for row in timeline.to_pylist():
+        if row["stage"] == stage:
+            to_ts = min(row["t2"], row["window_to"])
+            if found and row["t"] - found[-1].to_ts <= row["t2"] - row["t"]:
+                found[-1] = Spell(found[-1].from_ts, to_ts, found[-1].n + row["n"])
+            else:
+                found.append(Spell(max(row["t"], row["window_from"]), to_ts, row["n"]))
+    worst = max(found, key=lambda one: one.n, default=None)
+    return worst if worst and worst.n >= FEWEST else None
 
 
 def suspects(*, n: int, window: Window | None = None) -> dict[str, str]:

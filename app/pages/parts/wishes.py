@@ -12,7 +12,7 @@ from tailbudget.analytics.window import Window
 
 from . import cards, charts, controls
 from .answers import KEPT_S, answer, table
-from .words import duration
+from .words import SMALL_N, counted, duration
 
 #: Requests that are gone through one by one while a person waits: 20,000 take about 2 s.
 MOST: Final = 20_000
@@ -32,10 +32,11 @@ def show(window: Window, stages: Mapping[str, Mapping[str, Any]]) -> None:
         return
     found = answer(whatif.within, window, budgets_ms=budgets_ms) if budgets_ms else None
     if found is not None:
-        cards.show([_card(name, *getattr(found, f"{name}_ms")) for name in ("p50", "p95", "p99")])
+        few = found.n < SMALL_N
+        cards.show([_card(name, *getattr(found, f"{name}_ms"), few=few) for name in ("p50", "p95", "p99")])
         wished = " and ".join(f"{stage} at {duration(ms)}" for stage, ms in budgets_ms.items())
         st.caption(
-            f"With {wished} or less, {found.changed:,} of n {found.n:,} requests would have been faster; what ran "
+            f"With {wished} or less, {found.changed:,} of {counted(found.n, 'request')} would have been faster; what ran "
             "beside it under the same parent is not outrun."
         )
     _all(stages)
@@ -77,8 +78,8 @@ def _savings(found: Mapping[str, float], *, budgets_ms: Mapping[str, float]) -> 
     )
 
 
-def _card(name: str, was_ms: float, would_ms: float) -> cards.Card:
+def _card(name: str, was_ms: float, would_ms: float, *, few: bool) -> cards.Card:
     saved = was_ms - would_ms
     steady = saved < 0.05 * was_ms
     note = f"steady (now {duration(was_ms)})" if steady else f"▼ {duration(saved)} less than now ({duration(was_ms)})"
-    return cards.Card(f"{name} would be", duration(would_ms), note, "none" if steady else "good")
+    return cards.Card(f"{name} would be", duration(would_ms), note, "small" if few else "none" if steady else "good")
