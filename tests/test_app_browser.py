@@ -104,9 +104,7 @@ def contexts(browser: Browser) -> Callable[[str, str], BrowserContext]:
     def context(size: str, zone: str) -> BrowserContext:
         width, height = SIZES[size]
         theme: Literal["light", "dark"] = "light" if size == "phone" else "dark"
-        made = browser.new_context(
-            viewport={"width": width, "height": height}, timezone_id=zone, color_scheme=theme
-        )
+        made = browser.new_context(viewport={"width": width, "height": height}, timezone_id=zone, color_scheme=theme)
         made.set_default_timeout(TIMEOUT_MS)
         return made
 

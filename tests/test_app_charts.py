@@ -105,7 +105,9 @@ def _draws() -> dict[str, list[set[str | None]]]:
 def test_pages_have_no_sql_and_no_chart_of_their_own() -> None:
     for path in (ROOT / "app" / "pages").glob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        texts = [
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
         assert [text for text in texts if re.search(r"\bselect\b.+\bfrom\b", text, re.DOTALL)] == [], path.name
         names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert [name for name in names if name.endswith("_chart")] == [], path.name

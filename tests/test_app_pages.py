@@ -193,7 +193,7 @@ def test_violations_name_the_stage_to_blame_and_link_to_the_trace(
 ) -> None:
     app = _run(monkeypatch, seeded[0], "violations")
     assert "**decode** is to blame" in _text(app) or "**retrieval** is to blame" in _text(app)
-    shown = app.dataframe[0].value
+    shown = app.dataframe[-1].value
     newest = max(seeded[1].rows["violations"], key=lambda row: row["started"])
     assert shown["trace"].iloc[0] == f"/trace?request={newest['request_id']}"
     assert f"{newest['over_stage']} took" in shown["why"].iloc[0]
@@ -236,14 +236,13 @@ def test_violations_say_how_long_the_worst_stage_broke_its_budget(
 def test_a_spell_goes_on_over_one_empty_bucket_and_needs_three() -> None:
     at = datetime(2026, 3, 1, 12, tzinfo=UTC)
     minute = timedelta(minutes=1)
-    ends = {"window_from": at, "window_to": at + 9.5 * minute}
 
     def timeline(*counted: tuple[int, str, int]) -> pa.Table:
-        rows = [{"t": at + m * minute, "t2": at + (m + 1) * minute, "stage": s, "n": n, **ends} for m, s, n in counted]
+        rows = [{"t": at + m * minute, "t2": at + (m + 1) * minute, "stage": s, "n": n} for m, s, n in counted]
         return pa.Table.from_pylist(rows)
 
     found = timeline((1, "decode", 2), (3, "decode", 2), (4, "queue", 9), (6, "decode", 3), (9, "decode", 9))
-    assert fault.spell(found, "decode") == (at + 9 * minute, at + 9.5 * minute, 9)
+    assert fault.spell(found, "decode") == (at + 9 * minute, at + 10 * minute, 9)
     assert fault.spell(found.slice(0, 4), "decode") == (at + minute, at + 4 * minute, 4)
     assert fault.spell(found.slice(0, 1), "decode") is None
 
@@ -370,6 +369,49 @@ def test_a_trace_of_which_no_stream_and_no_network_was_told_says_so(
         assert "No network phases" in _text(app)
         assert _charts(app) == 2
     connection.close()
+
+
+def test_a_trace_whose_spans_are_gone_says_so_and_draws_no_empty_axis(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = empty(tmp_path)
+    seed(connection, ended=datetime.now(UTC))
+    connection.execute("delete from stage_spans")
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "trace")
+    connection.close()
+    assert "No span of it is left" in app.info[0].value
+    assert _charts(app) == 1
+
+
+def test_where_nothing_is_over_budget_the_slowest_tenth_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    begin = seeded[1].started + timedelta(seconds=20)
+    end = begin + timedelta(seconds=250)  # before the slow index
+    totals = [row["total_ms"] for row in seeded[1].rows["requests"] if begin <= row["started"] < end]
+    assert max(totals) < 4000
+    app = _run(monkeypatch, seeded[0], "latency", between=controls.stretch(begin, end))
+    assert 0 < len(app.dataframe[0].value) < 0.4 * len(totals)
+
+
+def test_pages_come_before_tickets_of_which_two_are_shown_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = empty(tmp_path)
+    now = seed(connection, ended=datetime.now(UTC), minutes=5).ended
+    for severity, minutes in (("ticket", 1), ("page", 2), ("page", 3), ("ticket", 4), ("ticket", 5)):
+        opened = now - timedelta(minutes=minutes)
+        connection.execute(
+            "insert into alerts (alert_id, kind, rule, severity, opened, summary) values (?, 'burn', 'burn', ?, ?, ?)",
+            [str(minutes), severity, opened, f"alert {minutes}"],
+        )
+    with local_api(connection) as api:
+        text = _text(_run(monkeypatch, api, "overview"))
+    connection.close()
+    shown, folded = text.split("<summary>1 more ticket</summary>")
+    assert re.findall(r": alert (\d)", shown) == ["2", "3", "1", "4"]
+    assert re.findall(r": alert (\d)", folded) == ["5"]
 
 
 def test_an_unknown_request_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:

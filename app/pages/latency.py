@@ -46,7 +46,9 @@ def _body() -> None:
 def _stages(window: Window, box: Box) -> None:
     stages = answer(latency.box_stages, window, box=box)
     n, rest_n = stages["n"][0].as_py(), stages["rest_n"][0].as_py()
-    charts.draw("box_stages", stages, f"Mean time a request: bar theirs ({words.counted(n)}), tick the rest's (n {rest_n:,})")
+    charts.draw(
+        "box_stages", stages, f"Mean time a request: bar theirs ({words.counted(n)}), tick the rest's (n {rest_n:,})"
+    )
 
 
 def _apart(window: Window, box: Box) -> None:

@@ -1,6 +1,7 @@
 """Which requests went over a budget, when, for how long, and whose fault is it?"""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -38,7 +39,7 @@ def _body() -> None:
     title = f"Violations by time and blamed stage, ▼ marks · n {total:,} · drag to look into a stretch of time"
     charts.draw("violations_timeline", timeline, title, brush="time", on_brush=controls.drag)
     fault.report(window, n=n)
-    suspect = fault.suspects(n=n)
+    suspect = fault.suspects(n=n, window=replace(window, from_ts=spell.from_ts, to_ts=spell.to_ts) if spell else None)
     shown = fault.named(answer(violations.violations, window), suspect)
     charts.tools(
         shown, f"The newest {shown.num_rows:,} of {total:,} · a request's id opens its trace", name="violations"

@@ -52,6 +52,6 @@ def _lag() -> None:
         return
     if lag_s is not None and lag_s > LAG_S:
         st.warning(
-            f"The collector is {lag_s:.0f} s behind: newer requests are received but not shown yet. It catches up by itself; "
-            "if it falls further behind, send it less or give it more cores: Coverage shows who sends how much."
+            f"The collector is {lag_s:.0f} s behind: newer requests are received but not shown yet. It "
+            "catches up by itself; else send it less, or give it more cores: Coverage shows who sends how much."
         )

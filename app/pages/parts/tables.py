@@ -269,4 +269,8 @@ def attributes(rows: pa.Table) -> None:
     """Draw the attributes of the spans of a trace, below their count."""
     tools(rows, f"Attributes of its spans · n {rows.num_rows:,}", name="attributes")
     widths = {"span": 150, "service": 90, "stage": 70, "key": 200, "value": 220}
-    _draw(rows, height=352, column_config={name: st.column_config.Column(width=px) for name, px in widths.items()})
+    _draw(
+        rows,
+        height="content" if rows.num_rows < 10 else 352,
+        column_config={name: st.column_config.Column(width=px) for name, px in widths.items()},
+    )

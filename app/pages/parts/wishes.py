@@ -36,8 +36,8 @@ def show(window: Window, stages: Mapping[str, Mapping[str, Any]]) -> None:
         cards.show([_card(name, *getattr(found, f"{name}_ms"), few=few) for name in ("p50", "p95", "p99")])
         wished = " and ".join(f"{stage} at {duration(ms)}" for stage, ms in budgets_ms.items())
         st.caption(
-            f"With {wished} or less, {found.changed:,} of {counted(found.n, 'request')} would have been faster; what ran "
-            "beside it under the same parent is not outrun."
+            f"With {wished} or less, {found.changed:,} of {counted(found.n, 'request')} would have been faster; what "
+            "ran beside it under the same parent is not outrun."
         )
     _all(stages)
 
@@ -46,7 +46,9 @@ def _slider(stage: str, row: Mapping[str, Any]) -> float:
     key = f"at_most_{stage}"
     # A wish of before stays what it was: since then the stage may have become faster than it.
     most_ms = max(10, round(row["ms"]), _whole(st.session_state.get(key)), _whole(st.query_params.get(key)))
-    budget_ms = min(round(row["budget_ms"] or most_ms / 2), most_ms)
+    budget_ms = round(
+        row["budget_ms"] if row["over_ms"] else row["ms"] / 2
+    )  # within its budget it would change nothing
     label = f"{stage}, ms (it takes {duration(row['ms'])} around p95)"
     return float(st.slider(label, 0, most_ms, budget_ms, key=key, bind="query-params"))
 
@@ -69,6 +71,9 @@ def _all(stages: Mapping[str, Mapping[str, Any]]) -> None:
         budgets_ms=budgets_ms,
     )
     total_ms = sum(found["ms"].to_pylist())
+    if total_ms < 1:
+        st.caption("In their budgets, these stages would save nothing of p95.")
+        return
     charts.draw("savings", found, f"In their budgets, these stages would save **{duration(total_ms)}** of p95 together")
 
 
