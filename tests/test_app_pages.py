@@ -111,7 +111,7 @@ def test_a_page_draws_its_pictures_each_with_the_sql_that_gave_it(
     tools = charts.tools
 
     def recorded(frame: pa.Table, title: str, *, name: str, hover: str | None = None) -> None:
-        told[name] = charts.asked(frame)
+        told[name] = answers.asked(frame)
         tools(frame, title, name=name, hover=hover)
 
     for place in (charts, tables):
