@@ -61,7 +61,8 @@ STYLE = """<style>
 .found { border: 1px solid #2c3140; border-left: 4px solid #f2a83b; border-radius: 6px; padding: 10px 14px;
   margin-bottom: 10px; display: grid; grid-template-columns: minmax(0, 1fr) auto; column-gap: 20px }
 .found.page { border-left-color: #f2765d }
-.found .what { font-weight: 600; overflow-wrap: anywhere } .found .quiet { color: #aab2c5; font-size: 13px; overflow-wrap: anywhere }
+.found .what { font-weight: 600; overflow-wrap: anywhere }
+.found .quiet { color: #aab2c5; font-size: 13px; overflow-wrap: anywhere }
 .found .save { text-align: right; white-space: nowrap } .found .save b { font-size: 20px; font-weight: 400 }
 .found .advice { margin: 4px 0; overflow-wrap: anywhere } .found a { color: #f2b84b }
 @media (max-width: 640px) {
