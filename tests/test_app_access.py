@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tailbudget.app import dashboard
-from tailbudget.app.pages.parts import cards, charts, leads
+from tailbudget.app.pages.parts import alerts, cards, charts, leads
 
 from .test_app_charts import NAMES, _contrast, _values
 
@@ -43,8 +43,8 @@ def test_text_captions_and_links_stand_out_in_each_theme(theme: str, surface: st
 
 
 @pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("part", [cards, leads], ids=["cards", "leads"])
-def test_words_of_cards_and_links_stand_out_in_each_theme(theme: str, part: object) -> None:
+@pytest.mark.parametrize("part", [alerts, cards, leads], ids=["alerts", "cards", "leads"])
+def test_words_of_alerts_cards_and_links_stand_out_in_each_theme(theme: str, part: object) -> None:
     """A rule of the light theme replaces that of the dark one with the same selector."""
     rules = dict(_rules(part.STYLE))  # type: ignore[attr-defined]
     if theme == "light":

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache, partial, reduce
 from itertools import cycle
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import duckdb
@@ -33,7 +34,7 @@ FLAGS = (
 )
 #: What a step of a page may take before the test fails, on a machine that does much else.
 TIMEOUT_MS = 180_000
-SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
+SIZES = {"desktop": (1280, 1024), "phone": (390, 844)}
 DONE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 #: Streamlit loads what draws our styles as a file of its own, which may come after the pictures.
 STYLED = '[data-testid="stHtml"] style'
@@ -102,7 +103,8 @@ def contexts(browser: Browser) -> Callable[[str, str], BrowserContext]:
     @cache
     def context(size: str, zone: str) -> BrowserContext:
         width, height = SIZES[size]
-        made = browser.new_context(viewport={"width": width, "height": height}, timezone_id=zone)
+        theme: Literal["light", "dark"] = "light" if size == "phone" else "dark"
+        made = browser.new_context(viewport={"width": width, "height": height}, timezone_id=zone, color_scheme=theme)
         made.set_default_timeout(TIMEOUT_MS)
         return made
 

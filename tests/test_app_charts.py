@@ -1,5 +1,6 @@
 """Chart files and the questions behind them agree: every chart is drawn, its fields exist, stages keep their order."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.analytics.window import Box, Window
-from tailbudget.app.pages.parts import charts, comparisons, diagnosed, plans, tables, wishes
+from tailbudget.app.pages.parts import charts, comparisons, diagnosed, plans, tables, wishes, words
 from tailbudget.instrument.vocabulary import STAGES
 
 from .spans import database
@@ -89,9 +90,31 @@ def _values(node: object, key: str) -> Iterator[object]:
             yield from _values(child, key)
 
 
+@cache
+def _draws() -> dict[str, list[set[str | None]]]:
+    """Return the names of the arguments of each call that draws a chart, by chart."""
+    found: dict[str, list[set[str | None]]] = {}
+    for path in (ROOT / "app" / "pages").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(ast.Attribute(ast.Name("charts"), "draw"), [ast.Constant(str(name)), *_], named):
+                    found.setdefault(name, []).append({one.arg for one in named})
+    return found
+
+
+def test_pages_have_no_sql_and_no_chart_of_their_own() -> None:
+    for path in (ROOT / "app" / "pages").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = [
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        assert [text for text in texts if re.search(r"\bselect\b.+\bfrom\b", text, re.DOTALL)] == [], path.name
+        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert [name for name in names if name.endswith("_chart")] == [], path.name
+
+
 def test_every_chart_is_drawn_by_a_page_and_every_drawn_chart_is_a_file() -> None:
-    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "app" / "pages").rglob("*.py"))
-    assert sorted(set(re.findall(r'charts\.draw\(\s*"(\w+)"', pages))) == NAMES
+    assert sorted(_draws()) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -167,6 +190,20 @@ def test_zeros_leave_an_axis_alone_that_has_its_ends_or_other_values(name: str) 
     assert [one for one in found if one not in ended] in ([], [[0, 1]], [[0, 1]] * 2)
     ones = pa.table({field: [1.0] for field in zeros.column_names})
     assert charts.grounded(charts.spec(name), ones) == drawn
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_has_time_on_its_axis_can_be_dragged_over(name: str) -> None:
+    spec = charts.spec(name)
+    axes = [one.get("x", {}) for one in charts._encodings(spec)]
+    if any((axis or {}).get("type") == "temporal" for axis in axes):
+        assert [one.get("name") for one in spec["layer"]].count("brushed") == 1
+        assert all("brush" in named for named in _draws()[name])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_few_are_the_same_number_in_every_picture(name: str) -> None:
+    assert set(re.findall(r"datum\.n < (\d+)", json.dumps(charts.spec(name)))) <= {str(words.SMALL_N)}
 
 
 def _contrast(one: str, other: str) -> float:

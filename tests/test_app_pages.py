@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
@@ -21,7 +22,7 @@ from tailbudget.analytics.reader import ApiReader
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Window
 from tailbudget.app.pages import site
-from tailbudget.app.pages.parts import answers, comparisons, controls, diagnosed, fault, saved, tables, words
+from tailbudget.app.pages.parts import answers, charts, comparisons, controls, diagnosed, fault, saved, tables, words
 
 from .local_api import local_api
 from .seed import INSTANCE, MODEL, Seeded, empty, seed
@@ -32,7 +33,7 @@ from .test_map import seen, shop
 
 PAGES = (
     "overview", "latency", "stages", "gpu", "coverage", "service_map", "violations", "token_rate", "trace", "diagnoses",
-    "capacity",
+    "capacity", "compare",
 )  # fmt: skip
 
 
@@ -102,11 +103,22 @@ PICTURES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "charts"), PICTURES.items())
-def test_a_page_draws_its_pictures(
-    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], name: str, charts: int
+@pytest.mark.parametrize(("name", "pictures"), PICTURES.items())
+def test_a_page_draws_its_pictures_each_with_the_sql_that_gave_it(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], name: str, pictures: int
 ) -> None:
-    assert _charts(_run(monkeypatch, seeded[0], name)) == charts
+    told: dict[str, str] = {}
+    tools = charts.tools
+
+    def recorded(frame: pa.Table, title: str, *, name: str, hover: str | None = None) -> None:
+        told[name] = answers.asked(frame)
+        tools(frame, title, name=name, hover=hover)
+
+    for place in (charts, tables):
+        monkeypatch.setattr(place, "tools", recorded)
+    assert _charts(_run(monkeypatch, seeded[0], name)) == pictures
+    assert len(told) >= pictures
+    assert [picture for picture, sql in told.items() if not sql] == []
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -117,7 +129,7 @@ def test_an_empty_database_says_what_to_do_next(monkeypatch: pytest.MonkeyPatch,
     assert _charts(app) == 0
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, "load", "sql"])
 def test_a_collector_that_does_not_answer_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     api = f"http://127.0.0.1:{free_port()}"
     error = next(iter(_run(monkeypatch, api, name).error))
@@ -181,7 +193,7 @@ def test_violations_name_the_stage_to_blame_and_link_to_the_trace(
 ) -> None:
     app = _run(monkeypatch, seeded[0], "violations")
     assert "**decode** is to blame" in _text(app) or "**retrieval** is to blame" in _text(app)
-    shown = app.dataframe[0].value
+    shown = app.dataframe[-1].value
     newest = max(seeded[1].rows["violations"], key=lambda row: row["started"])
     assert shown["trace"].iloc[0] == f"/trace?request={newest['request_id']}"
     assert f"{newest['over_stage']} took" in shown["why"].iloc[0]
@@ -203,6 +215,36 @@ def test_violations_name_the_suspect_and_what_is_left_of_each_budget(
     assert set(blamed["suspect"]) == {"retrieval bm25 of demo"}
     from_text, to_text = between.split("/")
     assert f"tailbudget incident --from {from_text}Z --to {to_text}Z --out ./incident" in app.code[0].value
+
+
+def test_violations_say_how_long_the_worst_stage_broke_its_budget(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    begin = datetime.fromtimestamp(seeded[1].started.timestamp() // 60 * 60 + 300, UTC)
+    between = controls.stretch(begin, begin + timedelta(minutes=5))
+    text = _text(_run(monkeypatch, seeded[0], "violations", between=between))
+    found = re.search(r"for ([\d,]+) of them, .*: ([\d,]+) from ([\d:]+) UTC to ([\d:]+) UTC \((\d) min", text)
+    assert found is not None
+    slow = [
+        row["started"] for row in seeded[1].rows["violations"]
+        if row["over_stage"] == "retrieval" and begin <= row["started"] < begin + timedelta(minutes=5)
+    ]  # fmt: skip
+    assert int(found[1]) == len(slow) >= int(found[2]) > 0.8 * len(slow)
+    assert found[5] in "23"  # the slow index of the seed lasts two minutes
+
+
+def test_a_spell_goes_on_over_one_empty_bucket_and_needs_three() -> None:
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    minute = timedelta(minutes=1)
+
+    def timeline(*counted: tuple[int, str, int]) -> pa.Table:
+        rows = [{"t": at + m * minute, "t2": at + (m + 1) * minute, "stage": s, "n": n} for m, s, n in counted]
+        return pa.Table.from_pylist(rows)
+
+    found = timeline((1, "decode", 2), (3, "decode", 2), (4, "queue", 9), (6, "decode", 3), (9, "decode", 9))
+    assert fault.spell(found, "decode") == (at + 9 * minute, at + 10 * minute, 9)
+    assert fault.spell(found.slice(0, 4), "decode") == (at + minute, at + 4 * minute, 4)
+    assert fault.spell(found.slice(0, 1), "decode") is None
 
 
 def test_the_incident_report_of_a_stretch_comes_as_one_file(
@@ -329,6 +371,49 @@ def test_a_trace_of_which_no_stream_and_no_network_was_told_says_so(
     connection.close()
 
 
+def test_a_trace_whose_spans_are_gone_says_so_and_draws_no_empty_axis(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = empty(tmp_path)
+    seed(connection, ended=datetime.now(UTC))
+    connection.execute("delete from stage_spans")
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "trace")
+    connection.close()
+    assert "No span of it is left" in app.info[0].value
+    assert _charts(app) == 1
+
+
+def test_where_nothing_is_over_budget_the_slowest_tenth_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    begin = seeded[1].started + timedelta(seconds=20)
+    end = begin + timedelta(seconds=250)  # before the slow index
+    totals = [row["total_ms"] for row in seeded[1].rows["requests"] if begin <= row["started"] < end]
+    assert max(totals) < 4000
+    app = _run(monkeypatch, seeded[0], "latency", between=controls.stretch(begin, end))
+    assert 0 < len(app.dataframe[0].value) < 0.4 * len(totals)
+
+
+def test_pages_come_before_tickets_of_which_two_are_shown_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = empty(tmp_path)
+    now = seed(connection, ended=datetime.now(UTC), minutes=5).ended
+    for severity, minutes in (("ticket", 1), ("page", 2), ("page", 3), ("ticket", 4), ("ticket", 5)):
+        opened = now - timedelta(minutes=minutes)
+        connection.execute(
+            "insert into alerts (alert_id, kind, rule, severity, opened, summary) values (?, 'burn', 'burn', ?, ?, ?)",
+            [str(minutes), severity, opened, f"alert {minutes}"],
+        )
+    with local_api(connection) as api:
+        text = _text(_run(monkeypatch, api, "overview"))
+    connection.close()
+    shown, folded = text.split("<summary>1 more ticket</summary>")
+    assert re.findall(r": alert (\d)", shown) == ["2", "3", "1", "4"]
+    assert re.findall(r": alert (\d)", folded) == ["5"]
+
+
 def test_an_unknown_request_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
     app = _run(monkeypatch, seeded[0], "trace", request="req-nobody")
     assert "No request 'req-nobody'" in next(iter(app.warning)).value
@@ -342,7 +427,8 @@ def test_lag_is_shown_once_it_is_over_10_s(monkeypatch: pytest.MonkeyPatch, tmp_
             connection.execute("delete from dirty")
             connection.execute("insert into dirty values (uuid(), ?, ?, true, null, null)", [since, since])
             st.cache_data.clear()
-            assert len(_run(monkeypatch, api, "overview").warning) == expected
+            said = _run(monkeypatch, api, "overview").warning
+            assert ["Coverage shows who sends how much" in one.value for one in said] == [True] * expected
     connection.close()
 
 
@@ -377,6 +463,22 @@ def test_a_card_of_an_objective_has_its_percentiles_and_opens_its_slice(
     first_token = next(card for card in drawn if "first-token" in card)
     assert "coverage <b>100 %</b>" in first_token
     assert ">98.4 % ± 0.4 good<" in first_token
+
+
+def test_an_objective_of_which_nothing_comes_is_blind_and_opens_coverage(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = empty(tmp_path)
+    rows = seed(connection, ended=datetime.now(UTC), minutes=5)
+    furnish(connection, rows)
+    connection.execute("update slo_status set blind_since = ? where objective = 'first-token'", [rows.started])
+    with local_api(connection) as api:
+        drawn = _text(_run(monkeypatch, api, "overview")).split("<a class=")
+    connection.close()
+    blind = next(card for card in drawn if "first-token" in card)
+    assert '<div class="value">blind</div>' in blind
+    assert f"▲ no event since {words.clock(rows.started)}: see Coverage" in blind
+    assert 'href="/coverage?' in blind
 
 
 def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
@@ -524,10 +626,10 @@ def test_a_page_says_that_it_asks_until_its_answers_are_there(
     said: list[str] = []
     monkeypatch.setattr(st.delta_generator.DeltaGenerator, "caption", lambda _, text, **__: said.append(text))
     app = _run(monkeypatch, seeded[0], "coverage")
-    assert said[0] == "Asking the collector ..."
+    assert said[0].startswith("Asking the collector ... A shorter range")
     said.clear()
     app.run()
-    assert "Asking the collector ..." not in said
+    assert not any("Asking" in text for text in said)
 
 
 def test_each_picture_shows_its_sql_ready_to_run(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
@@ -644,6 +746,15 @@ def test_sql_answers_what_is_typed_and_refuses_to_write(
     assert "total_ms" in app.dataframe[1].value["column"].tolist()
     app = _run(monkeypatch, seeded[0], "sql", sql="delete from violations")
     assert len(app.error) == 1
+
+
+def test_the_picture_and_the_table_beside_the_editor_are_in_the_address(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    sql = "select route, ttft_ms, total_ms from requests"
+    app = _run(monkeypatch, seeded[0], "sql", sql=sql, across="ttft_ms", up="total_ms", table="calls")
+    assert "**total_ms** by ttft_ms" in _text(app)
+    assert "response_id" in app.dataframe[1].value["column"].tolist()
 
 
 def test_an_answer_is_drawn_by_the_kind_of_what_goes_across(

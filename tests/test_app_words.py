@@ -18,6 +18,7 @@ from tailbudget.app.pages.parts import words
         (999.6, "1 s"),
         (4210, "4.21 s"),
         (125_000, "2 min 5 s"),
+        (120_000, "2 min"),
     ],
 )
 def test_a_duration_has_the_unit_that_reads_best(ms: float | None, shown: str) -> None:

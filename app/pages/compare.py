@@ -4,7 +4,7 @@ import streamlit as st
 
 from tailbudget.analytics import compare, overview
 
-from .parts import charts, comparisons, controls, refresh, words
+from .parts import charts, comparisons, controls, empty, refresh, words
 from .parts.answers import answer, table
 
 SEGMENTS = ("version", "model", "tenant", "route", "region", "run_id")
@@ -21,6 +21,9 @@ def page() -> None:
 
 def _body() -> None:
     window = controls.window()
+    if not controls.known().num_rows:
+        empty.no_request()
+        return
     columns = st.columns(3)
     by = columns[0].selectbox("Compare", (*SEGMENTS, TIME), key="by", bind="query-params")
     sides = comparisons.times(columns, window) if by == TIME else comparisons.values(columns, window, by=by)

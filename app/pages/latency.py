@@ -34,7 +34,7 @@ def _body() -> None:
         tables.requests(tables.linked(found))
     left, right = st.columns(2, gap="medium")
     with left:
-        title = "Line p50, bands to p95 and p99 · drag to look into a stretch of time"
+        title = f"Line p50, bands to p95 and p99 · {words.counted(n)} · drag to look into a stretch of time"
         bands = answer(latency.latency_bands, window, bucket_s=bucket_s)
         charts.draw("latency_bands", bands, title, brush="time", on_brush=controls.drag)
         fault.suspects(n=n, window=box.window(window) if picked.text() else None)
@@ -46,7 +46,9 @@ def _body() -> None:
 def _stages(window: Window, box: Box) -> None:
     stages = answer(latency.box_stages, window, box=box)
     n, rest_n = stages["n"][0].as_py(), stages["rest_n"][0].as_py()
-    charts.draw("box_stages", stages, f"Mean time a request: bar theirs (n {n:,}), tick the rest's (n {rest_n:,})")
+    charts.draw(
+        "box_stages", stages, f"Mean time a request: bar theirs ({words.counted(n)}), tick the rest's (n {rest_n:,})"
+    )
 
 
 def _apart(window: Window, box: Box) -> None:

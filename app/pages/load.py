@@ -24,9 +24,10 @@ def _body() -> None:
     run_id = runs.pick(known)
     steps = answer(load_runs.load_steps, run_id=run_id)
     st.markdown(runs.verdict(steps))
+    n = words.count(sum(steps["n"].to_pylist()), "request")
     left, right = st.columns(2, gap="medium")
     with left:
-        title = "Latency against offered load: p50, p95, p99 from the planned sending · dashed: the knee"
+        title = f"Latency against offered load: p50, p95, p99 from the planned sending · n {n} · dashed: the knee"
         charts.draw("load_latency", steps, title)
     with right:
         title = "Answers a second (line), and those within every objective (bars), against offered load"

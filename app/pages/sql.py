@@ -4,12 +4,8 @@ import streamlit as st
 
 from tailbudget.analytics import coverage
 
-from .parts import asking, charts, refresh, tables, words
+from .parts import asking, charts, refresh, saved, tables, words
 from .parts.answers import MOST_ROWS, answer, typed
-
-FIRST = (
-    "select route, count(*) as n, quantile_cont(total_ms, 0.95) as p95_ms\nfrom requests\ngroup by all\norder by n desc"
-)
 
 
 def page() -> None:
@@ -22,15 +18,18 @@ def _body() -> None:
     with left:
         asking.choose()
         if "sql" not in st.session_state and "sql" not in st.query_params:
-            st.session_state["sql"] = FIRST  # no default of the widget's own, which a saved question could not replace
+            st.session_state["sql"] = (
+                saved.first()
+            )  # no default of the widget's own, which a saved question could not replace
         text = st.text_area("SQL", height=190, key="sql", bind="query-params", label_visibility="collapsed")
         st.caption(f"Ctrl+Enter asks; only reading, at most {MOST_ROWS:,} rows; the address is a link to the question.")
-        found = typed(text or FIRST)
+        found = typed(text or saved.first())
         charts.tools(found, f"**{words.count(found.num_rows, 'row')}**", name="answer")
         asking.picture(found)
         tables.plain(found)
     with right:
         columns = answer(coverage.columns)
         names = sorted(set(columns["table_name"].to_pylist()))
-        table = st.selectbox("Table", names, index=names.index("requests") if "requests" in names else 0)
+        first = names.index("requests") if "requests" in names else 0
+        table = st.selectbox("Table", names, index=first, key="table", bind="query-params")
         tables.columns(columns, table=table)

@@ -25,7 +25,7 @@ def _body() -> None:
     left, right = st.columns([3, 2], gap="medium")
     with left:
         n = words.count(waterfall["n"][0].as_py(), "request")
-        title = f"{n} around p95, stage after stage · grey: the budget's room, dashed: the budget of all"
+        title = f"n {n} around p95, stage after stage · grey: the budget's room, dashed: the budget of all"
         charts.draw("stage_waterfall", waterfall, title)
     with right:
         wishes.show(window, {row["stage"]: row for row in waterfall.to_pylist()})
@@ -34,6 +34,6 @@ def _body() -> None:
         kind = str(one["kind"][0])
         n = words.count(sum(one["n"].to_pylist()) // len(STAGES), "request")
         with column:
-            title = f"Share of the critical path of {KINDS[kind]} · {n}"
+            title = f"Share of the critical path of {KINDS[kind]} · n {n}"
             charts.draw("stage_shares", one, title, key=kind, brush="time", on_brush=controls.drag)
     leads.show({"Latency of this range": controls.link("latency")})

@@ -40,7 +40,8 @@ def _gpus(window: Window, bucket_s: int) -> None:
     for one in series.gpus(clocks):
         charts.draw("gpu_clock", one.rows, one.heading, key=one.key, brush="time", on_brush=controls.drag)
         if one.rows["power_w"].null_count < one.rows.num_rows:
-            title = f"Power of {words.plain(one.key)} · dashed: allowed"
+            n = words.count(sum(one.rows["n"].to_pylist()), "sample")
+            title = f"**GPU power** · {words.plain(one.key)} · dashed: allowed · n {n}"
             charts.draw("gpu_power", one.rows, title, key=one.key, brush="time", on_brush=controls.drag)
 
 

@@ -59,8 +59,8 @@ def picture(answered: pa.Table) -> None:
     if not numbers or len(across) < 2 or answered.num_rows < 2:
         return
     left, right = st.columns(2)
-    x = left.selectbox("Across", across, index=_first(across, numbers), key="quick-x")
-    y = right.selectbox("Up", [name for name in numbers if name != x] or numbers, key="quick-y")
+    x = left.selectbox("Across", across, index=_first(across, numbers), key="across", bind="query-params")
+    y = right.selectbox("Up", [name for name in numbers if name != x] or numbers, key="up", bind="query-params")
     rows = answered.slice(0, MOST_DRAWN)
     kind = rows.schema.field(x).type
     drawn = pa.table({"x": rows[x], "y": rows[y].cast(pa.float64())}, metadata=answered.schema.metadata)

@@ -8,7 +8,7 @@ import streamlit as st
 
 from . import controls
 from .charts import is_light
-from .words import NOTHING, clock, count, duration, share, utc
+from .words import NOTHING, SMALL_N, clock, count, duration, share, utc
 
 #: A grid, since Streamlit's own rows are either unequal or one below the other on a phone, above everything else.
 STYLE = """<style>
@@ -35,8 +35,6 @@ LIGHT = """<style>
 .card .figures { color: #4b5468 } .card .figures b { color: #1d212b } .card .figures b.bad { color: #b53a21 }
 .card .bad { color: #b53a21 } .card .good { color: #0f7a5f }
 </style>"""
-#: Events below which a share is greyed: one more bad one would change it by over two percent.
-SMALL_N = 50
 #: Of the requests that a service counted itself, the share below which an objective is not sure.
 COVERED = 0.99
 
@@ -98,12 +96,14 @@ def budgets(rows: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]]
     """Draw a card an objective: good share, what is left of its budget, how fast it burns, and its clock in `span`.
 
     `rows` are those of `budgets`, `told` those of `burn.percentiles`. A card opens the latency of exactly
-    its requests.
+    its requests; of one that is blind, Coverage.
     """
     show([_budget(*both, span)._replace(href=_slice(both[0])) for both in zip(rows, told, strict=True)])
 
 
 def _slice(row: Mapping[str, Any]) -> str:
+    if row["blind_since"] is not None:
+        return controls.link("coverage")
     return controls.link("latency", only=f"objective {controls.budget(row)}" if row["slice"] else None)
 
 

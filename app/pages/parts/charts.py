@@ -85,7 +85,7 @@ def draw(
     else:
         place = _outlined(f"{name}{key}", drawn)
     layer = next(one for one in drawn["layer"] if one.get("name") == "brushed")
-    layer["params"] = [{"name": "brush", "select": BRUSHES[brush]}]
+    layer["params"] = [{"name": "brush", "select": BRUSHES[brush] | _outline(brush)}]
 
     def callback() -> None:
         on_brush(brushed(st.session_state.get(place)))
@@ -109,6 +109,14 @@ def grounded(drawn: dict[str, Any], frame: pa.Table) -> dict[str, Any]:
         if free and all(name in frame.column_names and not any(frame[name].to_pylist()) for name in fields):
             found[0].setdefault("scale", {})["domain"] = [0, 1]
     return drawn
+
+
+def _outline(brush: str) -> dict[str, Any]:
+    """Return how what is dragged is drawn: Vega's own grey is lost on a light page."""
+    if BRUSHES[brush]["type"] != "interval":
+        return {}
+    ink = LIGHT[INK] if is_light() else INK
+    return {"mark": {"fill": "#8a93a6", "fillOpacity": 0.2, "stroke": ink, "strokeWidth": 1.5}}
 
 
 def _encodings(drawn: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

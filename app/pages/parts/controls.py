@@ -166,8 +166,8 @@ def time_of(bounds: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
 def box(heatmap: pa.Table) -> Box:
     """Draw the box's lower end, and return the box that was dragged over the heatmap.
 
-    Without one it is what is slower than what was typed, which stands in the address, else over budget, else the
-    slowest tenth.
+    Without one it is what is slower than what was typed, which stands in the address, else over budget, else, where
+    nothing is, the slowest tenth.
     """
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         typed_ms = st.number_input(
@@ -180,8 +180,14 @@ def box(heatmap: pa.Table) -> Box:
         from_ts, to_ts = (datetime.fromtimestamp(ms / 1000, UTC) for ms in bounds["t"])
         return Box(from_ts, to_ts, *bounds["lo_ms"])
     first = heatmap.slice(0, 1).to_pylist()[0]
-    lo_ms = typed_ms or first["budget_ms"] or _slow_ms(heatmap)
+    lo_ms = typed_ms or _over_ms(heatmap) or _slow_ms(heatmap)
     return Box(first["window_from"], first["window_to"], float(lo_ms), float("inf"))
+
+
+def _over_ms(heatmap: pa.Table) -> float | None:
+    """Return the budget where a cell lies over it."""
+    budget_ms = heatmap["budget_ms"][0].as_py()
+    return budget_ms if budget_ms and max(heatmap["lo_ms"].to_pylist()) >= budget_ms else None
 
 
 def _slow_ms(heatmap: pa.Table) -> float:

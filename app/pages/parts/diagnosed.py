@@ -61,7 +61,8 @@ STYLE = """<style>
 .found { border: 1px solid #2c3140; border-left: 4px solid #f2a83b; border-radius: 6px; padding: 10px 14px;
   margin-bottom: 10px; display: grid; grid-template-columns: minmax(0, 1fr) auto; column-gap: 20px }
 .found.page { border-left-color: #f2765d }
-.found .what { font-weight: 600 } .found .quiet { color: #aab2c5; font-size: 13px; overflow-wrap: anywhere }
+.found .what { font-weight: 600; overflow-wrap: anywhere }
+.found .quiet { color: #aab2c5; font-size: 13px; overflow-wrap: anywhere }
 .found .save { text-align: right; white-space: nowrap } .found .save b { font-size: 20px; font-weight: 400 }
 .found .advice { margin: 4px 0; overflow-wrap: anywhere } .found a { color: #f2b84b }
 @media (max-width: 640px) {
@@ -84,7 +85,7 @@ class Trouble(NamedTuple):
 
 
 def shown(found: pa.Table, window: Window) -> pa.Table:
-    """Return findings as the rows of the chart `diagnoses`."""
+    """Return findings as the rows of the chart `diagnoses`, with the SQL that gave them."""
     rows = found.to_pylist()
     n = found.num_rows
     made = {
@@ -97,7 +98,7 @@ def shown(found: pa.Table, window: Window) -> pa.Table:
     kept = found.select(["found_at", "severity", "saves_ms"]).rename_columns(["t", "severity", "saves_ms"])
     for name, values in made.items():
         kept = kept.append_column(name, values)
-    return kept
+    return kept.replace_schema_metadata(found.schema.metadata)
 
 
 def troubles(found: pa.Table) -> list[Trouble]:

@@ -4,10 +4,12 @@ import io
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import streamlit as st
 
 from tailbudget.analytics import violations
@@ -15,13 +17,17 @@ from tailbudget.analytics.reader import ApiReader
 from tailbudget.analytics.window import Window
 
 from ... import incident
-from . import cards, charts, controls, series, tables, words
+from . import charts, controls, series, tables, words
 from .answers import KEPT_S, api, kept
 
 #: Budgets drawn, the least left first.
 MOST_BUDGETS: Final = 6
 #: Requests of a report that is made in this process; the command makes larger ones.
 MOST_REPORTED: Final = 100_000
+#: Violations that are a spell: fewer are told by their number alone.
+FEWEST: Final = 3
+#: More milliseconds a request than nobody would look into.
+LEAST_MS: Final = 1.0
 #: Requests whose spans are compared while a person waits: 20,000 of 10 spans take about a second.
 MOST: Final = 20_000
 
@@ -30,7 +36,8 @@ def budgets(found: pa.Table) -> None:
     """Draw the burn-down of each budget of an answer of `burn_down`; nothing without objectives."""
     drawn = list(series.split_by(found, "label"))[:MOST_BUDGETS]
     for place in range(0, len(drawn), 3):
-        for column, one in zip(st.columns(3, gap="medium"), drawn[place : place + 3], strict=False):
+        beside = drawn[place : place + 3]
+        for column, one in zip(st.columns(3 if place else len(beside), gap="medium"), beside, strict=False):
             last = one.slice(one.num_rows - 1).to_pylist()[0]
             with column:
                 title = f"**{words.plain(last['label'])}** · {_left(last)} · n {last['n']:,}"
@@ -39,20 +46,45 @@ def budgets(found: pa.Table) -> None:
 
 def _left(last: Mapping[str, Any]) -> str:
     left = last["left_share"]
-    if last["n"] < cards.SMALL_N:
+    if last["n"] < words.SMALL_N:
         return "too few to judge by"
     return f"{left:.0%} of the budget left" if left > 0 else f"▲ overspent by {-left:.0%}"
+
+
+class Spell(NamedTuple):
+    """A stretch of time in which one stage broke budgets, and how many."""
+
+    from_ts: datetime
+    to_ts: datetime
+    n: int
+
+
+def spell(timeline: pa.Table, stage: str) -> Spell | None:
+    """Return the worst spell of `stage` in an answer of `violations_timeline`; None below FEWEST violations.
+
+    It consists of whole buckets, and goes on over one without any.
+    """
+    found: list[Spell] = []
+    for row in timeline.to_pylist():
+        if row["stage"] == stage:
+            if found and row["t"] - found[-1].to_ts <= row["t2"] - row["t"]:
+                found[-1] = Spell(found[-1].from_ts, row["t2"], found[-1].n + row["n"])
+            else:
+                found.append(Spell(row["t"], row["t2"], row["n"]))
+    worst = max(found, key=lambda one: one.n, default=None)
+    return worst if worst and worst.n >= FEWEST else None
 
 
 def suspects(*, n: int, window: Window | None = None) -> dict[str, str]:
     """Draw who adds time to the `n` requests of the range, and return the first suspect of each stage in words.
 
-    With `window` who adds time to those of that one.
+    With `window` who adds time to those of that one, which the title then names.
     """
     if n > MOST:
         st.info(f"{n:,} requests are too many to compare span by span ({MOST:,} at most): drag over a stretch of time.")
         return {}
     found = kept(violations.suspects, window or controls.window(rhythm_s=KEPT_S))
+    found = found.filter(pc.greater_equal(found["more_ms"], LEAST_MS))
     rows = found.to_pylist()
     if not rows:
         st.caption("**Who adds time**: nobody, or no request came in the hour before, nor just before, to compare with")
@@ -60,8 +92,9 @@ def suspects(*, n: int, window: Window | None = None) -> dict[str, str]:
     first = rows[0]
     than = f"{words.clock(first['since'])} to {words.clock(first['until'])}"
     counts = f"n {first['n']:,} against {first['baseline_n']:,}"
+    when = f" from {words.clock(window.from_ts)} to {words.clock(window.to_ts)}" if window else ""
     title, hover = (
-        f"**Who adds time** a request, more than from {than} · {counts}",
+        f"**Who adds time** a request{when}, more than from {than} · {counts}",
         words.utc(first["since"], first["until"]),
     )
     charts.tools(found, title, name="suspects", hover=hover)

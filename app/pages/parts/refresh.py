@@ -34,7 +34,7 @@ def once(body: Callable[[], None]) -> None:
     name = f"seen {body.__module__}"
     place = st.empty()  # always there, so that what follows keeps its place and is not drawn anew
     if name not in st.session_state:
-        place.caption("Asking the collector ...")
+        place.caption("Asking the collector ... A shorter range, chosen above, is answered sooner.")
     st.session_state[name] = True
     try:
         _lag()
@@ -51,4 +51,7 @@ def _lag() -> None:
     except NotAnsweredError:  # a store that many collectors write: each knows its own lag
         return
     if lag_s is not None and lag_s > LAG_S:
-        st.warning(f"The collector is {lag_s:.0f} s behind: newer requests are received but not shown yet.")
+        st.warning(
+            f"The collector is {lag_s:.0f} s behind: newer requests are received but not shown yet. It "
+            "catches up by itself; else send it less, or give it more cores: Coverage shows who sends how much."
+        )

@@ -9,6 +9,8 @@ from typing import Final
 from tailbudget.instrument.errors import UserError
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "saved"
+#: What the page asks before anything is typed.
+FIRST: Final = "slowest_routes.sql"
 #: Names are shown in a list.
 LONGEST_NAME: Final = 80
 
@@ -21,9 +23,12 @@ def file() -> Path:
 
 def questions() -> dict[str, str]:
     """Return SQL by name: what viewers saved, then what comes with the page. A file that is broken counts as empty."""
-    texts = (path.read_text(encoding="utf-8").partition("\n") for path in sorted(FOLDER.glob("*.sql")))
-    shipped = {first.removeprefix("-- "): rest.strip() for first, _, rest in texts}
-    return {**_kept(), **shipped}
+    return {**_kept(), **dict(_text(path) for path in sorted(FOLDER.glob("*.sql")))}
+
+
+def first() -> str:
+    """Return the SQL that the page begins with."""
+    return _text(FOLDER / FIRST)[1]
 
 
 def save(name: str, sql: str) -> None:
@@ -42,6 +47,12 @@ def delete(name: str) -> None:
 def is_own(name: str) -> bool:
     """Return whether a viewer saved it."""
     return name in _kept()
+
+
+def _text(path: Path) -> tuple[str, str]:
+    """Return the name and the SQL of a file."""
+    name, _, sql = path.read_text(encoding="utf-8").partition("\n")
+    return name.removeprefix("-- "), sql.strip()
 
 
 def _kept() -> dict[str, str]:

@@ -133,7 +133,7 @@ def step(rows: pa.Table) -> None:
     names = {"since_ms": "for ms", "total_ms": "total ms", **TOKENS}
     numbers = {name: st.column_config.NumberColumn(label, format="%.0f", width=68) for name, label in names.items()}
     _draw(
-        rows.select(["trace", "phase", *names, "tenant", "route", "model"]),
+        rows.select(["trace", "phase", "since_ms", "total_ms", "tenant", "route", *TOKENS, "model"]),
         height="content" if rows.num_rows < 11 else 400,
         column_config={"trace": LINK, "phase": st.column_config.TextColumn("is in", width=66), **numbers},
     )
@@ -268,4 +268,9 @@ def columns(rows: pa.Table, *, table: str | None) -> None:
 def attributes(rows: pa.Table) -> None:
     """Draw the attributes of the spans of a trace, below their count."""
     tools(rows, f"Attributes of its spans · n {rows.num_rows:,}", name="attributes")
-    _draw(rows, height=352)
+    widths = {"span": 150, "service": 90, "stage": 70, "key": 200, "value": 220}
+    _draw(
+        rows,
+        height="content" if rows.num_rows < 10 else 352,
+        column_config={name: st.column_config.Column(width=px) for name, px in widths.items()},
+    )

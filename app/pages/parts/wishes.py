@@ -12,7 +12,7 @@ from tailbudget.analytics.window import Window
 
 from . import cards, charts, controls
 from .answers import KEPT_S, answer, table
-from .words import duration
+from .words import SMALL_N, counted, duration
 
 #: Requests that are gone through one by one while a person waits: 20,000 take about 2 s.
 MOST: Final = 20_000
@@ -32,11 +32,12 @@ def show(window: Window, stages: Mapping[str, Mapping[str, Any]]) -> None:
         return
     found = answer(whatif.within, window, budgets_ms=budgets_ms) if budgets_ms else None
     if found is not None:
-        cards.show([_card(name, *getattr(found, f"{name}_ms")) for name in ("p50", "p95", "p99")])
+        few = found.n < SMALL_N
+        cards.show([_card(name, *getattr(found, f"{name}_ms"), few=few) for name in ("p50", "p95", "p99")])
         wished = " and ".join(f"{stage} at {duration(ms)}" for stage, ms in budgets_ms.items())
         st.caption(
-            f"With {wished} or less, {found.changed:,} of n {found.n:,} requests would have been faster; what ran "
-            "beside it under the same parent is not outrun."
+            f"With {wished} or less, {found.changed:,} of {counted(found.n, 'request')} would have been faster; what "
+            "ran beside it under the same parent is not outrun."
         )
     _all(stages)
 
@@ -45,7 +46,9 @@ def _slider(stage: str, row: Mapping[str, Any]) -> float:
     key = f"at_most_{stage}"
     # A wish of before stays what it was: since then the stage may have become faster than it.
     most_ms = max(10, round(row["ms"]), _whole(st.session_state.get(key)), _whole(st.query_params.get(key)))
-    budget_ms = min(round(row["budget_ms"] or most_ms / 2), most_ms)
+    budget_ms = round(
+        row["budget_ms"] if row["over_ms"] else row["ms"] / 2
+    )  # within its budget it would change nothing
     label = f"{stage}, ms (it takes {duration(row['ms'])} around p95)"
     return float(st.slider(label, 0, most_ms, budget_ms, key=key, bind="query-params"))
 
@@ -68,6 +71,9 @@ def _all(stages: Mapping[str, Mapping[str, Any]]) -> None:
         budgets_ms=budgets_ms,
     )
     total_ms = sum(found["ms"].to_pylist())
+    if total_ms < 1:
+        st.caption("In their budgets, these stages would save nothing of p95.")
+        return
     charts.draw("savings", found, f"In their budgets, these stages would save **{duration(total_ms)}** of p95 together")
 
 
@@ -77,8 +83,8 @@ def _savings(found: Mapping[str, float], *, budgets_ms: Mapping[str, float]) -> 
     )
 
 
-def _card(name: str, was_ms: float, would_ms: float) -> cards.Card:
+def _card(name: str, was_ms: float, would_ms: float, *, few: bool) -> cards.Card:
     saved = was_ms - would_ms
     steady = saved < 0.05 * was_ms
     note = f"steady (now {duration(was_ms)})" if steady else f"▼ {duration(saved)} less than now ({duration(was_ms)})"
-    return cards.Card(f"{name} would be", duration(would_ms), note, "none" if steady else "good")
+    return cards.Card(f"{name} would be", duration(would_ms), note, "small" if few else "none" if steady else "good")

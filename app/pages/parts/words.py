@@ -11,6 +11,8 @@ import streamlit as st
 
 from tailbudget.analytics.window import Box
 
+#: Events below which a share is greyed: one more bad one would change it by over two percent.
+SMALL_N = 50
 #: Stands where there is no figure.
 NOTHING = "—"
 #: Durations from which the next larger unit reads better.
@@ -19,7 +21,7 @@ MINUTE_MS = 60_000.0
 
 
 def duration(ms: float | None) -> str:
-    """Return `4.2 ms`, `812 ms`, `4.21 s` or `2 min 5 s`; a dash for None."""
+    """Return `4.2 ms`, `812 ms`, `4.21 s`, `2 min` or `2 min 5 s`; a dash for None."""
     if ms is None:
         return NOTHING
     if ms < SECOND_MS - 0.5:
@@ -27,7 +29,7 @@ def duration(ms: float | None) -> str:
     if ms < MINUTE_MS:
         return f"{ms / SECOND_MS:.2f}".rstrip("0").rstrip(".") + " s"
     minutes, seconds = divmod(round(ms / SECOND_MS), 60)
-    return f"{minutes} min {seconds} s"
+    return f"{minutes} min {seconds} s" if seconds else f"{minutes} min"
 
 
 def between(lo_ms: float, hi_ms: float) -> str:
@@ -60,6 +62,11 @@ def share(part: float, whole: float) -> str:
 def count(n: int, noun: str) -> str:
     """Return `1 request`, `1,204 requests`."""
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def counted(n: int, noun: str = "") -> str:
+    """Return `n 1,204`, `n 1,204 requests`; of few, `n 12 requests, too few to judge by`."""
+    return f"n {count(n, noun) if noun else f'{n:,}'}" + ("" if n >= SMALL_N else ", too few to judge by")
 
 
 def zone() -> tzinfo:
