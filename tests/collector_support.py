@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -86,7 +86,7 @@ class Collector:
         self.process.send_signal(number)
         _, errors = self.process.communicate(timeout=120)
         assert "Traceback" not in errors, errors
-        status = self.process.returncode
+        status = self.process.wait()
         self.process = None
         return status
 
@@ -129,14 +129,18 @@ class Collector:
 
 
 @contextmanager
-def collector(data: Path, *, anew: bool = False, **settings: object) -> Iterator[Collector]:
+def started(running: Collector) -> Iterator[Collector]:
     """Run a collector; it is killed at the end unless the test has ended it."""
-    running = Collector(data, settings, anew=anew)
     try:
         yield running.start()
     finally:
         if running.process is not None:
             running.kill()
+
+
+def collector(data: Path, **settings: object) -> AbstractContextManager[Collector]:
+    """Run a collector with these settings; it is killed at the end unless the test has ended it."""
+    return started(Collector(data, settings))
 
 
 def send(

@@ -14,7 +14,7 @@ import pytest
 
 from tailbudget.analytics.recognise import PROMOTED, span_select
 from tailbudget.collector.assemble import Assembler
-from tailbudget.collector.receive.batches import Batches
+from tailbudget.collector.receive.batches import SpanBatches
 from tailbudget.collector.receive.decode import decode_traces
 
 from .spans import Row, database, promoted, rows
@@ -102,7 +102,7 @@ class Assembled(NamedTuple):
 
 
 @cache
-def decoded(source: str, file: str) -> Batches:
+def decoded(source: str, file: str) -> SpanBatches:
     body = (folder(source) / file).read_bytes()
     return decode_traces(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body, promoted=PROMOTED)
 

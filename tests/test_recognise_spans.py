@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from tailbudget.analytics.recognise import PROMOTED, RULES, rules, span_select
-from tailbudget.collector.receive.batches import Batches
+from tailbudget.collector.receive.batches import SpanBatches
 from tailbudget.collector.receive.decode import decode_traces
 
 from .spans import Row, Span, database, event_table, land, one, promoted, rows, span_table
@@ -229,7 +229,7 @@ def test_the_select_yields_the_columns_of_the_table_in_its_order() -> None:
     assert columns["selected"] == columns["spans"]
 
 
-def decoded(path: Path) -> Batches:
+def decoded(path: Path) -> SpanBatches:
     body = path.read_bytes()
     return decode_traces(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body, promoted=PROMOTED)
 
