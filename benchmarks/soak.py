@@ -25,7 +25,8 @@ from tests.collector_support import trace_request
 SPANS: Final = 512
 TRACE_SPANS: Final = 16
 AGO_NS: Final = 3 * 3600 * 10**9
-CALIBRATION_BODIES: Final = 80
+#: Long beside the two seconds after which traces are assembled.
+CALIBRATION_S: Final = 15.0
 SAMPLE_EVERY_S: Final = 5.0
 #: Memory of the last quarter may be so much above that of the second: caches fill up in the first.
 GROWTH: Final = 1.10
@@ -98,17 +99,17 @@ def post(collector: Collector, data: bytes) -> None:
         raise OSError(f"{answer.status}: {text[:200]!r}")
 
 
-def capacity(collector: Collector) -> float:
-    """Return how many bodies a second land and are assembled, sent as fast as they are acknowledged."""
-    bodies = [packed(10**9 + seed) for seed in range(CALIBRATION_BODIES)]
-    began = time.monotonic()
-    for data in bodies:
-        post(collector, data)
-    while collector.value("select count(*) from spans") < CALIBRATION_BODIES * SPANS:
+def capacity(collector: Collector) -> tuple[float, int]:
+    """Return how many bodies a second are acknowledged, landed and assembled beside their sender; how many were sent."""
+    sent, began = 0, time.monotonic()
+    while time.monotonic() - began < CALIBRATION_S:
+        post(collector, packed(10**9 + sent))
+        sent += 1
+    while collector.value("select count(*) from spans") < sent * SPANS:
         time.sleep(0.05)
     while collector.value("select count(*) from dirty"):
         time.sleep(0.05)
-    return CALIBRATION_BODIES / (time.monotonic() - began)
+    return sent / (time.monotonic() - began), sent
 
 
 def guarded(found: Soak, stop: threading.Event, work: Callable[[], None]) -> threading.Thread:
@@ -145,8 +146,8 @@ def soak(data: Path, *, seconds: float, say: Callable[[str], object] = lambda _:
     collector = Collector(data)
     collector.start()
     try:
-        per_s = capacity(collector) / 2
-        found.sent = CALIBRATION_BODIES * SPANS
+        most_per_s, sent = capacity(collector)
+        found.sent, per_s = sent * SPANS, most_per_s / 2
         say(f"capacity {2 * per_s * SPANS:,.0f} spans/s, sending {per_s * SPANS:,.0f}")
         seeds, turns = iter(range(1, 10**9)), iter(range(10**9))
         due_s = time.monotonic()

@@ -256,7 +256,7 @@ FIGURES: Final[tuple[tuple[str, Callable[[Seen], list[float]], int, bool], ...]]
 
 def beside(collector: Collector, api: str, *, seconds: float, rounds: int) -> None:
     """Print what viewers cost ingest on a running collector, and what they waited."""
-    per_s = capacity(collector) / 2
+    per_s = capacity(collector)[0] / 2
     print(f"capacity {2 * per_s * SPANS:,.0f} spans/s; sending {per_s * SPANS:,.0f}, load {os.getloadavg()[0]:.1f}")
     pairs = []
     with dashboard(api) as (address, pid):
@@ -302,5 +302,5 @@ def _say(name: str, pairs: list[tuple[float, ...]], *, limited: bool) -> None:
 
 
 if __name__ == "__main__" and sys.argv[1:2] == ["--view"]:
-    os.nice(19)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     print(json.dumps(asyncio.run(viewers(sys.argv[2], float(sys.argv[3])))))
