@@ -7,7 +7,6 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention.varlen import varlen_attn
 
 from .weights import Shape
 
@@ -109,6 +108,8 @@ def _paged(cache: KVCache, tables: Sequence[Sequence[int]], spans: Sequence[tupl
 
 def paged(cache: KVCache, tables: Tables) -> Attend:
     """FlashAttention over the page table, causal from each sequence's end; `num_splits=1` is the same in any batch."""
+    # With it comes torch's compiler, 1 CPU-second and 70 MB: what runs on a CPU needs neither.
+    from torch.nn.attention.varlen import varlen_attn
 
     def attend_all(query: Tensor, layer: int) -> Tensor:
         window = cache.windows[layer]

@@ -4,11 +4,9 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -19,6 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric, NumberDataPoint, Sum
 
+from .forked import Process, python
 from .support import free_port, wait_until
 
 PROTOBUF = "application/x-protobuf"
@@ -50,16 +49,17 @@ class Collector:
     http_port: int = field(default_factory=free_port)
     api_port: int = field(default_factory=free_port)
     grpc_port: int = field(default_factory=free_port)
-    process: subprocess.Popen[str] | None = None
+    process: Process | None = None
     program: str = PROGRAM
+    #: Started as a program is, with all that it imports, where that is what a test is about.
+    anew: bool = False
 
-    def launch(self) -> subprocess.Popen[str]:
+    def launch(self) -> Process:
         """Start the process without waiting for it."""
         ports = {"http_port": self.http_port, "api_port": self.api_port, "grpc_port": self.grpc_port}
         settings = json.dumps({"data": str(self.data), **ports, **self.settings})
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", self.program, settings], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        imports = None if self.anew else "tailbudget.collector"
+        self.process = python(self.program, settings, imports=imports)
         return self.process
 
     def start(self) -> "Collector":
@@ -86,7 +86,7 @@ class Collector:
         self.process.send_signal(number)
         _, errors = self.process.communicate(timeout=120)
         assert "Traceback" not in errors, errors
-        status = self.process.returncode
+        status = self.process.wait()
         self.process = None
         return status
 
@@ -129,14 +129,18 @@ class Collector:
 
 
 @contextmanager
-def collector(data: Path, **settings: object) -> Iterator[Collector]:
+def started(running: Collector) -> Iterator[Collector]:
     """Run a collector; it is killed at the end unless the test has ended it."""
-    running = Collector(data, settings)
     try:
         yield running.start()
     finally:
         if running.process is not None:
             running.kill()
+
+
+def collector(data: Path, **settings: object) -> AbstractContextManager[Collector]:
+    """Run a collector with these settings; it is killed at the end unless the test has ended it."""
+    return started(Collector(data, settings))
 
 
 def send(

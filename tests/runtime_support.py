@@ -1,10 +1,7 @@
 """What the runtime's tests share: the tiny model, an engine in this process, a server in its own, an OTLP receiver."""
 
 import gzip
-import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +28,7 @@ from tailbudget.gpu_runtime.tiny import write_tiny_model
 from tailbudget.gpu_runtime.tokenizer import TextTokenizer
 from tailbudget.gpu_runtime.weights import open_model
 
+from .forked import python
 from .support import free_port, wait_until
 
 # Two threads on a contended machine took 2 s a token.
@@ -178,6 +176,7 @@ def receiver() -> Iterator[Receiver]:
         running.close()
 
 
+IMPORTS = "tailbudget.gpu_runtime.server"
 RUN = (
     "import logging, sys; logging.basicConfig(level=logging.INFO); "
     "from tailbudget.gpu_runtime import RuntimeSettings, serve; serve(RuntimeSettings(**eval(sys.argv[1])))"
@@ -192,13 +191,8 @@ def server(endpoint: str, *, environment: dict[str, str] | None = None, **settin
     """
     port = settings.get("port") or free_port()
     chosen = {"model": str(tiny_path()), "port": port, "dtype": "float32", "device": "cpu", **settings}
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, repr(chosen)],
-        env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_METRIC_EXPORT_INTERVAL": "500"}
-        | (environment or {}),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    own = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_METRIC_EXPORT_INTERVAL": "500", **(environment or {})}
+    process = python(RUN, repr(chosen), imports=IMPORTS, environment=own)
     url = f"http://127.0.0.1:{port}"
     try:
         wait_until(lambda: process.poll() is not None or _healthy(url), timeout_s=180, what="the runtime being ready")

@@ -287,7 +287,7 @@ def test_enter_opens_a_link_of_a_table(window: Open, address: str) -> None:
     popup.value.wait_for_url(re.compile(r"/trace\?request=req-\w+$"), wait_until="commit")
 
 
-def test_the_heatmap_has_its_cells_and_budget_and_the_nine_stages_their_n(
+def test_the_heatmap_has_its_cells_and_budget_the_nine_stages_their_n_and_each_picture_its_sql_and_rows(
     window: Open, address: str, between: str
 ) -> None:
     visit = window()
@@ -301,6 +301,11 @@ def test_the_heatmap_has_its_cells_and_budget_and_the_nine_stages_their_n(
         "network", "queue", "retrieval", "prompt", "prefill", "decode", "tools", "post", "other",
     ]  # fmt: skip
     assert len(re.findall(r"\bn \d", " ".join(bullets.locator("g.mark-text text").all_text_contents()))) == 9
+    visit.page.get_by_role("button", name="SQL · CSV").first.click()
+    visit.page.get_by_text("quantile_cont").or_(visit.page.get_by_text("time_bucket")).first.wait_for()
+    with visit.page.expect_download() as download:
+        visit.page.get_by_role("button", name="Download the rows").click()
+    assert download.value.path().read_text().startswith('"t","t2","lo_ms"')
 
 
 def test_range_and_route_stay_while_one_goes_from_page_to_page_and_back(window: Open, address: str) -> None:
@@ -617,25 +622,21 @@ def test_clock_and_power_stand_below_the_rate_on_its_time_axis_with_the_sag_shad
     assert below[2].get_by_text("▼ heat (software)").count() == 1
 
 
-def test_the_wrong_corners_are_named_on_the_picture(window: Open, address: str) -> None:
-    visit = window()
-    visit.open(f"{address}/gpu?live=false")
-    quadrant = visit.pictures(11).nth(0)
-    for words in ("idle GPU, deep queue:", "a scheduling fault", "busy GPU, empty queue:", "batching misconfigured?"):
-        assert quadrant.get_by_text(words).count() == 1
-    assert quadrant.locator("g.mark-rect path").count() == 2
-
-
 CENTRES = """points => points.map(point => {
   const box = point.getBoundingClientRect();
   return [box.x + box.width / 2, box.y + box.height / 2];
 })"""
 
 
-def test_a_click_on_a_point_shows_who_was_in_that_step(window: Open, address: str) -> None:
+def test_the_wrong_corners_are_named_and_a_click_on_a_point_shows_who_was_in_that_step(
+    window: Open, address: str
+) -> None:
     visit = window()
     visit.open(f"{address}/gpu?live=false")
     quadrant = visit.pictures(11).nth(0)
+    for words in ("idle GPU, deep queue:", "a scheduling fault", "busy GPU, empty queue:", "batching misconfigured?"):
+        assert quadrant.get_by_text(words).count() == 1
+    assert quadrant.locator("g.mark-rect path").count() == 2
     told = visit.page.get_by_text("In the step of")
     before = told.inner_text()
     _still(quadrant)
@@ -643,17 +644,6 @@ def test_a_click_on_a_point_shows_who_was_in_that_step(window: Open, address: st
     x, y = max(quadrant.locator("g.mark-symbol.role-mark path").evaluate_all(CENTRES), key=lambda centre: centre[1])
     visit.page.mouse.click(x, y)
     wait_until(lambda: told.inner_text() != before, what="the step of the point")
-
-
-def test_a_picture_gives_its_sql_and_its_rows(window: Open, address: str) -> None:
-    visit = window()
-    visit.open(f"{address}/?live=false")
-    visit.pictures(3)
-    visit.page.get_by_role("button", name="SQL · CSV").first.click()
-    visit.page.get_by_text("quantile_cont").or_(visit.page.get_by_text("time_bucket")).first.wait_for()
-    with visit.page.expect_download() as download:
-        visit.page.get_by_role("button", name="Download the rows").click()
-    assert download.value.path().read_text().startswith('"t","t2","lo_ms"')
 
 
 def test_a_what_if_is_a_link_that_another_window_opens(

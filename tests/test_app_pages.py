@@ -6,6 +6,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -48,9 +49,9 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Seed
     connection.close()
 
 
-@pytest.fixture
-def nothing(tmp_path: Path) -> Iterator[str]:
-    connection = empty(tmp_path)
+@pytest.fixture(scope="module")
+def nothing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    connection = empty(Path(tmp_path_factory.mktemp("nothing")))
     with local_api(connection) as api:
         yield api
     connection.close()
@@ -85,6 +86,13 @@ def _run(monkeypatch: pytest.MonkeyPatch, api: str, name: str, **query: str | li
     app.run()
     assert not app.exception
     return app
+
+
+@cache
+def _read(api: str, name: str, **query: str) -> AppTest:
+    """Return a page as it was drawn once, to be read only."""
+    with pytest.MonkeyPatch.context() as patched:
+        return _run(patched, api, name, **query)
 
 
 def _text(app: AppTest) -> str:
@@ -136,10 +144,8 @@ def test_a_collector_that_does_not_answer_is_named_with_the_way_out(monkeypatch:
     assert error.value.startswith(f"no collector answers at {api}")
 
 
-def test_overview_shows_percentiles_with_n_and_open_alerts(
-    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
-) -> None:
-    text = _text(_run(monkeypatch, seeded[0], "overview", range="1h"))
+def test_overview_shows_percentiles_with_n_and_open_alerts(seeded: tuple[str, Seeded]) -> None:
+    text = _text(_read(seeded[0], "overview", range="1h"))
     n = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
     assert f"p95 total · n {n:,}" in text
     assert re.search(r'<b>▲ page · sag</b> since <time [^>]*title="[\d-]+ [\d:]+ UTC">', text)
@@ -188,10 +194,8 @@ def test_a_filter_that_a_page_cannot_heed_is_shown_as_such(
     assert not by_title["Coverage"]
 
 
-def test_violations_name_the_stage_to_blame_and_link_to_the_trace(
-    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
-) -> None:
-    app = _run(monkeypatch, seeded[0], "violations")
+def test_violations_name_the_stage_to_blame_and_link_to_the_trace(seeded: tuple[str, Seeded]) -> None:
+    app = _read(seeded[0], "violations")
     assert "**decode** is to blame" in _text(app) or "**retrieval** is to blame" in _text(app)
     shown = app.dataframe[-1].value
     newest = max(seeded[1].rows["violations"], key=lambda row: row["started"])
@@ -301,10 +305,8 @@ def test_the_gpu_clock_is_drawn_where_there_is_a_gpu(monkeypatch: pytest.MonkeyP
     connection.close()
 
 
-def test_the_worst_streams_open_their_traces_and_each_sag_leads_to_its_latency(
-    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
-) -> None:
-    app = _run(monkeypatch, seeded[0], "token_rate", range="1h")
+def test_the_worst_streams_open_their_traces_and_each_sag_leads_to_its_latency(seeded: tuple[str, Seeded]) -> None:
+    app = _read(seeded[0], "token_rate", range="1h")
     worst = app.dataframe[0].value
     assert worst["trace"].iloc[0].startswith("/trace?request=req-")
     assert worst[["max_gap_ms", "consumer_ms"]].max(axis=1).is_monotonic_decreasing
@@ -314,15 +316,13 @@ def test_the_worst_streams_open_their_traces_and_each_sag_leads_to_its_latency(
     assert "throttled in" in _text(app)
 
 
-def test_a_trace_is_the_one_in_the_address_else_the_slowest(
-    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
-) -> None:
+def test_a_trace_is_the_one_in_the_address_else_the_slowest(seeded: tuple[str, Seeded]) -> None:
     dropped = next(row for row in seeded[1].rows["requests"] if row["outcome"] == "dropped")
-    named = _text(_run(monkeypatch, seeded[0], "trace", request=dropped["request_id"]))
+    named = _text(_read(seeded[0], "trace", request=dropped["request_id"]))
     assert ">dropped<" in named
     assert ">left in decode<" in named
     slowest = max(seeded[1].rows["requests"], key=lambda row: row["total_ms"])
-    assert slowest["request_id"] in _run(monkeypatch, seeded[0], "trace").selectbox[-1].placeholder
+    assert slowest["request_id"] in _read(seeded[0], "trace").selectbox[-1].placeholder
 
 
 def test_a_link_to_a_request_that_the_picker_lists_opens_that_one(
@@ -344,10 +344,8 @@ def test_a_request_that_is_picked_is_named_in_the_address_by_its_id(
     assert f">{words.duration(second['total_ms'])}<" in _text(app)
 
 
-def test_a_trace_shows_its_stall_its_network_its_route_and_its_twins(
-    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
-) -> None:
-    app = _run(monkeypatch, seeded[0], "trace")
+def test_a_trace_shows_its_stall_its_network_its_route_and_its_twins(seeded: tuple[str, Seeded]) -> None:
+    app = _read(seeded[0], "trace")
     text = _text(app)
     assert "Tokens as they came · n" in text
     assert "joined from 2 spans that told the same" in text
@@ -432,20 +430,16 @@ def test_lag_is_shown_once_it_is_over_10_s(monkeypatch: pytest.MonkeyPatch, tmp_
     connection.close()
 
 
-def test_each_objective_has_a_card_with_what_is_left_of_its_budget(
-    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
-) -> None:
-    text = _text(_run(monkeypatch, seeded[0], "overview"))
+def test_each_objective_has_a_card_with_what_is_left_of_its_budget(seeded: tuple[str, Seeded]) -> None:
+    text = _text(_read(seeded[0], "overview"))
     assert "chat-total · p95 of total &lt; 4 s · n 41,200 in 30d" in text
     assert "▲ overspent by 16 %, burns 21.4x · ▲ 2% in 1h" in text
     assert "69 % of the budget left, burns 0.8x" in text
     assert "n 38: too few to judge by" in text
 
 
-def test_a_card_of_an_objective_has_its_percentiles_and_opens_its_slice(
-    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
-) -> None:
-    drawn = _text(_run(monkeypatch, seeded[0], "overview", range="1h")).split("<a class=")
+def test_a_card_of_an_objective_has_its_percentiles_and_opens_its_slice(seeded: tuple[str, Seeded]) -> None:
+    drawn = _text(_read(seeded[0], "overview", range="1h")).split("<a class=")
     chat = next(card for card in drawn if "chat-total" in card)
     totals = [row["total_ms"] for row in seeded[1].rows["requests"] if not row["synthetic"] and row["route"] == "/chat"]
     p50, p95, p99 = (words.duration(ms) for ms in np.percentile(totals, [50, 95, 99]))
@@ -491,10 +485,8 @@ def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, s
     assert '"card few"' in text
 
 
-def test_requests_that_hang_are_listed_oldest_first(
-    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
-) -> None:
-    shown = _run(monkeypatch, seeded[0], "overview").dataframe[0].value
+def test_requests_that_hang_are_listed_oldest_first(seeded: tuple[str, Seeded]) -> None:
+    shown = _read(seeded[0], "overview").dataframe[0].value
     assert shown["stage"].tolist() == ["tools", "decode"]
     assert shown["age_s"].iloc[0] > 47
 
@@ -643,10 +635,8 @@ def test_each_picture_shows_its_sql_ready_to_run(monkeypatch: pytest.MonkeyPatch
     assert answers.typed(answers.asked(bad)).num_rows >= bad.num_rows > 0
 
 
-def test_a_diagnosis_says_what_it_saves_and_links_to_what_shows_it(
-    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
-) -> None:
-    text = _text(_run(monkeypatch, seeded[0], "diagnoses", range="1h"))
+def test_a_diagnosis_says_what_it_saves_and_links_to_what_shows_it(seeded: tuple[str, Seeded]) -> None:
+    text = _text(_read(seeded[0], "diagnoses", range="1h"))
     card = next(part for part in text.split('<div class="found ') if "no_pooling" in part)
     assert card.startswith("ticket")
     assert "Connections are not kept · service demo, peer billing.internal:443" in card
@@ -702,10 +692,8 @@ def test_a_wish_beyond_what_the_stage_takes_now_is_kept(
     assert "With decode at 55 s or less, 0 of n" in _text(held)
 
 
-def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(
-    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
-) -> None:
-    text = _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
+def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(seeded: tuple[str, Seeded]) -> None:
+    text = _text(_read(seeded[0], "gpu", range="1h"))
     assert int(re.search(r"(\d+) in the two named corners", text)[1]) > 0  # type: ignore[index]
     assert "preemptions in each bucket" in text
 
@@ -728,10 +716,8 @@ def test_a_point_of_the_quadrant_lists_who_was_in_that_step(
     assert words.step(deepest, step)[0] in _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
 
 
-def test_coverage_names_what_is_missing_with_its_line_and_what_was_not_stored(
-    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
-) -> None:
-    missing, arrived, unstored = (frame.value for frame in _run(monkeypatch, seeded[0], "coverage").dataframe)
+def test_coverage_names_what_is_missing_with_its_line_and_what_was_not_stored(seeded: tuple[str, Seeded]) -> None:
+    missing, arrived, unstored = (frame.value for frame in _read(seeded[0], "coverage").dataframe)
     assert "count of requests" in ", ".join(missing["what"])
     assert "tailbudget." in missing["add"].iloc[0]
     assert arrived["spans"].tolist() == [4210]
@@ -800,10 +786,8 @@ def test_every_question_that_comes_with_the_page_is_answered(
         assert answers.typed(sql).num_rows, name
 
 
-def test_a_comparison_says_what_got_worse_with_both_n(
-    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
-) -> None:
-    app = _run(monkeypatch, seeded[0], "compare")
+def test_a_comparison_says_what_got_worse_with_both_n(seeded: tuple[str, Seeded]) -> None:
+    app = _read(seeded[0], "compare")
     assert [box.value for box in app.selectbox][-3:] == ["version", "1.3.9", "1.4.0"]
     assert "From 1\\.3\\.9 to 1\\.4\\.0" in _text(app)
     assert all(f"only=version+{version}" in _text(app) for version in ("1.3.9", "1.4.0"))

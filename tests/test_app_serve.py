@@ -32,11 +32,11 @@ def _answers(port: int) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_signal_once_or_twice_ends_it_without_a_traceback(
+def test_a_signal_once_or_twice_ends_it_without_a_traceback_or_anything_in_the_home_folder(
     tmp_path_factory: pytest.TempPathFactory, number: signal.Signals, times: int
 ) -> None:
-    port = free_port()
-    process = _start(port, str(tmp_path_factory.mktemp("home")))
+    port, home = free_port(), tmp_path_factory.mktemp("home")
+    process = _start(port, str(home))
     wait_until(lambda: _answers(port), what="the dashboard")
     for _ in range(times):
         process.send_signal(number)
@@ -44,6 +44,7 @@ def test_a_signal_once_or_twice_ends_it_without_a_traceback(
     assert process.returncode == 0
     assert "Traceback" not in output
     assert not _answers(port)
+    assert list(home.iterdir()) == []
 
 
 @pytest.mark.parametrize("after_s", [0.1, 0.5, 0.8, 1.1, 1.4])
@@ -55,16 +56,6 @@ def test_a_signal_while_it_starts_ends_it_without_a_traceback(after_s: float) ->
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stderr) == (0, "")
-
-
-def test_it_leaves_nothing_in_the_home_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    home = tmp_path_factory.mktemp("home")
-    port = free_port()
-    process = _start(port, str(home))
-    wait_until(lambda: _answers(port), what="the dashboard")
-    process.terminate()
-    process.communicate(timeout=120)
-    assert list(home.iterdir()) == []
 
 
 def test_a_taken_port_is_one_line_that_names_the_way_out() -> None:

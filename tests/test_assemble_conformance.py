@@ -2,16 +2,19 @@
 
 import gzip
 import json
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pytest
 
 from tailbudget.analytics.recognise import PROMOTED, span_select
 from tailbudget.collector.assemble import Assembler
+from tailbudget.collector.receive.batches import SpanBatches
 from tailbudget.collector.receive.decode import decode_traces
 
 from .spans import Row, database, promoted, rows
@@ -59,6 +62,15 @@ CALLS = """
         spans.name, spans.duration_ns / 1e6 as span_ms
     from calls
     join spans using (trace_id, span_id)
+    where list_contains($traces::uuid[], trace_id)
+"""
+
+#: Of the body's traces.
+SPANS = "(from spans where list_contains($traces::uuid[], trace_id))"
+#: Tails of calls in the same trace: they are part of the call, one in a trace of its own is part of none.
+TAILS = f"""
+    select span_id from {SPANS}
+    where role = 'tail' and trace_id in (select trace_id from spans where role = 'call')
 """
 
 
@@ -78,17 +90,47 @@ def clock_lag() -> dict[str, str]:
     return found
 
 
-def assembled(source: str, file: str) -> duckdb.DuckDBPyConnection:
-    """Return a database with what one body holds."""
-    connection = database()
+class Assembled(NamedTuple):
+    """A database in which a body is, and the traces that it holds."""
+
+    connection: duckdb.DuckDBPyConnection
+    traces: list[str]
+
+    def rows(self, query: str) -> list[Row]:
+        """Return the answer to a question that names the traces it is about."""
+        return rows(self.connection, query, {"traces": self.traces})
+
+
+@cache
+def decoded(source: str, file: str) -> SpanBatches:
     body = (folder(source) / file).read_bytes()
-    batches = decode_traces(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body, promoted=PROMOTED)
-    connection.register("batch_spans", batches.spans)
-    connection.register("batch_events", batches.events)
-    connection.execute(f"insert into spans_open by name {span_select(promoted(batches.spans))}")
+    return decode_traces(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body, promoted=PROMOTED)
+
+
+def traces_of(source: str, file: str) -> list[str]:
+    return sorted({str(trace_id) for trace_id in decoded(source, file).spans["trace_id"].to_pylist()})
+
+
+@cache
+def together(source: str, files: Sequence[str]) -> duckdb.DuckDBPyConnection:
+    """Return a database with what the bodies hold, assembled at once."""
+    connection = database()
+    for file in files:
+        batches = decoded(source, file)
+        connection.register("batch_spans", batches.spans)
+        connection.register("batch_events", batches.events)
+        connection.execute(f"insert into spans_open by name {span_select(promoted(batches.spans))}")
     connection.execute("insert into dirty select distinct trace_id, now(), now(), true, null, null from spans")
-    Assembler(connection).tick(datetime.now(UTC))
+    assert not Assembler(connection).tick(datetime.now(UTC)).unfinished
     return connection
+
+
+def assembled(source: str, file: str) -> Assembled:
+    """Return a database with the body, and with the other bodies of its source that tell of other traces."""
+    files = tuple(name for folder_, name in CASES if folder_ == source)
+    told = Counter(trace for name in files for trace in traces_of(source, name))
+    apart = tuple(name for name in files if all(told[trace] == 1 for trace in traces_of(source, name)))
+    return Assembled(together(source, apart if file in apart else (file,)), traces_of(source, file))
 
 
 def differences(wanted: dict[str, Any], call: Row) -> list[str]:
@@ -116,8 +158,8 @@ def off_the_clients_clock(source: str, file: str, calls: list[Row]) -> bool:
 
 @pytest.mark.parametrize(("source", "file"), CASES)
 def test_a_capture_lands_as_the_calls_that_were_made_and_nothing_else(source: str, file: str) -> None:
-    connection = assembled(source, file)
-    calls, wanted = rows(connection, CALLS), expected(source)[file]
+    found = assembled(source, file)
+    calls, wanted = found.rows(CALLS), expected(source)[file]
     assert off_the_clients_clock(source, file, calls) == (f"{source}/{file}" in clock_lag())
     left = list(calls)
     for call in wanted["calls"]:
@@ -129,9 +171,9 @@ def test_a_capture_lands_as_the_calls_that_were_made_and_nothing_else(source: st
 
     joined = {span_id for call in calls for span_id in call["spans"]}
     assert joined == {
-        row["span_id"] for row in rows(connection, "select span_id from spans where role in ('call', 'engine')")
-    } | {row["span_id"] for row in rows(connection, TAILS)}
-    others = rows(connection, "select name, role, stage from spans where span_id not in (select span_id from calls)")
+        row["span_id"] for row in found.rows(f"select span_id from {SPANS} where role in ('call', 'engine')")
+    } | {row["span_id"] for row in found.rows(TAILS)}
+    others = found.rows(f"select name, role, stage from {SPANS} where span_id not in (select span_id from calls)")
     assert sorted((row["name"], row["role"], row["stage"] or "") for row in others) == sorted(
         (span["name"], role, stage or "")
         for span in wanted["other_spans"]
@@ -145,17 +187,11 @@ def test_a_capture_lands_as_the_calls_that_were_made_and_nothing_else(source: st
 )
 def test_a_parser_that_reads_a_stream_hides_nothing_of_its_call(source: str, file: str) -> None:
     """StrOutputParser begins with the first chunk and ends after the call."""
-    connection = assembled(source, file)
-    (call,) = rows(connection, "from calls")
-    (request,) = rows(connection, "from requests")
+    found = assembled(source, file)
+    (call,), (request,) = (
+        found.rows(f"from {table} where list_contains($traces::uuid[], trace_id)") for table in ("calls", "requests")
+    )
     assert request["decode_ms"] == call["decode_ms"] > 0.9 * request["total_ms"]
-
-
-#: Tails of calls in the same trace: they are part of the call, one in a trace of its own is part of none.
-TAILS = """
-    select span_id from spans
-    where role = 'tail' and trace_id in (select trace_id from spans where role = 'call')
-"""
 
 
 def test_few_calls_are_explained_away() -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from tailbudget.analytics.objectives import burn
@@ -16,6 +17,7 @@ from tailbudget.collector.land.database import open_database
 
 from .collector_support import S, collector, trace_request
 from .slo_support import write
+from .spans import database
 from .support import wait_until
 
 NOW = datetime(2026, 3, 20, 12, 0, 30, tzinfo=UTC)
@@ -24,12 +26,12 @@ CHAT = "name: chat\ntotal: p95 < 1s\nowner: answers\nrunbook: https://runbooks.t
 
 
 class Watch:
-    """Objectives over a data file; times are minutes from NOW."""
+    """Objectives over a database, in memory unless it is given; times are minutes from NOW."""
 
-    def __init__(self, folder: Path, text: str) -> None:
+    def __init__(self, folder: Path, text: str, connection: duckdb.DuckDBPyConnection | None = None) -> None:
         self.file = folder / "slo.yaml"
         self.file.write_text(text)
-        self.connection = open_database(folder / "data")
+        self.connection = connection or database()
         self.alerts = BurnAlerts(self.connection, ObjectiveFiles([self.file]))
 
     def requests(self, total_ms: float, *, since: int, until: int, tenant: str | None = None) -> None:
@@ -176,7 +178,7 @@ def test_a_late_change_of_a_request_changes_what_was_counted(folder: Path) -> No
 
 
 def test_after_a_start_open_alerts_go_on(folder: Path) -> None:
-    watch = Watch(folder, CHAT)
+    watch = Watch(folder, CHAT, open_database(folder / "data"))
     watch.requests(4000, since=-30, until=0)
     before = watch.judge()
     watch.connection.close()

@@ -14,7 +14,7 @@ from tailbudget.collector import collector as collector_module
 from tailbudget.collector.settings import CollectorSettings
 from tailbudget.instrument.errors import UserError
 
-from .collector_support import Collector, collector, trace_body
+from .collector_support import Collector, collector, started, trace_body
 from .support import wait_until
 
 
@@ -99,7 +99,7 @@ def test_queries_spill_no_more_to_the_disk_than_they_may(tmp_path: Path) -> None
 
 
 def test_sigterm_lands_what_was_acknowledged_and_leaves_no_journal(tmp_path: Path) -> None:
-    with collector(tmp_path / "data") as running:
+    with started(Collector(tmp_path / "data", anew=True)) as running:
         for seed in range(20):
             assert running.post("/v1/traces", trace_body(50, seed=seed))[0] == 200
         assert running.stop() == 0
@@ -123,7 +123,7 @@ def test_it_ends_soon_although_a_query_runs_and_a_sender_hangs(tmp_path: Path) -
 
 
 def test_it_is_ready_after_two_cpu_seconds_after_sigkill_and_has_what_it_acknowledged(tmp_path: Path) -> None:
-    with collector(tmp_path / "data") as running:
+    with started(Collector(tmp_path / "data", anew=True)) as running:
         for seed in range(10):
             assert running.post("/v1/traces", trace_body(100, seed=seed))[0] == 200
         running.kill()

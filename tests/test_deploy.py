@@ -95,7 +95,7 @@ def test_compose_publishes_on_loopback_alone() -> None:
 def test_a_collector_runs_where_no_memory_may_be_written_and_executed(tmp_path: Path) -> None:
     if subprocess.run([sys.executable, "-c", RUN_UNDER_MDWE], check=False, capture_output=True).returncode:
         pytest.skip("needs a kernel with PR_SET_MDWE (Linux 6.3)")
-    running = Collector(tmp_path / "data", program=RUN_UNDER_MDWE + PROGRAM)
+    running = Collector(tmp_path / "data", program=RUN_UNDER_MDWE + PROGRAM, anew=True)
     try:
         running.start()
         assert running.post("/v1/traces", trace_body(3, seed=1))[0] == 200

@@ -3,9 +3,11 @@
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from tailbudget.analytics.diagnoses import findings, rules
@@ -21,22 +23,32 @@ HOUR = Window(later(0), later(3600))
 DOC = (Path(__file__).resolve().parents[1] / "docs" / "diagnoses.md").read_text(encoding="utf-8")
 
 
-def found(sent: Traffic, **settings: Any) -> list[Row]:
+@cache
+def wrong(rule: str) -> duckdb.DuckDBPyConnection:
+    """Return a database with the trouble of a rule, to be read only."""
+    return stored(traffic(rule, wrong=True))
+
+
+def found(connection: duckdb.DuckDBPyConnection, **settings: Any) -> list[Row]:
     """Return what all rules find."""
-    table = findings(ConnectionReader(stored(sent)), HOUR, **settings)
+    table = findings(ConnectionReader(connection), HOUR, **settings)
     return list(table.to_pylist())
 
 
 def about(rule: str, sent: Traffic) -> list[Row]:
     """Return what one rule finds by its defaults."""
+    return told(rule, stored(sent))
+
+
+def told(rule: str, connection: duckdb.DuckDBPyConnection) -> list[Row]:
     query = f"from found_{rule}($from_ts::timestamptz, $to_ts::timestamptz)"
-    table = rows(stored(sent), query, HOUR.span())
+    table = rows(connection, query, HOUR.span())
     return [{**row, **{name: json.loads(row[name]) for name in ("scope", "evidence")}} for row in table]
 
 
 @pytest.mark.parametrize("rule", CASES)
 def test_trouble_is_found_with_its_evidence_and_what_mends_it(rule: str) -> None:
-    row, *_ = about(rule, traffic(rule, wrong=True))
+    row, *_ = told(rule, wrong(rule))
     assert later(0) < row["found_at"] <= later(3600)
     assert row["severity"] in ("page", "ticket")
     assert any(row["scope"].values())
@@ -51,7 +63,7 @@ def test_the_same_traffic_without_the_trouble_is_left_alone(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", ["cold_start", "hol_blocking", "looks_fast_ends_late", "noisy_tenant", "tool_series"])
 def test_a_finding_has_the_milliseconds_that_its_advice_saves(rule: str) -> None:
-    row, *_ = (row for row in found(traffic(rule, wrong=True)) if row["rule"] == rule)
+    row, *_ = (row for row in found(wrong(rule)) if row["rule"] == rule)
     assert row["saves_ms"] > 0
     assert f"{row['saves_ms']:.0f} ms" in row["advice"]
     assert (row["request_id"] is not None) == (rule in ("cold_start", "hol_blocking", "tool_series"))
@@ -74,7 +86,7 @@ def test_below_its_sample_size_a_diagnosis_is_silent(rule: str) -> None:
 
 
 def test_a_slow_route_names_the_stage_and_the_milliseconds() -> None:
-    (row,) = about("p95_over_2s", traffic("p95_over_2s", wrong=True))
+    (row,) = told("p95_over_2s", wrong("p95_over_2s"))
     assert row["scope"] == {"service": "shop", "route": "/chat"}
     assert row["evidence"]["stage"] == "retrieval"
     assert row["evidence"]["saved_ms"] == pytest.approx(2500)
@@ -83,18 +95,18 @@ def test_a_slow_route_names_the_stage_and_the_milliseconds() -> None:
 
 
 def test_what_connecting_costs_is_in_the_advice() -> None:
-    (row,) = about("no_pooling", traffic("no_pooling", wrong=True))
+    (row,) = told("no_pooling", wrong("no_pooling"))
     assert row["evidence"]["setup_ms"] == pytest.approx(120)
     assert "httpx.Client" in row["advice"]
 
 
 def test_a_breaker_names_the_errors_that_opened_it_and_pages_after_a_minute() -> None:
-    (row,) = about("breaker_open", traffic("breaker_open", wrong=True))
+    (row,) = told("breaker_open", wrong("breaker_open"))
     assert (row["severity"], row["evidence"]["errors"]) == ("page", ["TimeoutError"])
 
 
 def test_the_long_prompt_is_named() -> None:
-    (row,) = about("hol_blocking", traffic("hol_blocking", wrong=True))
+    (row,) = told("hol_blocking", wrong("hol_blocking"))
     assert (row["evidence"]["input_tokens"], row["evidence"]["others"]) == (2000, 4)
 
 
@@ -119,7 +131,7 @@ def test_tools_of_which_one_needs_the_other_may_run_in_series() -> None:
 
 
 def test_a_setting_moves_a_threshold() -> None:
-    sent = traffic("dropped", wrong=False)
+    sent = stored(traffic("dropped", wrong=False))
     assert found(sent) == []
     (row,) = found(sent, settings={"dropped": {"most_share": 0.005}})
     assert row["rule"] == "dropped"
@@ -130,7 +142,7 @@ def test_a_setting_moves_a_threshold() -> None:
 
 
 def test_a_route_narrows_the_findings() -> None:
-    connection = stored(traffic("dropped", wrong=True))
+    connection = wrong("dropped")
     for route, n in (("/chat", 1), ("/other", 0)):
         window = Window(later(0), later(3600), route=route)
         assert findings(ConnectionReader(connection), window).num_rows == n
@@ -167,7 +179,7 @@ def test_settings_are_read_from_the_command_line() -> None:
 
 
 def test_people_read_the_advice_below_what_was_found() -> None:
-    table = findings(ConnectionReader(stored(traffic("no_pooling", wrong=True))), HOUR)
+    table = findings(ConnectionReader(wrong("no_pooling")), HOUR)
     text = diagnose.report(table)
     assert "2026-03-01T12:05:00Z  ticket  no_pooling  service shop, peer engine:8000\n    make one client" in text
     (row, *_) = (row for row in json.loads(diagnose.to_json(table)) if row["rule"] == "no_pooling")

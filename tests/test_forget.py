@@ -1,9 +1,11 @@
 """What is forgotten is in no table and in no byte of the data folder, and everything else stays."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -35,16 +37,24 @@ def marked(folder: Path, mark: str = MARK) -> set[str]:
     return {path.name for path in folder.rglob("*") if path.is_file() and mark.encode() in path.read_bytes()}
 
 
-@pytest.fixture
-def plain(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A data file whose text is not compressed, so that bytes can be searched, with 250,000 spans of 500 tenants."""
+@contextmanager
+def uncompressed(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a data file whose text is not compressed, so that bytes can be searched."""
     config: dict[str, str | bool | int | float | list[str]] = {
         "storage_compatibility_version": "v1.5.0",
         "memory_limit": "256MB",
         "threads": "2",
     }
-    with duckdb.connect(str(tmp_path / "t.duckdb"), config=config) as connection:
+    with duckdb.connect(str(file), config=config) as connection:
         connection.execute("set force_compression = 'uncompressed'")
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data file with 250,000 spans of 500 tenants."""
+    file = tmp_path_factory.mktemp("many") / "t.duckdb"
+    with uncompressed(file) as connection:
         create_or_check(connection, name="t")
         connection.execute(
             f"""insert into spans_open by name
@@ -67,6 +77,13 @@ def plain(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
                    json_object('slo.tenant', tenant) as attrs from requests"""
         )
         connection.execute("checkpoint")
+    return file
+
+
+@pytest.fixture
+def plain(many: Path, tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A copy of it."""
+    with uncompressed(shutil.copyfile(many, tmp_path / "t.duckdb")) as connection:
         yield connection
 
 

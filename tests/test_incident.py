@@ -1,6 +1,7 @@
 """An incident's folder tells what happened, and holds the rows and the SQL that tell it again."""
 
 import re
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
@@ -43,15 +44,24 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seeded]:
     return folder, found
 
 
-def _incident(seeded: tuple[Path, Seeded], out: Path) -> tuple[str, list[str]]:
-    folder, found = seeded
-    times = [(found.started + timedelta(seconds=second)).isoformat() for second in (FROM_S, TO_S)]
-    assert run(["incident", "--from", times[0], "--to", times[1], "--out", str(out), "--data", str(folder)]) == 0
-    return (out / "report.md").read_text(), times
+def _times(found: Seeded) -> list[str]:
+    return [(found.started + timedelta(seconds=second)).isoformat() for second in (FROM_S, TO_S)]
 
 
-def test_the_report_tells_what_happened(seeded: tuple[Path, Seeded], tmp_path: Path) -> None:
-    report, _ = _incident(seeded, tmp_path / "out")
+def _incident(seeded: tuple[Path, Seeded], out: Path) -> Path:
+    begin, end = _times(seeded[1])
+    assert run(["incident", "--from", begin, "--to", end, "--out", str(out), "--data", str(seeded[0])]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def written(seeded: tuple[Path, Seeded], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the slow index's incident, to be read only."""
+    return _incident(seeded, tmp_path_factory.mktemp("incident") / "out")
+
+
+def test_the_report_tells_what_happened(written: Path) -> None:
+    report = (written / "report.md").read_text()
     sections = dict(part.split("\n", 1) for part in report.split("\n## ")[1:])
     assert list(sections) == [
         "Summary", "Pictures", "Timeline", "Budgets", "Alerts", "Marks", "GPU", "Example traces", "Diagnoses", "Blame",
@@ -63,14 +73,14 @@ def test_the_report_tells_what_happened(seeded: tuple[Path, Seeded], tmp_path: P
     assert "### By stage" in sections["Blame"]
 
 
-def test_its_pictures_are_the_dashboards_charts_of_its_rows(seeded: tuple[Path, Seeded], tmp_path: Path) -> None:
-    report, _ = _incident(seeded, tmp_path / "out")
+def test_its_pictures_are_the_dashboards_charts_of_its_rows(written: Path) -> None:
+    report = (written / "report.md").read_text()
     shown = re.findall(r"^!\[(.+)\]\((pictures/.+\.svg)\)$", report, re.MULTILINE)
     assert {name for _, name in shown} == {
         f"pictures/{name}.svg"
         for name in ("heatmap", "violations_timeline", "stage_bullets", "token_rate-1", "token_rate-2", "gpu_clock-1")
     }
-    drawn = {name: ElementTree.parse(tmp_path / "out" / name).getroot() for _, name in shown}
+    drawn = {name: ElementTree.parse(written / name).getroot() for _, name in shown}
     marks = {name: {each.get("class") for each in svg.iter() if each.get("class")} for name, svg in drawn.items()}
     assert all(any("mark-" in str(each) for each in found) for found in marks.values())
     violated = "".join(drawn["pictures/violations_timeline.svg"].itertext())
@@ -82,9 +92,9 @@ def test_without_the_extra_the_report_says_how_to_get_pictures(
     seeded: tuple[Path, Seeded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pictures, "find_spec", lambda _: None)
-    report, _ = _incident(seeded, tmp_path / "out")
-    assert pictures.MISSING in report
-    assert not (tmp_path / "out" / "pictures").exists()
+    out = _incident(seeded, tmp_path / "out")
+    assert pictures.MISSING in (out / "report.md").read_text()
+    assert not (out / "pictures").exists()
 
 
 def test_what_was_wrong_by_the_rules_is_told_once_with_what_mends_it(tmp_path: Path) -> None:
@@ -96,9 +106,8 @@ def test_what_was_wrong_by_the_rules_is_told_once_with_what_mends_it(tmp_path: P
     assert line.endswith("p95 falls by 2500 ms")
 
 
-def test_its_rows_and_its_sql_stand_alone(seeded: tuple[Path, Seeded], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    _incident(seeded, out)
+def test_its_rows_and_its_sql_stand_alone(seeded: tuple[Path, Seeded], written: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(written, tmp_path / "out"))  # alone
     found = seeded[1]
     window = [found.started + timedelta(seconds=second) for second in (FROM_S, TO_S)]
     inside = [row for row in found.rows["requests"] if window[0] <= row["started"] < window[1]]
@@ -118,15 +127,15 @@ def test_its_rows_and_its_sql_stand_alone(seeded: tuple[Path, Seeded], tmp_path:
     assert run(["sql", "select count(*) from requests", "--data", str(out)]) == 0
 
 
-def test_a_running_collector_gives_the_same_rows(seeded: tuple[Path, Seeded], tmp_path: Path) -> None:
-    _, times = _incident(seeded, tmp_path / "a")
+def test_a_running_collector_gives_the_same_rows(seeded: tuple[Path, Seeded], written: Path, tmp_path: Path) -> None:
+    times = _times(seeded[1])
     with (
         duckdb.connect(str(seeded[0] / "tailbudget.duckdb"), read_only=True) as connection,
         local_api(connection) as api,
     ):
         given = ["--from", times[0], "--to", times[1], "--out", str(tmp_path / "b"), "--api", api]
         assert run(["incident", *given]) == 0
-    assert (tmp_path / "a" / "report.md").read_text() == (tmp_path / "b" / "report.md").read_text()
+    assert (written / "report.md").read_text() == (tmp_path / "b" / "report.md").read_text()
 
 
 def test_a_folder_in_use_is_left_alone(

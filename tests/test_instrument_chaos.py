@@ -96,8 +96,7 @@ def served(folder: Path, *options: str, **variables: str) -> Iterator[str]:
             wait_until(lambda: _is_up(url), what="the service")
             yield url
         finally:
-            service.terminate()
-            service.wait(30)
+            service.kill()  # how it ends without a collector is held elsewhere
 
 
 def _is_up(url: str) -> bool:
@@ -124,6 +123,7 @@ def test_a_collector_that_is_out_of_order_changes_nothing_but_a_counter(
     tmp_path: Path, collector: Callable[[], AbstractContextManager[str]]
 ) -> None:
     settings = {"OTEL_BSP_MAX_QUEUE_SIZE": QUEUE, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "250"}
+    settings |= {"OTEL_EXPORTER_OTLP_TIMEOUT": "600"}
     with (
         sink() as healthy,
         collector() as away,
@@ -139,7 +139,8 @@ def test_a_collector_that_is_out_of_order_changes_nothing_but_a_counter(
     lost = sum(health["dropped"].values())
     spans = REQUESTS * 22  # the request, its stages, its call
     assert 0 < spans - lost <= 500 + 250 * 2, json.dumps(health)  # what the queue and a batch on its way may hold
-    # An export in a thread of its own: its time-out of 10 s, were it waited for, would show in the slowest request.
     assert statistics.median(latencies_ms) < 3 * statistics.median(usual_ms) + 5
-    assert max(latencies_ms) < 8000
+    # An export in a thread of its own: waited for, each of ten batches would hold one request for half a minute, which
+    # the exporter's tries take, or for longer than its client waits. A busy machine may hold three.
+    assert sorted(latencies_ms)[-4] < 20_000
     assert health["max_rss_kb"] < usual["max_rss_kb"] + 30_000

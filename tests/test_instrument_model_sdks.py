@@ -3,10 +3,9 @@
 import asyncio
 import gc
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import anthropic
 import httpx
 import httpx2
 import openai
@@ -19,6 +18,9 @@ from tailbudget.instrument import hooks
 from tests.instrument_support import Recorded, recording, serve
 from tests.scripted_server import BACKOFF_S, STALL_S, ScriptedServer
 from tests.support import wait_until
+
+if TYPE_CHECKING:
+    import anthropic  # it takes 0.7 CPU-seconds, which every worker would spend
 
 ASK: Any = [{"role": "user", "content": "secret-prompt"}]
 CLIENTS = ("openai", "anthropic", "httpx", "aiohttp", "urllib3")  # the server is in this process too
@@ -72,7 +74,9 @@ def of_openai(url: str, **options: Any) -> openai.OpenAI:
     return client
 
 
-def of_anthropic(url: str, **options: Any) -> anthropic.Anthropic:
+def of_anthropic(url: str, **options: Any) -> "anthropic.Anthropic":
+    import anthropic
+
     client = anthropic.Anthropic(base_url=url, api_key="none", **options)
     opened.append(client)
     return client
@@ -118,6 +122,8 @@ async def async_openai(url: str, model: str) -> Any:
 
 
 async def async_anthropic(url: str, model: str) -> Any:
+    import anthropic
+
     client = anthropic.AsyncAnthropic(base_url=url, api_key="none")
     async with client, client.messages.stream(model=model, messages=ASK, max_tokens=9) as stream:
         async for event in stream:

@@ -1,6 +1,7 @@
 """Services whose code is not changed are observed: `tailbudget run`, frameworks' hooks, and the instrumentor."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ import venv
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,50 +114,93 @@ def collector() -> Iterator[Sink]:
         yield received
 
 
-@pytest.mark.parametrize(
-    ("code", "server", "route"),
-    [
-        (FASTAPI, ["uvicorn", "service:app", "--log-level", "warning", "--port"], "GET /chat/{name}"),
-        (FLASK, ["flask", "--app", "service", "run", "--port"], "GET /chat/<name>"),
-        (FLASK, ["gunicorn", "--log-level", "warning", "--workers", "2", "service:app", "--bind"], "GET /chat/<name>"),
-    ],
-    ids=["fastapi", "flask", "gunicorn"],
-)
-def test_a_service_without_a_line_of_ours_is_observed(
-    collector: Sink, tmp_path: Path, code: str, server: list[str], route: str
-) -> None:
-    words = ModelServer(words=["one ", "two."])
-    port = free_port()
-    with serve(words.app()) as model:
-        (tmp_path / "service.py").write_text(code.format(model=model))
-        address = f"127.0.0.1:{port}" if server[-1] == "--bind" else str(port)
-        with running([*RUN, *server, address], tmp_path, collector):
-            caller = {"traceparent": f"00-{7:032x}-{9:016x}-01", "x-request-id": "r-1", "baggage": "slo.tenant=acme"}
-            said = wait_until(lambda: get(f"http://127.0.0.1:{port}/chat/why", **caller), what="an answer")
-            assert said == "one two."
-            request, call = span_named(collector, route), span_named(collector, "chat tiny")
-            prompt = span_named(collector, "prompt Template")
-            resource = collector.resource()
-    assert resource["service.name"] == "svc"
-    assert (request.trace_id, request.parent_span_id) == ((7).to_bytes(16, "big"), (9).to_bytes(8, "big"))
-    assert call.trace_id == request.trace_id
-    assert request.span_id in ancestors(call, collector)
-    assert request.span_id in ancestors(prompt, collector)
+#: A service, its server up to the port, and the route of its requests.
+KINDS = {
+    "fastapi": (FASTAPI, ["uvicorn", "service:app", "--log-level", "warning", "--port"], "GET /chat/{name}"),
+    "flask": (FLASK, ["flask", "--app", "service", "run", "--port"], "GET /chat/<name>"),
+    "gunicorn": (
+        FLASK, ["gunicorn", "--log-level", "critical", "--workers", "2", "service:app", "--bind"], "GET /chat/<name>"
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A service whose code is not changed, the model that it asks and what tells of it, for one trace a test."""
+
+    url: str
+    route: str
+    model: ModelServer
+    received: Sink
+
+    def says(self, words: list[str], *, delay_s: float = 0.0) -> None:
+        self.model.words, self.model.delay_s = words, delay_s
+
+    def span(self, name: str, *, trace: int) -> Any:
+        """Wait for the only span of this name in a trace."""
+        wanted = (name, trace.to_bytes(16, "big"))
+        (found,) = wait_until(
+            lambda: [span for span in self.received.spans() if (span.name, span.trace_id) == wanted],
+            what=f"the span {name!r}",
+        )
+        return found
+
+
+@pytest.fixture(scope="module")
+def observed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+    code, server, route = KINDS[request.param]
+    folder, port = tmp_path_factory.mktemp(request.param), free_port()
+    address = f"127.0.0.1:{port}" if server[-1] == "--bind" else str(port)
+    words = ModelServer(words=[])
+    with sink() as received, serve(words.app()) as model:
+        (folder / "service.py").write_text(code.format(model=model))
+        with running([*RUN, *server, address], folder, received):
+            wait_until(lambda: listens(port), what="the service")
+            yield Observed(f"http://127.0.0.1:{port}", route, words, received)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize("observed", KINDS, indirect=True)
+def test_a_service_without_a_line_of_ours_is_observed(observed: Observed) -> None:
+    observed.says(["one ", "two."])
+    caller = {"traceparent": f"00-{7:032x}-{9:016x}-01", "x-request-id": "r-1", "baggage": "slo.tenant=acme"}
+    assert get(f"{observed.url}/chat/why", **caller) == "one two."
+    sent = observed.model.headers[-1]
+    request, call = observed.span(observed.route, trace=7), observed.span("chat tiny", trace=7)
+    prompt = observed.span("prompt Template", trace=7)
+    assert observed.received.resource()["service.name"] == "svc"
+    assert request.parent_span_id == (9).to_bytes(8, "big")
+    assert request.span_id in ancestors(call, observed.received)
+    assert request.span_id in ancestors(prompt, observed.received)
     assert attributes(prompt)["slo.stage"] == "prompt"
     of_request, of_call = attributes(request), attributes(call)
     assert of_request["slo.request.id"] == "r-1"
     assert of_request["slo.tenant"] == "acme"
-    assert of_request["http.route"] == route.removeprefix("GET ")
+    assert of_request["http.route"] == observed.route.removeprefix("GET ")
     assert of_request["slo.outcome"] == "ok"
     assert 0 < of_request["slo.http.time_to_first_byte"] <= of_request["slo.http.time_to_last_byte"]
     assert 0 < of_request["slo.time_to_first_token"] <= of_request["slo.time_to_final"]
     assert of_call["slo.stream.end"] == "complete"
     assert of_call["gen_ai.usage.output_tokens"] == 2
     assert of_call["slo.net.connect"] > 0
-    sent = words.headers[-1]
     assert sent["traceparent"].split("-")[1:3] == [call.trace_id.hex(), call.span_id.hex()]
     assert "slo.tenant=acme" in sent["baggage"]
-    assert not [span for span in collector.spans() if span.name in ("POST", "GET")]
+    assert not [span for span in observed.received.spans() if span.name in ("POST", "GET")]
+
+
+@pytest.mark.parametrize("observed", ["fastapi", "gunicorn"], indirect=True)
+def test_a_client_that_leaves_is_dropped(observed: Observed) -> None:
+    observed.says(["word "] * 500, delay_s=0.02)
+    caller = {"traceparent": f"00-{8:032x}-{9:016x}-01"}
+    with httpx.stream("GET", f"{observed.url}/chat/why", timeout=120, headers=caller) as answer:
+        assert next(answer.iter_raw())
+    call, request = observed.span("chat tiny", trace=8), observed.span(observed.route, trace=8)
+    assert attributes(request)["slo.outcome"] == "dropped"
+    assert attributes(call)["slo.stream.end"] in ("closed", "cancelled", "abandoned")
 
 
 @pytest.fixture(scope="module")
@@ -166,17 +211,11 @@ def runtime() -> Iterator[tuple[str, Sink]]:
         yield url, engines
 
 
-@pytest.mark.parametrize(
-    ("code", "command", "route"),
-    [
-        (FASTAPI, ["uvicorn", "service:app", "--log-level", "warning", "--port"], "GET /chat/{name}"),
-        (FLASK, ["flask", "--app", "service", "run", "--port"], "GET /chat/<name>"),
-    ],
-    ids=["fastapi", "flask"],
-)
+@pytest.mark.parametrize("kind", ["fastapi", "flask"])
 def test_the_runtimes_queue_prefill_and_decode_are_in_the_trace_of_the_service(
-    collector: Sink, runtime: tuple[str, Sink], tmp_path: Path, code: str, command: list[str], route: str
+    collector: Sink, runtime: tuple[str, Sink], tmp_path: Path, kind: str
 ) -> None:
+    code, command, route = KINDS[kind]
     url, engines = runtime
     port = free_port()
     (tmp_path / "service.py").write_text(code.format(model=url))
@@ -194,38 +233,6 @@ def test_the_runtimes_queue_prefill_and_decode_are_in_the_trace_of_the_service(
     assert 0 < spent_s <= (call.end_time_unix_nano - call.start_time_unix_nano) / 1e9
     assert said["gen_ai.response.id"] == attributes(call)["gen_ai.response.id"]
     assert attributes(request)["slo.outcome"] == "ok"
-
-
-@pytest.mark.parametrize(
-    ("code", "server"),
-    [
-        (FASTAPI, ["uvicorn", "service:app", "--log-level", "warning", "--port"]),
-        (FLASK, ["gunicorn", "--log-level", "critical", "service:app", "--bind"]),
-    ],
-    ids=["fastapi", "flask"],
-)
-def test_a_client_that_leaves_is_dropped(collector: Sink, tmp_path: Path, code: str, server: list[str]) -> None:
-    port = free_port()
-    with serve(ModelServer(words=["word "] * 500, delay_s=0.02).app()) as model:
-        (tmp_path / "service.py").write_text(code.format(model=model))
-        address = f"127.0.0.1:{port}" if server[-1] == "--bind" else str(port)
-        with running([*RUN, *server, address], tmp_path, collector):
-
-            def leave() -> bool:
-                try:
-                    with httpx.stream("GET", f"http://127.0.0.1:{port}/chat/why", timeout=120) as answer:
-                        return bool(next(answer.iter_raw()))
-                except httpx.TransportError:
-                    return False
-
-            wait_until(leave, what="a first word")
-            call = span_named(collector, "chat tiny")
-            (request,) = wait_until(
-                lambda: [span for span in collector.spans() if span.name.startswith("GET /chat")],
-                what="the request",
-            )
-    assert attributes(request)["slo.outcome"] == "dropped"
-    assert attributes(call)["slo.stream.end"] in ("closed", "cancelled", "abandoned")
 
 
 def test_sub_processes_and_a_sitecustomize_of_the_users_own_survive(collector: Sink, tmp_path: Path) -> None:

@@ -18,8 +18,6 @@ from tailbudget.gpu_runtime.weights import ModelFile, open_model
 
 from .runtime_support import on_devices
 
-transformers = pytest.importorskip("transformers", reason="transformers is the reference; it is in the extra dev")
-
 SIZES = {
     "vocab_size": 320,
     "hidden_size": 64,
@@ -99,6 +97,7 @@ GGUF_NAMES = {
 @cache
 def _reference(name: str) -> Any:
     kind = KINDS[name]
+    transformers = pytest.importorskip("transformers", reason="transformers is the reference; it is in the extra dev")
     config = getattr(transformers, f"{kind.model}Config")(**SIZES | kind.config, attn_implementation="eager")
     model = getattr(transformers, f"{kind.model}ForCausalLM")(config).float().eval()
     random = torch.Generator().manual_seed(len(name))

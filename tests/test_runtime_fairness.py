@@ -116,31 +116,46 @@ def test_a_huge_prompt_does_not_stop_the_tokens_of_others(device: str) -> None:
     assert any(_longest_gap_share(device) < 1 / 4 for _ in range(3))
 
 
-@on_devices
-def test_an_idle_engine_waits_the_batch_delay_for_others_and_no_longer(device: str) -> None:
-    with engine(device=device, batch_delay_ms=300) as bench:
+def _waited_ns(device: str) -> int:
+    """Return how long the first of two requests that become one batch waited for its token, with 1 s to wait."""
+    with engine(device=device, batch_delay_ms=1000) as bench:
         first = bench.submit("The river", max_tokens=2)
         time.sleep(0.02)
         second = bench.submit("June", max_tokens=2)
         for generation in (first, second):
             bench.finish(generation)
-        assert first.prefill_ns == second.prefill_ns is not None
-        assert first.first_token_ns is not None
-        assert 0.25e9 < first.first_token_ns - first.arrived_ns < 2e9
+    assert first.prefill_ns == second.prefill_ns is not None
+    assert first.first_token_ns is not None
+    assert first.first_token_ns - first.arrived_ns > 0.95e9
+    return first.first_token_ns - first.arrived_ns
+
+
+def _waited_alone_ns(device: str) -> int:
+    """Return how long a request waited where no other has a place beside it."""
     with engine(device=device, batch_delay_ms=10_000, max_running=1) as bench:
         full = bench.submit("The river", max_tokens=2)
         bench.finish(full)
-        assert full.prefill_ns is not None
-        assert full.prefill_ns - full.arrived_ns < 5e9
+    assert full.prefill_ns is not None
+    return full.prefill_ns - full.arrived_ns
+
+
+@on_devices
+def test_an_idle_engine_waits_the_batch_delay_for_others_and_no_longer(device: str) -> None:
+    # An engine that waits too long does so each time, a machine that hesitates does not.
+    assert any(_waited_ns(device) < 3e9 for _ in range(3))
+    assert any(_waited_alone_ns(device) < 10e9 for _ in range(3))
 
 
 @on_devices
 def test_a_request_that_would_wait_beyond_its_deadline_is_refused_with_the_measured_wait(device: str) -> None:
     with engine(device=device, max_running=1, step_delay_ms=20) as bench:
-        bench.finish(bench.submit("The river", max_tokens=20))
+        served = bench.submit("The river", max_tokens=20)
+        bench.finish(served)
         running = [bench.submit("The river", max_tokens=100) for _ in range(3)]
-        # Each ran for about 0.4 s, and three are ahead.
-        assert 1.0 < bench.engine.wait_s < 10
+        assert served.prefill_ns is not None
+        assert served.ended_ns is not None
+        assert bench.engine.wait_s == pytest.approx(3 * (served.ended_ns - served.prefill_ns) / 1e9)
+        assert bench.engine.wait_s > 1.0
         now_ns = time.perf_counter_ns()
         hurried = Generation("hurried", [5], SamplingParams(2), now_ns, deadline_ns=now_ns + 500_000_000)
         with pytest.raises(

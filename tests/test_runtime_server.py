@@ -3,8 +3,6 @@
 import json
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +17,9 @@ from tailbudget.gpu_runtime.host import Runtime
 from tailbudget.gpu_runtime.server import application
 from tailbudget.instrument.errors import UserError
 from tailbudget.instrument.vocabulary import ENGINE_METRICS
+from tests.forked import python
 from tests.nvml_support import absent
-from tests.runtime_support import RUN, Receiver, receiver, server, tiny_path
+from tests.runtime_support import IMPORTS, RUN, Receiver, receiver, server, tiny_path
 from tests.support import free_port, wait_until
 
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "The river"}], "temperature": 0}
@@ -514,10 +513,11 @@ def test_a_broken_model_ends_the_start_with_one_error(otlp: Receiver, tmp_path: 
     path = tmp_path / "broken.gguf"
     path.write_bytes(tiny_path().read_bytes()[:2000])
     settings = {"model": str(path), "port": free_port()}
-    done = subprocess.run([sys.executable, "-c", RUN, repr(settings)], capture_output=True, text=True, timeout=120)
+    done = python(RUN, repr(settings), imports=IMPORTS)
+    last = done.communicate(timeout=120)[1].splitlines()[-1]
     assert done.returncode == 1
-    assert "UserError" in done.stderr.splitlines()[-1]
-    assert "no readable GGUF file" in done.stderr.splitlines()[-1]
+    assert "UserError" in last
+    assert "no readable GGUF file" in last
 
 
 #: 160 million tokens, in an address space of 8 GiB.
@@ -526,9 +526,10 @@ CRAMPED = f"import resource; resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 
 
 def test_a_cache_without_room_ends_the_start_with_the_settings_that_make_it_smaller() -> None:
     settings = {"model": str(tiny_path()), "port": free_port(), "device": "cpu", "kv_pages": 10_000_000}
-    done = subprocess.run([sys.executable, "-c", CRAMPED, repr(settings)], capture_output=True, text=True, timeout=120)
+    done = python(CRAMPED, repr(settings), imports=IMPORTS)
+    _, log = done.communicate(timeout=120)
     assert done.returncode == 1
-    assert "UserError: tiny and its KV cache do not fit into memory: lower --max-running" in done.stderr
+    assert "UserError: tiny and its KV cache do not fit into memory: lower --max-running" in log
 
 
 #: A step a second: the warm-up takes minutes.
@@ -541,7 +542,7 @@ SLOW = (
 def test_a_signal_while_it_warms_up_ends_the_server_before_it_serves() -> None:
     port = free_port()
     settings = {"model": str(tiny_path()), "port": port, "device": "cpu", "max_running": 256}
-    process = subprocess.Popen([sys.executable, "-c", SLOW, repr(settings)], stderr=subprocess.PIPE, text=True)
+    process = python(SLOW, repr(settings), imports=IMPORTS)
 
     def answers() -> bool:
         try:

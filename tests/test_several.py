@@ -87,12 +87,12 @@ def test_two_collectors_answer_as_one_and_still_do_when_one_was_killed(
     assert report.exit_code == 0, report.output
 
 
-@pytest.fixture
-def folders(tmp_path: Path) -> list[Path]:
-    """Return two folders, each with sealed rows and with rows that are not."""
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Return two folders, each with sealed rows and with rows that are not, to be read only."""
     found = []
     for number in range(2):
-        data = tmp_path / f"data{number}"
+        data = tmp_path_factory.mktemp("folders") / f"data{number}"
         with open_database(data) as connection:
             land(connection, traces(30, seed=number))
             seal(connection, data)

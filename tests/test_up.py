@@ -7,11 +7,11 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import httpx
 import pytest
 
 from tailbudget.gpu_runtime.tiny import write_tiny_model
@@ -27,13 +27,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf"))
 
 
-@pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c_once_or_twice_ends_all_of_it_with_nothing_left(tmp_path: Path, model: str, presses: int) -> None:
-    up = Up(tmp_path, "--demo", "--model", model)
+def _started(up: Up) -> None:
     shown = up.lines_until("demo ")
     assert [line.split()[0] for line in shown] == list(NAMES)
     assert all(line.split()[1].startswith("http://127.0.0.1:") for line in shown)
     up.lines_until("    0 s")
+
+
+def _ended(up: Up, *, presses: int) -> None:
     for _ in range(presses):
         os.kill(up.process.pid, signal.SIGINT)
         time.sleep(0.3)
@@ -43,22 +44,31 @@ def test_ctrl_c_once_or_twice_ends_all_of_it_with_nothing_left(tmp_path: Path, m
     assert not up.left_running()
 
 
-def test_every_part_bears_the_token_that_the_environment_gives(tmp_path: Path, model: str) -> None:
+def test_ctrl_c_twice_ends_all_of_it_with_nothing_left(tmp_path: Path, model: str) -> None:
+    up = Up(tmp_path, "--demo", "--model", model)
+    _started(up)
+    _ended(up, presses=2)
+
+
+def test_every_part_bears_the_token_that_the_environment_gives_until_one_ctrl_c(tmp_path: Path, model: str) -> None:
     (tmp_path / "token").write_text("s3cret/+token")
-    up = Up(tmp_path, "--model", model, TAILBUDGET_TOKEN_FILE=str(tmp_path / "token"))
+    up = Up(tmp_path, "--demo", "--model", model, TAILBUDGET_TOKEN_FILE=str(tmp_path / "token"))
     try:
-        up.lines_until("dashboard ")
-        url = f"http://127.0.0.1:{up.ports['TAILBUDGET_API_PORT']}/metrics"
-        ask = urllib.request.Request(url, headers={"Authorization": "Bearer s3cret/+token"})
+        _started(up)
+        api = httpx.Client(base_url=f"http://127.0.0.1:{up.ports['TAILBUDGET_API_PORT']}", timeout=120)
+        api.headers["Authorization"] = "Bearer s3cret/+token"
 
-        def answers() -> set[str]:
-            with urllib.request.urlopen(ask, timeout=120) as answer:
-                return set(re.findall(r'tailbudget_bodies_total{.*status="(.*?)"}', answer.read().decode()))
+        def senders() -> bool:
+            sql = "select distinct service from resources"
+            found = api.post("/v1/sql", json={"sql": sql}, headers={"accept": "application/json"}).json()
+            return {row["service"] for row in found} == {"assistant", "tailbudget-runtime"}
 
-        assert wait_until(answers, what="the runtime's first body") == {"200"}
+        with api:
+            wait_until(senders, what="bodies of the demo and of the runtime")
+            statuses = set(re.findall(r'tailbudget_bodies_total{.*status="(.*?)"}', api.get("/metrics").text))
+        assert statuses == {"200"}
     finally:
-        os.kill(up.process.pid, signal.SIGINT)
-        up.ended()
+        _ended(up, presses=1)
 
 
 def test_the_parts_end_when_their_starter_is_killed(tmp_path: Path, model: str) -> None:
