@@ -11,6 +11,8 @@ from typing import Protocol
 import duckdb
 import pyarrow as pa
 
+from .duck import connect
+
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 DATABASE_NAME = "tailbudget.duckdb"
 UNREADABLE = "the file is damaged, or none that tailbudget wrote: restore it, or name another folder with --data"
@@ -72,7 +74,7 @@ class FileReader(ConnectionReader):
         if not path.exists():
             raise QueryError(f"no database at {str(path)!r}", hint="start `tailbudget collector`, or name its --data")
         try:
-            connection = duckdb.connect(str(path), read_only=True)
+            connection = connect(path, read_only=True)
             connection.execute("set timezone = 'UTC'")
             find_sealed(connection, [data])
         except duckdb.Error as error:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
+from tailbudget.analytics.duck import connect
 from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.sag import SagSettings, alarms
 from tailbudget.instrument.errors import UserError
@@ -38,7 +39,7 @@ SHOWN: Final = ("series", "opened", "closed", "severity", "slowdown", "cause")
 
 def back_test(path: Path, settings: SagSettings) -> tuple[list[str], pa.Table]:
     """Return the names of all series of the file, and the rows of `alarms`. Raises UserError for another file."""
-    with duckdb.connect() as connection:
+    with connect() as connection:
         connection.execute("set timezone = 'UTC'")
         try:
             connection.execute("set preserve_insertion_order = false")

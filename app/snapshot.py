@@ -6,8 +6,7 @@ import urllib.request
 from pathlib import Path
 from typing import Final
 
-import duckdb
-
+from tailbudget.analytics.duck import connect
 from tailbudget.analytics.reader import DATABASE_NAME, QueryError, credentials, find_sealed
 from tailbudget.collector.offline import offline_folder
 from tailbudget.collector.seal.snapshot import Snapshots
@@ -60,7 +59,7 @@ def _fetched(part: Path, api: str | None) -> bool:
 
 
 def _copied(part: Path, data: Path) -> None:
-    with offline_folder(data) as folder, duckdb.connect(":memory:") as connection:
+    with offline_folder(data) as folder, connect() as connection:
         connection.execute("set timezone = 'UTC'")
         find_sealed(connection, [folder])
         connection.execute(

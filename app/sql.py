@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from tailbudget.analytics.duck import connect
 from tailbudget.analytics.formats import answer as answer_from
 from tailbudget.analytics.reader import ARROW_STREAM, ApiReader, QueryError
 from tailbudget.collector.offline import open_offline
@@ -35,7 +36,7 @@ def answer(query: str, *, form: str, api: str | None, data: Sources) -> str:
 
 def _ask(query: str, *, form: str, api: str | None, data: Sequence[Path | str]) -> bytes:
     if (other := elsewhere()) is not None:
-        with duckdb.connect() as connection:
+        with connect() as connection:
             connection.execute("set timezone = 'UTC'")
             connection.register("answered", other.open().query(query))
             return _formed(connection, "from answered", form)

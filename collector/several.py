@@ -20,6 +20,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
+from tailbudget.analytics.duck import connect
 from tailbudget.analytics.reader import DATABASE_NAME, ApiReader, QueryError, find_sealed
 
 from .land.schema import SCHEMA, VIEWS, statements
@@ -50,7 +51,7 @@ class SeveralReader:
         self._open = ExitStack()
         self._apis: dict[str, ApiReader] = {}
         try:
-            self.connection = self._open.enter_context(duckdb.connect())
+            self.connection = self._open.enter_context(connect())
             self.connection.execute("set timezone = 'UTC'")
             folders = [self._open.enter_context(offline_folder(one)) for one in members if isinstance(one, Path)]
             find_sealed(self.connection, folders)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tailbudget.analytics.duck import connect
+
 from .conftest import LONGEST
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,6 +63,14 @@ def test_files_and_functions_stay_small(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 40, f"{path.name}: {node.name}"
+
+
+def test_a_question_that_takes_long_draws_no_progress_bar_amid_the_answer() -> None:
+    connection = connect()
+    for asked in (connection, connection.cursor()):
+        assert asked.execute("select current_setting('enable_progress_bar')").fetchall() == [(False,)]
+    own = [path.name for path in SOURCES if "duckdb.connect(" in path.read_text(encoding="utf-8")]
+    assert own == ["duck.py"]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

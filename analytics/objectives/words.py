@@ -4,10 +4,9 @@ import json
 import re
 from typing import Any, Final
 
-import duckdb
-
 from tailbudget.instrument.vocabulary import STAGES
 
+from ..duck import connect
 from .model import DAY_S, MEASURES, Limit, Period, is_measure
 from .tree import Tree
 
@@ -112,7 +111,7 @@ def condition(tree: Tree) -> str:
     text = tree.text()
     # `case when` and not `where (...)`: there `a) or (b` would pass for a condition.
     statement = f"select 1 from requests where case when {text} then true end"  # noqa: S608 - parsed, not run
-    with duckdb.connect(":memory:") as connection:
+    with connect() as connection:
         row = connection.execute("select json_serialize_sql($1)", [statement]).fetchone()
     found: dict[str, Any] = json.loads(row[0]) if row else {}
     if found.get("error"):

@@ -6,12 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tailbudget.analytics import blame as blaming
 from tailbudget.analytics import diagnoses
+from tailbudget.analytics.duck import connect
 from tailbudget.analytics.reader import DATABASE_NAME, ConnectionReader, Reader
 from tailbudget.analytics.window import Window
 from tailbudget.collector.land.schema import create_or_check
@@ -63,7 +63,7 @@ def write(reader: Reader, window: Window, out: Path) -> Path:
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty: name a new folder with --out")
     (out / "rows").mkdir(parents=True, exist_ok=True)
-    with duckdb.connect(str(out / DATABASE_NAME), config={"storage_compatibility_version": STORAGE}) as connection:
+    with connect(out / DATABASE_NAME, config={"storage_compatibility_version": STORAGE}) as connection:
         connection.execute("set timezone = 'UTC'")
         create_or_check(connection, name=str(out / DATABASE_NAME))
         for table, rows in _rows(reader, window):

@@ -10,6 +10,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
+from tailbudget.analytics.duck import connect
 from tailbudget.analytics.objectives import Objective
 from tailbudget.analytics.objectives.burn import conditions
 from tailbudget.analytics.objectives.model import stages_of
@@ -145,7 +146,7 @@ def _missed(words: Mapping[str, str]) -> str:
 @contextmanager
 def _database(requests: pa.Table, calm: pa.Table | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give a connection with `requests`, `calm_requests`, and in `calls` the clock that requests have none of."""
-    connection = duckdb.connect()
+    connection = connect()
     try:
         connection.register("requests", requests)
         connection.register("calm_requests", requests if calm is None else calm)

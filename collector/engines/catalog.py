@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tailbudget.analytics.duck import connect
 from tailbudget.analytics.reader import QueryError
 
 from ..land.schema import create_or_check
@@ -22,7 +23,7 @@ class Catalog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.connection = duckdb.connect()
+        self.connection = connect()
         self.connection.execute("set timezone = 'UTC'")
         create_or_check(self.connection, name="the catalog")
 

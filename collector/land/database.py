@@ -8,6 +8,7 @@ from typing import Final
 
 import duckdb
 
+from tailbudget.analytics.duck import connect
 from tailbudget.analytics.reader import DATABASE_NAME, find_sealed
 from tailbudget.instrument.errors import UserError
 
@@ -98,7 +99,7 @@ def _connect(path: Path, settings: dict[str, str | bool | int | float | list[str
     put in its place.
     """
     with tempfile.TemporaryDirectory() as folder:
-        connection = duckdb.connect(str(Path(folder) / DATABASE_NAME), config=settings)
+        connection = connect(Path(folder) / DATABASE_NAME, config=settings)
         try:
             (name,) = connection.execute("select current_database()").fetchall()[0]
             for statement in (

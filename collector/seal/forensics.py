@@ -6,6 +6,8 @@ from typing import Final
 
 import duckdb
 
+from tailbudget.analytics.duck import connect
+
 from ..land.database import STORAGE_VERSION
 from ..land.schema import SCHEMA, statements
 from .tables import SEALED_VIEWS, columns
@@ -42,7 +44,7 @@ class Forensics:
             "memory_limit": "64MB",
             "threads": "1",
         }
-        with duckdb.connect(str(new), config=config) as target:
+        with connect(new, config=config) as target:
             self._fill(target)
         new.replace(self._data / NAME)
         self._written = wanted

@@ -7,6 +7,8 @@ from typing import Final
 
 import duckdb
 
+from tailbudget.analytics.duck import connect
+
 from ..land.database import STORAGE_VERSION
 from ..land.schema import create_or_check
 from ..land.transaction import transaction
@@ -49,7 +51,7 @@ class Snapshots:
 
 def _create(path: Path) -> None:
     """Make a data file with all tables, views, macros and comments, and no rows."""
-    with duckdb.connect(str(path), config={"storage_compatibility_version": STORAGE_VERSION}) as target:
+    with connect(path, config={"storage_compatibility_version": STORAGE_VERSION}) as target:
         create_or_check(target, name=str(path))
 
 
