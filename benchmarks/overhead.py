@@ -201,11 +201,13 @@ async def ask(url: str, requests: int, pace_ms: float, at_once: int) -> float:
 
 @dataclass
 class Used:
-    """What a process used in each round, a request; counts are of user space, NaN where nobody may count."""
+    """What a process used in each round, a request; NaN where nobody may count. Instructions are of user space."""
 
     requests_per_s: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
     aside_ms: list[float] = field(default_factory=list)  # of it, in threads beside the event loop's
+    user_ms: list[float] = field(default_factory=list)  # of it, by the share of its cycles
+    system_ms: list[float] = field(default_factory=list)  # the rest of it
     instructions: list[float] = field(default_factory=list)
     cycles: list[float] = field(default_factory=list)
 
@@ -220,14 +222,21 @@ class Served:
 
     def load(self, requests: int, pace_ms: float, at_once: int, used: Used) -> None:
         """Add to `used` what so many requests took; the export of their spans counts."""
-        self._counters = self._counters or [Counter(self._pid, event) for event in (INSTRUCTIONS, CYCLES)]
+        self._counters = self._counters or [
+            Counter(self._pid, INSTRUCTIONS), Counter(self._pid, CYCLES), Counter(self._pid, CYCLES, kernel=True)
+        ]  # fmt: skip
         before = self._figures()
         took_s = asyncio.run(ask(self._url, requests, pace_ms, at_once))
         time.sleep(EXPORTED_AFTER_S)
         used.requests_per_s.append(requests / took_s)
-        columns = (used.cpu_ms, used.aside_ms, used.instructions, used.cycles)
-        for column, now, then in zip(columns, self._figures(), before, strict=True):
-            column.append((now - then) / requests)
+        figures = [(now - then) / requests for now, then in zip(self._figures(), before, strict=True)]
+        spent_ms, aside_ms, instructions, cycles, in_kernel = figures
+        used.cpu_ms.append(spent_ms)
+        used.aside_ms.append(aside_ms)
+        used.user_ms.append(spent_ms * cycles / (cycles + in_kernel))
+        used.system_ms.append(spent_ms * in_kernel / (cycles + in_kernel))
+        used.instructions.append(instructions)
+        used.cycles.append(cycles)
 
     def _figures(self) -> tuple[float, ...]:
         return (*cpu_ms(self._pid), *(counter.total() for counter in self._counters))
@@ -278,13 +287,15 @@ def show(pace_ms: float, at_once: int, used: list[tuple[str, Used]]) -> None:
     bare = processes["bare"]
     compared = {"bare, one beside the other": (bare[1:], bare[:1])} | {name: (p, bare) for name, p in processes.items()}
     for name, (mine, theirs) in compared.items():
-        cpu, instructions = shares(mine, theirs, "cpu_ms"), shares(mine, theirs, "instructions")
-        low, middle, high = statistics.quantiles(cpu, n=4)
+        low, middle, high = statistics.quantiles(shares(mine, theirs, "cpu_ms"), n=4)
         used_ms, per_s = typical(mine, "cpu_ms"), max(max(p.requests_per_s) for p in mine)
+        user_us, system_us = (1e3 * more(mine, theirs, measure) for measure in ("user_ms", "system_ms"))
         aside, a_cycle = typical(mine, "aside_ms") / used_ms, typical(mine, "instructions") / typical(mine, "cycles")
         print(f"  {name:43} {per_s:6.1f} requests/s, {used_ms:5.1f} CPU ms a request, {middle:+.1%} ", end="")
-        print(f"(half of the rounds {low:+.1%} to {high:+.1%}), {aside:.1%} beside the event loop", end="")
-        print(f"; {statistics.median(instructions):+.1%} instructions, {a_cycle:.2f} a cycle")
+        print(f"(half of the rounds {low:+.1%} to {high:+.1%}): {user_us:+.0f} us user, {system_us:+.0f} us system")
+        print(f"  {'':43} {aside:.1%} of it beside the event loop; ", end="")
+        print(f"{statistics.median(shares(mine, theirs, 'instructions')):+.2%} instructions: ", end="")
+        print(f"{more(mine, theirs, 'instructions') / 1e3:+,.0f} thousand, {a_cycle:.2f} a cycle")
 
 
 def typical(processes: list[Used], measure: str) -> float:
@@ -294,10 +305,19 @@ def typical(processes: list[Used], measure: str) -> float:
     return statistics.median(means)
 
 
+def more(mine: list[Used], theirs: list[Used], measure: str) -> float:
+    """Return the median over the rounds of how much more of it these processes used a request than those."""
+    return statistics.median(ours - bare for ours, bare in _by_round(mine, theirs, measure))
+
+
 def shares(mine: list[Used], theirs: list[Used], measure: str) -> list[float]:
     """Return by how much more of it these processes used than those, round by round."""
+    return [ours / bare - 1 for ours, bare in _by_round(mine, theirs, measure)]
+
+
+def _by_round(mine: list[Used], theirs: list[Used], measure: str) -> list[tuple[float, float]]:
     columns = [zip(*(getattr(process, measure) for process in group), strict=True) for group in (mine, theirs)]
-    return [statistics.mean(ours) / statistics.mean(bare) - 1 for ours, bare in zip(*columns, strict=True)]
+    return [(statistics.mean(ours), statistics.mean(bare)) for ours, bare in zip(*columns, strict=True)]
 
 
 def installed(module: str) -> bool:

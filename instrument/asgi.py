@@ -12,7 +12,6 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
-from . import providers
 from .budget import OverBudgetError, is_positive
 from .caps import async_cap_of
 from .errors import UserError
@@ -22,7 +21,7 @@ from .lifecycle import delivering
 from .listening import Listening
 from .loop_lag import watch_loop
 from .request import BudgetsMs, RequestState, request_context
-from .spans import Activation, error_type
+from .spans import Activation, error_type, put, start
 from .vocabulary import (
     HTTP_METHODS,
     REMAINING_HEADER,
@@ -54,6 +53,7 @@ EXAMPLE = "{'/chat': {'total': 2500}}"
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 guard = Guard("ASGIMiddleware")
+_now_ns = time.perf_counter_ns
 
 
 class ASGIMiddleware:
@@ -175,9 +175,12 @@ class Exchange:
         current = trace.get_current_span()
         self._own = not _is_server(current)
         parent, attributes = self._described(current)
-        self._span = self._start(parent, attributes) if self._own else current
-        if not self._own:
-            self._span.set_attributes(attributes)
+        if self._own:
+            name = route or str(attributes["http.request.method"])
+            self._span = start(name, context=parent, kind=SpanKind.SERVER, attributes=attributes)
+        else:
+            self._span = current
+            put(current, attributes)
         self._state = RequestState(
             self._span,
             started_ns=self._started_ns,
@@ -219,10 +222,6 @@ class Exchange:
         wanted = name.encode()
         return next((value.decode("latin-1") for key, value in self._scope["headers"] if key == wanted), None)
 
-    def _start(self, parent: Context | None, attributes: dict[str, AttributeValue]) -> Span:
-        name = self._route or str(attributes["http.request.method"])
-        return providers.tracer().start_span(name, context=parent, kind=SpanKind.SERVER, attributes=attributes)
-
     def answered(self, status: int) -> None:
         """Take the status of the answer."""
         self._status = status
@@ -253,13 +252,14 @@ class Exchange:
             if self._own and (route := self._framework_route()) and self._state.route in ("", route, self._method()):
                 self._span.update_name(f"{self._method()} {route}")
                 attributes["http.route"] = route
-            self._span.set_attributes(attributes)
             outcome = self._outcome(error)
             if outcome == "error":
                 self._span.set_status(Status(StatusCode.ERROR))
-                self._span.set_attribute("error.type", error_type(error) if error else str(self._status))
+                attributes["error.type"] = error_type(error) if error else str(self._status)
             if self._state.route or self._state.streamed:
-                self._state.finish(outcome)
+                self._state.finish(outcome, attributes)
+            else:
+                put(self._span, attributes)
             if self._own:
                 self._span.end(end_time_ns)
 
@@ -322,12 +322,14 @@ class _AsgiExchange(Exchange):
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a part of the answer and stamp its first and last byte."""
-        if self._flows and self._send_tells_nothing and message.get("more_body"):
+        try:
             # Most parts of a stream: a coroutine around each would cost twice as much as all the rest here.
-            if message.get("body"):
-                self._last_byte_ns = time.perf_counter_ns()
-            return self._send(message)
-        return self._send_and_look(message)
+            if not (self._flows and message["more_body"] and message["body"] and self._send_tells_nothing):
+                return self._send_and_look(message)
+        except KeyError:
+            return self._send_and_look(message)
+        self._last_byte_ns = _now_ns()
+        return self._send(message)
 
     async def _send_and_look(self, message: Message) -> None:
         part = message["type"] == "http.response.body"

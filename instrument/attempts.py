@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from opentelemetry import context as otel_context
+from opentelemetry.context import Context
 from opentelemetry.trace import Span
 
 from .guard import Guard
@@ -68,7 +69,7 @@ class Attempt:
         return total
 
 
-def current_attempt() -> Attempt | None:
-    """Return the attempt that runs here."""
-    attempt = otel_context.get_value(ATTEMPT_KEY)
+def current_attempt(context: Context) -> Attempt | None:
+    """Return the attempt that runs in this context."""
+    attempt = context.get(ATTEMPT_KEY)
     return attempt if isinstance(attempt, Attempt) else None

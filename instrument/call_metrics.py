@@ -67,12 +67,13 @@ def began(span: Span, attributes: Mapping[str, AttributeValue], *, streamed: boo
     `attributes` are those with which its span started; the conventions say which of them are labels.
     """
     call = _calls[span] = _Call({name: str(attributes[name]) for name in LABELS if attributes.get(name)})
-    if attempt := current_attempt():
+    context = otel_context.get_current()
+    if attempt := current_attempt(context):
         attempt.made(span)
-    if request := current_request():
+    if request := current_request(context):
         call.work = weakref.ref(request.work)
         stage: Stage = "retrieval" if STAGE in attributes else "prefill" if streamed else "decode"  # of embeddings
-        request.work.call_began(span, stage=stage, owned=bool(otel_context.get_value(OWNED)))
+        request.work.call_began(span, stage=stage, owned=bool(context.get(OWNED)))
 
 
 @Guard("call metrics")

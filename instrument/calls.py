@@ -14,7 +14,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
-from . import call_metrics, providers
+from . import call_metrics
 from .caps import caps_around
 from .chunks import Reported
 from .dialects import Dialect
@@ -24,7 +24,7 @@ from .hygiene import hygiene_of
 from .metering import decode_meter
 from .network import NetRecord, with_record
 from .request import current_request
-from .spans import Activation, record_error, stopped
+from .spans import Activation, record_error, start, stopped
 from .stream_record import StreamRecord, end_of, ended_by_budget, tell_reported
 from .streams import wrap
 from .vocabulary import FALLBACK, HEDGED, ROLE, ROUTE_MODEL, STAGE, STREAM_END
@@ -143,10 +143,10 @@ class Asked:
             said[STAGE] = "retrieval"
         else:
             said["gen_ai.request.stream"] = self.streamed
-        for argument, attribute in REQUEST_ARGUMENTS.items():
+        for argument in REQUEST_ARGUMENTS if not REQUEST_ARGUMENTS.keys().isdisjoint(self.arguments) else ():
             value = self.arguments.get(argument)
             if isinstance(value, (bool, int, float, str)):  # an SDK's "not given" is an object
-                said.setdefault(attribute, value)
+                said.setdefault(REQUEST_ARGUMENTS[argument], value)
         return {name: value for name, value in said.items() if value is not None}
 
 
@@ -156,15 +156,16 @@ class ModelCall:
     def __init__(self, asked: Asked) -> None:
         self.started_ns = time.perf_counter_ns()
         self.asked = asked
-        self._request = current_request()
+        context = otel_context.get_current()
+        self._request = current_request(context)
         self._caps = caps_around()
-        said = otel_context.get_value(_SAID_KEY)
+        said = context.get(_SAID_KEY)
         counted = {} if asked.dialect.operation == "embeddings" else hygiene_of(asked.arguments)
         attributes = {**asked.attributes(), **counted, **(said if isinstance(said, dict) else {})}
         if self._request and self._request.failed_model not in ("", asked.model):
             attributes.setdefault(FALLBACK, True)
             self._request.failed_model = ""
-        self.span = providers.tracer().start_span(
+        self.span = start(
             f"{asked.dialect.operation} {asked.model}".strip(), kind=SpanKind.CLIENT, attributes=attributes
         )
         call_metrics.began(self.span, attributes, streamed=asked.streamed)

@@ -8,20 +8,25 @@ import math
 import threading
 import time
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from opentelemetry.metrics import Histogram as SdkHistogram
 from opentelemetry.metrics import Meter
-from opentelemetry.trace import Span
+from opentelemetry.trace import Span, SpanContext
 
 from . import providers
 
 Labels = Mapping[str, str]
+#: A value, its labels, the span that it was measured of, and when.
+_Noted = tuple[float, Labels, SpanContext | None, int]
 
 #: As the SDK has it: further sets of labels count together as one that says so.
 MAX_SETS: Final = 2_000
+#: Values noted before they are counted, some 400 bytes each.
+MAX_NOTED: Final = 256
 OVERFLOW: Final[Mapping[str, bool]] = {"otel.metric.overflow": True}
 
 
@@ -65,30 +70,42 @@ class Point:
 
 
 class Tally:
-    """A histogram that counts until it is taken, and then from the start again."""
+    """A histogram that counts until it is taken, and then from the start again.
+
+    Values are noted as they come and counted together when they are taken: code that runs once a call finds nothing of
+    its own in the processor's caches, and takes three times the cycles of code that runs many times on end.
+    """
 
     def __init__(self, unit: str, boundaries: Sequence[float]) -> None:
         self.unit = unit
         self.boundaries = tuple(boundaries)
         self._lock = threading.RLock()  # a collection of garbage inside the lock may end a stream
         self._points: dict[tuple[tuple[str, str], ...], Point] = {}
+        self._noted: deque[_Noted] = deque()
         self._since_ns = time.time_ns()
 
     def record(self, value: float, labels: Labels, *, span: Span | None = None) -> None:
-        """Count a value."""
-        if not 0 <= value < math.inf:
-            return
-        bucket = bisect_left(self.boundaries, value)
-        context = span.get_span_context() if span else None
-        key = tuple(sorted(labels.items()))
-        with self._lock:
+        """Note a value; `labels` must not change any more."""
+        self._noted.append((value, labels, span.get_span_context() if span else None, time.time_ns()))
+        if len(self._noted) >= MAX_NOTED:
+            with self._lock:
+                self._count()
+
+    def _count(self) -> None:
+        noted = self._noted
+        while noted:
+            value, labels, context, at_ns = noted.popleft()
+            if not 0 <= value < math.inf:
+                continue
+            bucket = bisect_left(self.boundaries, value)
+            key = tuple(sorted(labels.items()))
             point = self._points.get(key) or self._begin(key, labels)
             point.counts[bucket] += 1
             point.total += value
             point.least = min(point.least, value)
             point.most = max(point.most, value)
             if context and context.trace_flags.sampled:
-                point.exemplars[bucket] = Exemplar(value, time.time_ns(), context.trace_id, context.span_id)
+                point.exemplars[bucket] = Exemplar(value, at_ns, context.trace_id, context.span_id)
 
     def _begin(self, key: tuple[tuple[str, str], ...], labels: Labels) -> Point:
         kept: Mapping[str, str | bool] = dict(labels)
@@ -99,6 +116,7 @@ class Tally:
     def take(self) -> tuple[int, int, list[Point]]:
         """Return from when to when, in unix nanoseconds, and what came meanwhile."""
         with self._lock:
+            self._count()
             since_ns, self._since_ns = self._since_ns, time.time_ns()
             points, self._points = self._points, {}
             return since_ns, self._since_ns, list(points.values())
@@ -106,6 +124,7 @@ class Tally:
     def after_fork(self) -> None:
         """Begin anew: what was counted before is the parent's to send."""
         self._lock = threading.RLock()
+        self._noted.clear()
         self.take()
 
 

@@ -33,8 +33,13 @@ TEXT_KEYS: Final = ("text", "content", "parts", "output", "arguments")
 IMAGE_KEYS: Final = ("image_url", "source", "inline_data", "inlineData", "file_data", "fileData")
 #: Parts that carry a tool's arguments or result as JSON, and under which key.
 JSON_KEYS: Final = ("input", "args", "response")
+#: Ends of a text that may be JSON.
+JSON_ENDS: Final = ("}", "]")
+#: Attributes of what a prompt is made of.
+SHARES: Final = tuple(PROMPT_SHARE_PREFIX + name for name in ("system", "history", "tools", "retrieved"))
 CALL_KEYS: Final = ("function_call", "functionCall", "function_response", "functionResponse")
 
+guard = Guard("prompt")
 _counter: TokenCounter | None = None
 
 
@@ -44,7 +49,7 @@ def count_tokens_with(counter: TokenCounter | None) -> None:
     _counter = counter
 
 
-@Guard("prompt")
+@guard
 def describe_prompt(*, version: str | None = None, retrieved: Iterable[str] = ()) -> None:
     """Say of the current request's prompt which version it is and which texts in it were retrieved.
 
@@ -73,10 +78,14 @@ class _Counts:
 def hygiene_of(arguments: Mapping[str, Any]) -> Mapping[str, AttributeValue]:
     """Return the `hygiene` of a call with these arguments of an SDK, or of the JSON on the wire."""
 
-    def given(names: tuple[str, ...]) -> Any:
-        return next((arguments[name] for name in names if arguments.get(name)), None)
+    return hygiene(_given(arguments, MESSAGES), tools=arguments.get("tools"), system=_given(arguments, SYSTEM))
 
-    return hygiene(given(MESSAGES), tools=arguments.get("tools"), system=given(SYSTEM))
+
+def _given(arguments: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    for name in names:
+        if value := arguments.get(name):
+            return value
+    return None
 
 
 def hygiene(messages: Any, *, tools: Any = None, system: Any = None) -> Mapping[str, AttributeValue]:
@@ -85,7 +94,7 @@ def hygiene(messages: Any, *, tools: Any = None, system: Any = None) -> Mapping[
     `messages` is what the SDKs of OpenAI, Anthropic and Google take: text or messages, as dictionaries or objects.
     `system` is given where it is no message. Empty where nothing can be counted; raises nothing.
     """
-    with Guard("prompt"):
+    with guard:
         return _hygiene(messages, tools, system)
     return {}
 
@@ -93,10 +102,11 @@ def hygiene(messages: Any, *, tools: Any = None, system: Any = None) -> Mapping[
 def _hygiene(messages: Any, tools: Any, system: Any) -> dict[str, AttributeValue]:
     listed = messages if isinstance(messages, (list, tuple)) else [messages]
     counts = _Counts()
+    roles = [_get(message, "role") for message in listed]
     # Texts and parts without a role are one question together.
-    last_question = next((at for at in range(len(listed) - 1, -1, -1) if _get(listed[at], "role") == "user"), 0)
+    last_question = len(roles) - 1 - roles[::-1].index("user") if "user" in roles else 0
     for at, message in enumerate(listed):
-        part = "system" if _get(message, "role") in SYSTEM_ROLES else "history" if at < last_question else "question"
+        part = "system" if roles[at] in SYSTEM_ROLES else "history" if at < last_question else "question"
         _count(counts, part, message)
     if not counts.total and not counts.images:
         return {}
@@ -110,8 +120,9 @@ def _hygiene(messages: Any, tools: Any, system: Any) -> dict[str, AttributeValue
 
 
 def _attributes(counts: _Counts, messages: int) -> dict[str, AttributeValue]:
+    total = counts.total
     attributes: dict[str, AttributeValue] = {
-        PROMPT_TOKENS: counts.total,
+        PROMPT_TOKENS: total,
         PROMPT_ESTIMATED: _counter is None,
         PROMPT_MESSAGES: messages,
         PROMPT_JSON_BYTES: counts.json_bytes,
@@ -120,9 +131,9 @@ def _attributes(counts: _Counts, messages: int) -> dict[str, AttributeValue]:
         attributes |= {PROMPT_IMAGES: counts.images, PROMPT_IMAGE_BYTES: counts.image_bytes}
     request = current_request()
     retrieved = request.retrieved_tokens if request else 0
-    shares = {"system": counts.system, "history": counts.history, "tools": counts.tools, "retrieved": retrieved}
-    for name, tokens in shares.items():
-        attributes[PROMPT_SHARE_PREFIX + name] = min(1.0, tokens / counts.total) if counts.total else 0.0
+    parts = (counts.system, counts.history, counts.tools, retrieved)
+    for name, tokens in zip(SHARES, parts, strict=True):
+        attributes[name] = min(1.0, tokens / total) if tokens and total else 0.0
     if request and request.prompt_version:
         attributes[PROMPT_VERSION] = request.prompt_version
     return attributes
@@ -132,10 +143,12 @@ def _count(counts: _Counts, part: str, message: Any) -> None:
     content = message if isinstance(message, str) else _get(message, "content")
     # The usual message is a role and a text: looking for all else in it costs four times as much.
     plain = isinstance(content, str) and (content is message or (isinstance(message, dict) and len(message) == 2))
+    tokens = 0
     for text in (content,) if plain else _texts(message, counts):
-        setattr(counts, part, getattr(counts, part) + _tokens(text))
-        if text[:1] + text[-1:] in ("{}", "[]"):  # looks like JSON: parsing it would cost too much
+        tokens += _counter(text) if _counter else -(-len(text) // CHARACTERS_A_TOKEN)
+        if text[-1:] in JSON_ENDS and text[0] + text[-1] in ("{}", "[]"):  # parsing it would cost too much
             counts.json_bytes += len(text)
+    setattr(counts, part, getattr(counts, part) + tokens)
 
 
 def _texts(part: Any, counts: _Counts) -> Iterator[str]:

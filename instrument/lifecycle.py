@@ -218,13 +218,13 @@ def _resource(service: str | None) -> "Resource":
 
 
 def _tracer_provider(exports: "Exports", resource: "Resource") -> "TracerProvider | None":
-    from opentelemetry.sdk.trace import TracerProvider
+    from .losses import UnseenStarts
 
     current = trace.get_tracer_provider()
     unset = isinstance(current, trace.ProxyTracerProvider)
     if not unset and current not in _retired:
         return None
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider = UnseenStarts(resource=resource, shutdown_on_exit=False)
     for processor in exports.span_processors():
         provider.add_span_processor(processor)
     if unset:

@@ -12,6 +12,7 @@ from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
 
 from .guard import Guard
+from .spans import put
 from .vocabulary import (
     NET_ATTEMPTS,
     NET_BACKOFF,
@@ -129,7 +130,7 @@ class NetRecord:
             if headers and meaning and (said := headers[name]).replace(".", "", 1).isdigit():
                 self.limits[RATELIMIT_PREFIX + meaning] = float(said) if meaning == "retry_after" else int(float(said))
         if self._span.is_recording():
-            self._span.set_attributes(self.attributes())
+            put(self._span, self.attributes())
 
     def attributes(self) -> dict[str, AttributeValue]:
         """Return the sums over the requests so far, in seconds, and what the last one's connection was."""

@@ -4,6 +4,7 @@ from opentelemetry import _logs, metrics, trace
 
 SCOPE = "tailbudget"
 
+_provider: trace.TracerProvider | None = None
 _tracer: trace.Tracer | None = None
 _meter: metrics.Meter | None = None
 _logger: _logs.Logger | None = None
@@ -15,6 +16,14 @@ def tracer() -> trace.Tracer:
     if _tracer is None:
         _tracer = trace.get_tracer(SCOPE)
     return _tracer
+
+
+def starts_unseen() -> bool:
+    """Say whether nobody looks at a span's attributes when it starts; its provider's `watched` says that somebody does.
+
+    Attributes may then be given right after the start, which costs less.
+    """
+    return not getattr(_provider, "watched", True)
 
 
 def meter() -> metrics.Meter:
@@ -39,7 +48,8 @@ def use(
     logger_provider: _logs.LoggerProvider | None = None,
 ) -> None:
     """Send all of it to these providers from now on; None means the global one again. For tests."""
-    global _tracer, _meter, _logger
+    global _provider, _tracer, _meter, _logger
+    _provider = tracer_provider
     _tracer = tracer_provider.get_tracer(SCOPE) if tracer_provider else None
     _meter = meter_provider.get_meter(SCOPE) if meter_provider else None
     _logger = logger_provider.get_logger(SCOPE) if logger_provider else None

@@ -5,21 +5,20 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
-from . import providers
 from .budget import Budget, Policies
 from .guard import Guard
 from .identity import MAX_ID_LENGTH, request_attributes
 from .metering import request_counts
 from .overruns import record_overrun
 from .running import registry
-from .spans import Activation, owner, record_error, stopped
+from .spans import Activation, owner, put, record_error, start, stopped
 from .vocabulary import (
     BUDGET_PREFIX,
     DEADLINE,
@@ -192,8 +191,8 @@ class RequestState:
         """Whether tools ran more often, one after the other, than they may."""
         return self.tool_rounds is not None and self.work.tool_rounds > self.tool_rounds
 
-    def finish(self, outcome: Outcome | None) -> None:
-        """Write outcome and clocks to the span and count the request out; ending the span is the caller's."""
+    def finish(self, outcome: Outcome | None, said: Mapping[str, AttributeValue] = MappingProxyType({})) -> None:
+        """Write outcome, clocks and `said` to the span and count the request out; ending the span is the caller's."""
         registry.leave(self)
         record_overrun(self)
         outcome = self.outcome or outcome
@@ -209,15 +208,15 @@ class RequestState:
             attributes[USABLE_SOURCE] = self.usable_source
         if outcome:
             attributes[OUTCOME] = outcome
-        self.span.set_attributes(attributes)
+        put(self.span, {**said, **attributes})
         if self._key:
             request_counts.end(self._key, route=self.route, tenant=self.tenant, outcome=outcome or "")
             self._key = None
 
 
-def current_request() -> RequestState | None:
-    """Return the request that runs here, or None."""
-    state = otel_context.get_value(_STATE_KEY)
+def current_request(context: Context | None = None) -> RequestState | None:
+    """Return the request that runs in this context, else here, or None."""
+    state = otel_context.get_value(_STATE_KEY, context)
     return state if isinstance(state, RequestState) else None
 
 
@@ -307,7 +306,7 @@ class RequestScope:
         route = str(self._route)[:MAX_ID_LENGTH]
         attributes = request_attributes(route, tenant=self._tenant, request_id=self._request_id)
         started_ns = time.perf_counter_ns()
-        span = providers.tracer().start_span(route, kind=SpanKind.INTERNAL, attributes=attributes)
+        span = start(route, kind=SpanKind.INTERNAL, attributes=attributes)
         run.state = RequestState(
             span,
             started_ns=started_ns,

@@ -4,12 +4,66 @@ import asyncio
 import hashlib
 import json
 import threading
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, Status, StatusCode
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.util.types import AttributeValue
+
+from . import providers
 
 ERROR_TYPE = "error.type"
+#: Kinds of values that need no cleaning.
+PLAIN: Final = frozenset((str, int, float, bool, bytes))
+
+
+def start(
+    name: str, *, kind: SpanKind, attributes: Mapping[str, AttributeValue], context: Context | None = None
+) -> Span:
+    """Start a span with attributes of ours, on the current provider."""
+    if not providers.starts_unseen():
+        return providers.tracer().start_span(name, context, kind, attributes)
+    span = providers.tracer().start_span(name, context, kind)
+    put(span, attributes)
+    return span
+
+
+def put(span: Span, attributes: Mapping[str, AttributeValue]) -> None:
+    """Set attributes under names of ours as `set_attributes` does, for a fifth of its instructions.
+
+    The SDK takes 6,100 for each, since it looks at keys and values of anybody's one after the other. So it does here
+    too where a value may need cleaning, where they are limited in length or number, and where the span is not its own.
+    """
+    held = getattr(span, "_attributes", None)
+    if type(held) is not BoundedAttributes or not _plain(attributes.values()) or not _add(span, attributes):
+        span.set_attributes(attributes)
+
+
+def _plain(values: Iterable[Any]) -> bool:
+    kinds = set(map(type, values))
+    if tuple in kinds:
+        kinds.remove(tuple)
+        kinds.update(type(part) for value in values if type(value) is tuple for part in value)
+    return kinds <= PLAIN
+
+
+def _add(span: Any, attributes: Mapping[str, AttributeValue]) -> bool:
+    try:
+        with span._lock:  # noqa: SLF001 - under which it ends
+            held = span._attributes  # noqa: SLF001
+            known: dict[str, Any] = held._dict  # noqa: SLF001
+            limited = held.max_value_len is not None or not (
+                held.maxlen is None or len(known) + len(attributes) <= held.maxlen
+            )
+            if limited or held._immutable:  # noqa: SLF001
+                return False
+            known.update(attributes)
+            return True
+    except AttributeError:  # an SDK of another make
+        return False
 
 
 class Activation:

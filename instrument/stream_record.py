@@ -3,7 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from opentelemetry.trace import Span, Status, StatusCode
@@ -17,7 +18,7 @@ from .gaps import MAX_GAPS, Gaps
 from .guard import Guard
 from .metering import DecodeMeter
 from .request import RequestState
-from .spans import ERROR_TYPE, record_error
+from .spans import ERROR_TYPE, put, record_error
 from .vocabulary import (
     STREAM_CHUNKS,
     STREAM_CONSUMER_TIME,
@@ -65,8 +66,8 @@ class StreamRecord:
 
     __slots__ = (
         "_caps", "_consumer_ns", "_first_chunk_ns", "_first_token_ns", "_gaps", "_marked", "_meter", "_others", "_read",
-        "_reported", "_request", "_take", "_text", "_text_chunks", "_usable", "arrivals", "asked_ns", "asks", "end_ns",
-        "ended", "last_chunk", "last_ns", "plain", "see", "span", "started_ns",
+        "_reported", "_request", "_seen_ns", "_take", "_text", "_text_chunks", "_usable", "arrivals", "asked_ns",
+        "asks", "end_ns", "ended", "last_chunk", "plain", "see", "span", "started_ns",
     )  # fmt: skip
 
     def __init__(
@@ -90,7 +91,6 @@ class StreamRecord:
         #: When each chunk with a token came, and when the caller had asked for it. Of at most MAX_GAPS: see `_fold`.
         self.arrivals: list[int] = []
         self.asks: list[int] = []
-        self.last_ns = 0
         self.last_chunk: Any = None
         self._request = request
         self._caps = caps_around()
@@ -100,6 +100,7 @@ class StreamRecord:
         self._take = take
         self._gaps = Gaps()
         self._others = 0
+        self._seen_ns = 0
         self._first_chunk_ns = 0
         self._first_token_ns = 0
         self._consumer_ns = 0
@@ -110,8 +111,13 @@ class StreamRecord:
         if request:
             request.stream_opened(started_ns)
 
+    @property
+    def last_ns(self) -> int:
+        """When the last chunk came, 0 before the first."""
+        return max(self.arrivals[-1], self._seen_ns) if self.arrivals else self._seen_ns
+
     def _see_first(self, chunk: Any, arrived_ns: int) -> None:
-        self._first_chunk_ns = self.last_ns = arrived_ns
+        self._first_chunk_ns = self._seen_ns = arrived_ns
         self.asked_ns = 0  # nobody sat on a chunk before it
         self.see = self._see_early
         if self._read is _read_unknown:
@@ -122,13 +128,23 @@ class StreamRecord:
     def _see_early(self, chunk: Any, arrived_ns: int) -> None:
         """Read a chunk while the first token or the usable answer is still awaited."""
         try:
-            before_ns = self.last_ns
+            before_ns = self._seen_ns
             text = self._see(chunk, arrived_ns)
             if text is None:
                 return
             if not self._first_token_ns:
                 self._begin(arrived_ns)
-            if text and self._became_usable(text, before_ns, arrived_ns):
+            if not text:
+                return
+            known = len(self._text)
+            self._text += text
+            self._text_chunks += 1
+            if self._marked or not SENTENCE_MARKS.isdisjoint(text):
+                self._marked = True
+                self._look_for_end(known, before_ns, arrived_ns)
+            if self._text_chunks >= USABLE_CHUNKS and not self._usable:
+                self._hand_on_usable(arrived_ns, "tokens")
+            if self._usable:
                 self._text = ""
                 self.see = self._see_steady
                 self.plain = self._read is read_chat
@@ -152,7 +168,7 @@ class StreamRecord:
                 raise
 
     def _see(self, chunk: Any, arrived_ns: int) -> str | None:
-        self.last_ns = arrived_ns
+        self._seen_ns = arrived_ns
         text = self._read(chunk)
         if text is None:
             self._consumer_ns += self.asked_ns - arrived_ns
@@ -175,23 +191,17 @@ class StreamRecord:
             self.asks.clear()
         del self.arrivals[:-1]
 
-    def _became_usable(self, text: str, before_ns: int, arrived_ns: int) -> bool:
-        known = len(self._text)
-        self._text += text
-        self._text_chunks += 1
-        self._marked = self._marked or not SENTENCE_MARKS.isdisjoint(text)
-        end = SENTENCE_END.search(self._text) if self._marked else None
+    def _look_for_end(self, known: int, before_ns: int, arrived_ns: int) -> None:
+        end = SENTENCE_END.search(self._text)
         if end is not None:
             # The space that proves the sentence end often comes with the next chunk: then it ended with the one before.
-            at_ns = before_ns if end.start() < known and end.group()[0] in ".!?\u2026" else arrived_ns
-            return self._hand_on_usable(at_ns, "sentence")
-        return self._text_chunks >= USABLE_CHUNKS and self._hand_on_usable(arrived_ns, "tokens")
+            before = end.start() < known and end.group()[0] in ".!?\u2026"
+            self._hand_on_usable(before_ns if before else arrived_ns, "sentence")
 
-    def _hand_on_usable(self, usable_ns: int, source: str) -> bool:
+    def _hand_on_usable(self, usable_ns: int, source: str) -> None:
         self._usable = True
         if self._request:
             self._request.stream_usable(self.started_ns, usable_ns, source)
-        return True
 
     def progress(self) -> tuple[int, int, int]:
         """Return tokens reported, chunks after the first token, nanoseconds since the first token.
@@ -252,8 +262,7 @@ class StreamRecord:
             self._meter.unwatch(self)
         self._fold()
         try:
-            self.span.set_attributes(self._attributes(end))
-            tell_reported(self.span, self._reported)
+            tell_reported(self.span, self._reported, self._attributes(end))
             if error is not None:
                 record_error(self.span, error)
         finally:
@@ -309,17 +318,19 @@ def _see_nothing(chunk: Any, arrived_ns: int) -> None:
     """Let a chunk pass that came after the end."""
 
 
-def tell_reported(span: Span, reported: Reported) -> None:
-    """Put on the span what the model server said; what it did not say is absent, never 0."""
+def tell_reported(
+    span: Span, reported: Reported, measured: Mapping[str, AttributeValue] = MappingProxyType({})
+) -> None:
+    """Put on the span what was measured and what the model server said; what it did not say is absent, never 0."""
     said: dict[str, AttributeValue | None] = {
         "gen_ai.response.id": reported.response_id,
         "gen_ai.response.model": reported.model,
-        "gen_ai.response.finish_reasons": [reported.finish_reason] if reported.finish_reason else None,
+        "gen_ai.response.finish_reasons": (str(reported.finish_reason),) if reported.finish_reason else None,
         "gen_ai.usage.input_tokens": reported.input_tokens,
         "gen_ai.usage.output_tokens": reported.output_tokens,
         "gen_ai.usage.cache_read.input_tokens": reported.cached_tokens,
     }
-    span.set_attributes({name: value for name, value in said.items() if value is not None})
+    put(span, {**measured, **{name: value for name, value in said.items() if value is not None}})
     if reported.failure:
         span.set_attribute(ERROR_TYPE, reported.failure)
         span.set_status(Status(StatusCode.ERROR))

@@ -9,12 +9,13 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from opentelemetry.trace import Span, SpanKind
 
-from . import call_metrics, providers
+from . import call_metrics
 from .chunks import ChunkReader
 from .gaps import MAX_GAPS
 from .guard import Guard
 from .metering import decode_meter
 from .request import current_request
+from .spans import start
 from .stream_record import UNFINISHED, StreamRecord, end_of
 from .vocabulary import StreamEnd
 
@@ -96,7 +97,6 @@ class Stream(_Wrapped, Generic[T]):
                 except Exception:  # noqa: BLE001 - `see` reads it with more care
                     usual = False
                 if usual:
-                    record.last_ns = arrived_ns
                     record.last_chunk = chunk
                     keep(arrived_ns)
                     keep_ask(asked_ns)
@@ -163,7 +163,6 @@ class AsyncStream(_Wrapped, Generic[T]):
                 except Exception:  # noqa: BLE001 - `see` reads it with more care
                     usual = False
                 if usual:
-                    record.last_ns = arrived_ns
                     record.last_chunk = chunk
                     keep(arrived_ns)
                     keep_ask(asked_ns)
@@ -327,7 +326,7 @@ def start_call(*, model: str, provider: str, server_address: str, streamed: bool
         "server.address": server_address,
     }
     attributes = {name: value for name, value in said.items() if value}
-    span = providers.tracer().start_span(
+    span = start(
         f"chat {model}".strip(), kind=SpanKind.CLIENT, attributes={**attributes, "gen_ai.request.stream": streamed}
     )
     call_metrics.began(span, said, streamed=streamed)

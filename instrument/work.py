@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
@@ -19,6 +18,7 @@ OWNED: Final = otel_context.create_key("tailbudget-stage")
 #: What time is counted for: a stage, or the model's stages together.
 Clock = Stage | Literal["model"]
 CLOCKS: Final[tuple[Clock, ...]] = ("model", *STAGES)
+NONE: Final[dict[Clock, int]] = dict.fromkeys(CLOCKS, 0)
 
 #: Calls that ended are forgotten when the next one begins and this many are known.
 KEPT_CALLS = 16
@@ -71,9 +71,9 @@ class Work:
         #: Called once, before the first model call, retrieval or tool.
         self.on_first: Callable[[], object] | None = None
         self._stages: list[Stage] = []
-        self._open: Counter[Clock] = Counter()
+        self._open: dict[Clock, int] = NONE.copy()
         self._since_ns: dict[Clock, int] = {}
-        self._spent_ns: Counter[Clock] = Counter()
+        self._spent_ns: dict[Clock, int] = NONE.copy()
         self._rounds = 0
         self._calls: list[_Call] = []
 
@@ -152,10 +152,11 @@ class Work:
 
     def call_ended(self, span: Span) -> None:
         """Count a call out; one that is out already changes nothing."""
-        now_ns = time.perf_counter_ns()
-        with self._lock:
-            for known in [known for known in self._calls if known.span is span]:
-                self._forget(known, now_ns)
+        if self._calls:
+            now_ns = time.perf_counter_ns()
+            with self._lock:
+                for known in [known for known in self._calls if known.span is span]:
+                    self._forget(known, now_ns)
         if self._outer:
             self._outer.call_ended(span)
 

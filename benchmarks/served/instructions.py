@@ -1,4 +1,4 @@
-"""Instructions and cycles of a process in user space; other work on the machine hardly moves the first."""
+"""Instructions and cycles of a process, in user space or in the kernel; other work hardly moves the first."""
 
 import ctypes
 import os
@@ -11,15 +11,19 @@ from pathlib import Path
 SYSTEM_CALLS = {"x86_64": 298, "aarch64": 241}
 #: PERF_TYPE_HARDWARE and its events; threads that start later count too, the kernel does not.
 HARDWARE, CYCLES, INSTRUCTIONS = 0, 0, 1
-INHERIT, EXCLUDE_KERNEL, EXCLUDE_HYPERVISOR = 1 << 1, 1 << 5, 1 << 6
+INHERIT, EXCLUDE_USER, EXCLUDE_KERNEL, EXCLUDE_HYPERVISOR = 1 << 1, 1 << 4, 1 << 5, 1 << 6
 ATTRIBUTES_BYTES = 128
 
 
 class Counter:
-    """Counts an event for all threads of a process, those that are there and those that they start."""
+    """Counts an event for all threads of a process, those that are there and those that they start.
 
-    def __init__(self, pid: int, event: int) -> None:
-        self._files = [_open(int(thread.name), event) for thread in Path(f"/proc/{pid}/task").iterdir()]
+    In user space, or with `kernel` in the kernel alone, which needs /proc/sys/kernel/perf_event_paranoid at 1 or root.
+    """
+
+    def __init__(self, pid: int, event: int, *, kernel: bool = False) -> None:
+        without = EXCLUDE_USER if kernel else EXCLUDE_KERNEL
+        self._files = [_open(int(thread.name), event, without) for thread in Path(f"/proc/{pid}/task").iterdir()]
 
     def total(self) -> float:
         """Return the count since this began; NaN where the machine lets nobody count."""
@@ -28,11 +32,11 @@ class Counter:
         return sum(int.from_bytes(os.read(file, 8), sys.byteorder) for file in self._files if file is not None)
 
 
-def _open(thread: int, event: int) -> int | None:
+def _open(thread: int, event: int, without: int) -> int | None:
     number = SYSTEM_CALLS.get(platform.machine())
     if number is None:
         return None
-    flags = INHERIT | EXCLUDE_KERNEL | EXCLUDE_HYPERVISOR
+    flags = INHERIT | without | EXCLUDE_HYPERVISOR
     asked = bytearray(ATTRIBUTES_BYTES)
     struct.pack_into("<IIQQQQQ", asked, 0, HARDWARE, ATTRIBUTES_BYTES, event, 0, 0, 0, flags)
     buffer = (ctypes.c_char * ATTRIBUTES_BYTES).from_buffer(asked)

@@ -7,11 +7,11 @@ from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
-from .. import call_metrics, propagation, providers, wire
+from .. import call_metrics, propagation, wire
 from ..calls import ModelCall, covered, provider_of
 from ..guard import Guard
 from ..network import Attempt, NetRecord, record_in, sending
-from ..spans import error_type, record_error, stopped
+from ..spans import error_type, record_error, start, stopped
 from ..vocabulary import HTTP_METHODS, RATELIMIT_PREFIX
 from .patching import HTTP_SUPPRESSED, INSIDE_A_CALL, suppressed
 
@@ -44,7 +44,7 @@ class Outgoing:
             }
             if port:
                 attributes["server.port"] = port
-            self._span = providers.tracer().start_span(
+            self._span = start(
                 method if method in HTTP_METHODS else "HTTP", kind=SpanKind.CLIENT, attributes=attributes
             )
             context = set_span_in_context(self._span)
