@@ -175,11 +175,9 @@ class Exchange:
         current = trace.get_current_span()
         self._own = not _is_server(current)
         parent, attributes = self._described(current)
-        if self._own:
-            name = route or str(attributes["http.request.method"])
-            self._span = start(name, context=parent, kind=SpanKind.SERVER, attributes=attributes)
-        else:
-            self._span = current
+        name = route or str(attributes["http.request.method"])
+        self._span = start(name, context=parent, kind=SpanKind.SERVER, attributes=attributes) if self._own else current
+        if not self._own:
             put(current, attributes)
         self._state = RequestState(
             self._span,

@@ -124,7 +124,6 @@ class Tally:
     def after_fork(self) -> None:
         """Begin anew: what was counted before is the parent's to send."""
         self._lock = threading.RLock()
-        self._noted.clear()
         self.take()
 
 

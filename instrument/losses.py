@@ -45,7 +45,7 @@ class CountedExporter(SpanExporter):
 
 
 class UnseenStarts(TracerProvider):
-    """OpenTelemetry's provider, which knows whether anybody looks at spans when they start."""
+    """OpenTelemetry's provider, which knows whether anybody looks at a span's attributes when it starts."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

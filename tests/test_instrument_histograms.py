@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 from opentelemetry.sdk.resources import Resource
 
 from tailbudget.instrument import tallied
-from tailbudget.instrument.histograms import MAX_SETS, Labels, Tallies
+from tailbudget.instrument.histograms import MAX_NOTED, MAX_SETS, Labels, Tallies
 from tests.instrument_support import sink
 from tests.test_instrument_export import service
 
@@ -76,6 +76,17 @@ def test_sets_of_labels_are_bounded_and_the_rest_counts_together() -> None:
     found = tally.take()[2]
     assert len(found) == MAX_SETS + 1
     assert [sum(point.counts) for point in found if point.labels == {"otel.metric.overflow": True}] == [5]
+
+
+def test_what_is_noted_is_bounded_and_nothing_of_it_is_lost() -> None:
+    tally = Tallies().of("h", "s", BOUNDARIES)
+    held = []
+    for _ in range(3 * MAX_NOTED + 5):
+        tally.record(0.5, {})
+        held.append(len(tally._noted))
+    assert max(held) < MAX_NOTED
+    assert [sum(point.counts) for point in tally.take()[2]] == [3 * MAX_NOTED + 5]
+    assert tally.take()[2] == []
 
 
 def test_what_is_not_collected_with_anything_stays_for_the_next_time() -> None:
