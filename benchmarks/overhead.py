@@ -24,7 +24,7 @@ import httpx
 from machine import describe
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.trace import INVALID_SPAN
-from served import streaming
+from served import alone, streaming
 from served.instructions import CYCLES, INSTRUCTIONS, Counter
 
 from tailbudget import stage, stream
@@ -42,6 +42,8 @@ FEWEST_ROUNDS, MOST_ROUNDS = 4, 10
 #: Spans are sent a second after they ended: whoever is measured pays for it in its own turn.
 EXPORTED_AFTER_S = 1.1
 STREAMING = Path(streaming.__file__)
+#: For a process of its own that imports `served` as well.
+BESIDE = os.pathsep.join((str(STREAMING.parent.parent), os.environ.get("PYTHONPATH", "")))
 ATTRIBUTES: dict[str, Any] = {f"slo.bench.attribute_{i}": value for i, value in enumerate(("a", 1, 2.5, True) * 2)}
 
 
@@ -250,6 +252,7 @@ def services(requests: int = 48) -> None:
     """
     with ExitStack() as stack:
         model_url = stack.enter_context(started("model"))[1]
+        subprocess.run([sys.executable, alone.__file__, model_url], env=os.environ | {"PYTHONPATH": BESIDE}, check=True)
         running = [
             (name, Served(*stack.enter_context(started(name, model_url))))
             for _ in range(2)

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, TraceIdRatioBased
 from opentelemetry.trace import INVALID_SPAN, SpanKind
@@ -116,6 +115,7 @@ def test_a_sampler_of_a_user_sees_the_attributes(
     kind: Callable[..., TracerProvider], exporter: InMemorySpanExporter
 ) -> None:
     provider = kind(shutdown_on_exit=False, sampler=Choosy(0.0))
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider.add_span_processor(CountedQueue(exporter, delay_ms=60_000))
     assert dict(started(provider).attributes or {}) == SAID
+    provider.shutdown()
     assert len(exporter.get_finished_spans()) == 1

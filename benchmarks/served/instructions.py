@@ -16,14 +16,15 @@ ATTRIBUTES_BYTES = 128
 
 
 class Counter:
-    """Counts an event for all threads of a process, those that are there and those that they start.
+    """Counts an event for all threads of a process, those that are there and those that they start, or for one of them.
 
     In user space, or with `kernel` in the kernel alone, which needs /proc/sys/kernel/perf_event_paranoid at 1 or root.
     """
 
-    def __init__(self, pid: int, event: int, *, kernel: bool = False) -> None:
+    def __init__(self, pid: int, event: int, *, kernel: bool = False, thread: int | None = None) -> None:
         without = EXCLUDE_USER if kernel else EXCLUDE_KERNEL
-        self._files = [_open(int(thread.name), event, without) for thread in Path(f"/proc/{pid}/task").iterdir()]
+        threads = [thread] if thread else [int(found.name) for found in Path(f"/proc/{pid}/task").iterdir()]
+        self._files = [_open(found, event, without) for found in threads]
 
     def total(self) -> float:
         """Return the count since this began; NaN where the machine lets nobody count."""

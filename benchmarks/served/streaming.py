@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -19,6 +19,15 @@ from starlette.routing import Route
 CHUNKS = 200
 
 
+def events(chunks: int) -> Iterator[str]:
+    """Yield the server-sent events of an answer of so many chunks."""
+    for n in range(chunks):
+        choice = {"index": 0, "delta": {"content": "word "}, "finish_reason": None if n < chunks - 1 else "stop"}
+        chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+        yield f"data: {json.dumps(chunk)}\n\n"
+    yield "data: [DONE]\n\n"
+
+
 def model() -> Starlette:
     """Return a model that streams `CHUNKS` words, one every so many ms as its name says, and a collector."""
 
@@ -26,16 +35,9 @@ def model() -> Starlette:
         pace_s = float((await request.json())["model"]) / 1e3
 
         async def words() -> AsyncIterator[str]:
-            for n in range(CHUNKS):
-                choice = {
-                    "index": 0,
-                    "delta": {"content": "word "},
-                    "finish_reason": None if n < CHUNKS - 1 else "stop",
-                }
-                chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
-                yield f"data: {json.dumps(chunk)}\n\n"
+            for event in events(CHUNKS):
+                yield event
                 await asyncio.sleep(pace_s)
-            yield "data: [DONE]\n\n"
 
         return StreamingResponse(words(), media_type="text/event-stream")
 
@@ -95,13 +97,13 @@ VARIANTS: dict[str, tuple[Callable[[str], None], str]] = {
 }
 
 
-def service(url: str) -> FastAPI:
-    """Return a service that hands a model's words on."""
+def service(url: str, http_client: Any = None) -> FastAPI:
+    """Return a service that hands a model's words on; `http_client` stands in for the SDK's own."""
     # Newer FastAPI has spans of its own where a provider is set; here the packages are compared, not those.
     known = "telemetry" in (FastAPI.__init__.__kwdefaults__ or {})
     options: Any = {"telemetry": {"tracing": False, "metrics": False, "logs": False}} if known else {}
     app = FastAPI(**options)
-    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none")
+    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", http_client=http_client)
 
     @app.get("/chat")
     async def chat(pace_ms: str) -> StreamingResponse:
