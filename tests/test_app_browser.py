@@ -34,7 +34,7 @@ FLAGS = (
 )
 #: What a step of a page may take before the test fails, on a machine that does much else.
 TIMEOUT_MS = 180_000
-SIZES = {"desktop": (1280, 1024), "phone": (390, 844)}
+SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 DONE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 #: Streamlit loads what draws our styles as a file of its own, which may come after the pictures.
 STYLED = '[data-testid="stHtml"] style'
