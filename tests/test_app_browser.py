@@ -388,6 +388,15 @@ def _drag(visit: Visit, picture: Locator, begin: tuple[float, float], end: tuple
     visit.page.mouse.up()
 
 
+def _choose(visit: Visit, label: str, option: str) -> None:
+    """Choose from a list, which a scroll closes: as a person does, first scroll to it, then open it."""
+    box = visit.page.get_by_label(label, exact=True)
+    box.scroll_into_view_if_needed()
+    _still(box)
+    box.click()
+    visit.page.get_by_role("option", name=option, exact=True).click()
+
+
 def test_dragging_over_time_sets_the_range_of_all_pages(window: Open, address: str) -> None:
     visit = window()
     visit.open(f"{address}/?live=false")
@@ -437,13 +446,9 @@ def test_back_undoes_each_change_on_a_page_one_at_a_time_and_forward_does_it_aga
         visit.page.get_by_label("From/to (UTC)", exact=True).fill(f"{begin:%Y-%m-%dT%H:%M:%S}/{end:%Y-%m-%dT%H:%M:%S}")
         visit.page.keyboard.press("Enter")
 
-    def routed() -> None:
-        visit.page.get_by_label("Route", exact=True).click()
-        visit.page.get_by_role("option", name="/chat", exact=True).click()
-
     took(typed, "between=")
     took(lambda: _drag(visit, visit.pictures(3).nth(0), (0.4, 0.5), (0.6, 0.6)), "between=")
-    took(routed, "route=%2Fchat")
+    took(lambda: _choose(visit, "Route", "/chat"), "route=%2Fchat")
     took(lambda: visit.page.locator("button:visible").get_by_text("1h", exact=True).click(), "range=1h")
     assert [one["range"] for one in steps] == [["6h"], [], [], [], ["1h"]]
     assert len({str(one) for one in steps}) == len(steps)
@@ -486,8 +491,7 @@ def test_the_card_of_an_objective_opens_its_requests_and_a_control_ends_that(win
     visit.pictures(4)
     title = visit.page.get_by_text("Total latency by time · n")
     narrowed = title.inner_text()
-    visit.page.get_by_label("Only", exact=True).click()
-    visit.page.get_by_role("option", name="all requests").click()
+    _choose(visit, "Only", "all requests")
     wait_until(lambda: title.inner_text() != narrowed, what="all requests")
     visit.page.wait_for_function("!location.search.includes('only=')")
     visit.page.evaluate("history.back()")

@@ -7,14 +7,16 @@ import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from html import unescape
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import streamlit as st
+from pyarrow import csv
 from streamlit.testing.v1 import AppTest
 
 from tailbudget.analytics import diagnoses, drill, gpu, overview, stages, violations
@@ -70,6 +72,15 @@ def _script(name: str) -> None:
 
     controls.show("page")
     importlib.import_module(f"tailbudget.app.pages.{name}").page()
+
+
+def _liveness() -> None:
+    import streamlit as st
+
+    from tailbudget.app.pages.parts import controls
+
+    controls.show("page")
+    st.text(f"live: {controls.is_live()}")
 
 
 def _unfiltered() -> None:
@@ -173,6 +184,12 @@ def test_a_tenant_and_a_model_in_the_address_narrow_every_page_and_its_links(
     assert "No request of nobody, none in the last hour: choose a longer range above, or fewer filters." in text
 
 
+def _links(app: AppTest, path: str) -> list[dict[str, str]]:
+    """Return what the address of each link to a page says, in order."""
+    found = [urlsplit(unescape(href)) for href in re.findall(r'href="([^"]+)"', _text(app))]
+    return [dict(parse_qsl(one.query)) for one in found if one.path == path]
+
+
 def _latency_link(app: AppTest) -> str:
     """Return the address that the cards of the latency open."""
     found: list[str] = re.findall(r'href="(/latency[^"]+)"', _text(app))
@@ -227,7 +244,9 @@ def test_violations_say_how_long_the_worst_stage_broke_its_budget(
     begin = datetime.fromtimestamp(seeded[1].started.timestamp() // 60 * 60 + 300, UTC)
     between = controls.stretch(begin, begin + timedelta(minutes=5))
     text = _text(_run(monkeypatch, seeded[0], "violations", between=between))
-    found = re.search(r"for ([\d,]+) of them, .*: ([\d,]+) from ([\d:]+) UTC to ([\d:]+) UTC \((\d) min(?: (\d+) s)?\)", text)
+    found = re.search(
+        r"for ([\d,]+) of them, .*: ([\d,]+) from ([\d:]+) UTC to ([\d:]+) UTC \((\d) min(?: (\d+) s)?\)", text
+    )
     assert found is not None
     slow = [
         row["started"] for row in seeded[1].rows["violations"]
@@ -328,6 +347,10 @@ def test_the_worst_streams_open_their_traces_and_each_sag_leads_to_its_latency(s
     closed = next(row for row in seeded[1].rows["alerts"] if row["closed"])
     began, ended = (quote(f"{closed[name]:%Y-%m-%dT%H:%M:%S}") for name in ("opened", "closed"))
     assert f"/latency?range=1h&amp;between={began}%2F{ended}" in _text(app)
+    fires = next(row for row in seeded[1].rows["alerts"] if not row["closed"])
+    lasts = [one["between"].split("/") for one in _links(app, "/latency") if "between" in one]
+    (until,) = (end for begin, end in lasts if begin == f"{fires['opened']:%Y-%m-%dT%H:%M:%S}")
+    assert datetime.fromisoformat(f"{until}Z") > seeded[1].ended  # it goes on: up to the window's end
     assert "throttled in" in _text(app)
 
 
@@ -370,6 +393,9 @@ def test_a_trace_shows_its_stall_its_network_its_route_and_its_twins(seeded: tup
     slowest = max(seeded[1].rows["requests"], key=lambda row: row["total_ms"])
     assert app.code[-1].value.endswith(f"/trace?request={slowest['request_id']}")
     assert quote(f"from trace('{slowest['trace_id']}')", safe="").replace("%20", "+") in text
+    (around,) = _links(app, "/latency")
+    before, after = (slowest["started"] + minutes for minutes in (-timedelta(minutes=5), timedelta(minutes=5)))
+    assert (around["route"], around["between"]) == (slowest["route"], controls.stretch(before, after))
 
 
 def test_a_trace_of_which_no_stream_and_no_network_was_told_says_so(
@@ -493,13 +519,29 @@ def test_an_objective_of_which_nothing_comes_is_blind_and_opens_coverage(
     assert burnt.index("**first\\-token**") < burnt.index("**chat\\-total**")  # which overspent its budget
 
 
+def test_an_objective_that_fires_says_so_however_few_its_requests_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = empty(tmp_path)
+    furnish(connection, seed(connection, ended=datetime.now(UTC), minutes=5))
+    connection.execute("update slo_status set firing = ['10% in 3d'], budget_left = 0.2 where objective = 'answers'")
+    with local_api(connection) as api:
+        drawn = _text(_run(monkeypatch, api, "overview")).split("<a class=")
+    connection.close()
+    fires = next(card for card in drawn if "answers · acme" in card)
+    assert "n 38 in 30d" in fires
+    assert re.search(r'<div class="note bad">20 % of the budget left, burns [\d.]+x · ▲ 10% in 3d</div>', fires)
+    assert '"card small' not in fires
+
+
 def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
     begin = seeded[1].started + timedelta(seconds=100)
     text = _text(
         _run(monkeypatch, seeded[0], "overview", between=controls.stretch(begin, begin + timedelta(seconds=40)))
     )
     assert 'card small"' in text
-    assert text.count("too few to judge by") == 4
+    assert text.count("too few to judge by") == 5
+    assert re.search(r'class="card small"[^>]*><div class="label">good · n \d\d<', text)
     assert '"card few"' in text
 
 
@@ -530,6 +572,27 @@ def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
     app.button(key="end-picked").click().run()
     assert "**Who took over 4 s" in _text(app)
     assert not {"picked", "until"} & app.query_params.keys()
+
+
+@pytest.mark.parametrize(
+    ("query", "is_live"),
+    [
+        ({}, True),
+        ({"live": "false"}, False),
+        ({"picked": "12"}, False),
+        ({"until": "2026-03-01T12:00:00"}, False),
+        ({"between": "2026-03-01T12:00:00/2026-03-01T12:05:00"}, False),
+        ({"range": "24h"}, True),
+    ],
+)
+def test_a_page_is_live_unless_something_holds_it(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], query: dict[str, str], is_live: bool
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    app = AppTest.from_function(_liveness, default_timeout=120)
+    for name, value in query.items():
+        app.query_params[name] = value
+    assert app.run().text[0].value == f"live: {is_live}"
 
 
 @pytest.mark.parametrize("picked", ["nonsense", "1/2", "2026-03-01T12:00:00/2026-03-01T11:00:00/1/2", "12"])
@@ -653,6 +716,26 @@ def test_each_picture_shows_its_sql_ready_to_run(monkeypatch: pytest.MonkeyPatch
     assert answers.typed(answers.asked(bad)).num_rows >= bad.num_rows > 0
 
 
+@pytest.mark.parametrize(
+    ("page", "picture"), [("latency", "heatmap"), ("latency", "requests"), ("violations", "violations")]
+)
+def test_what_can_be_taken_away_is_what_the_picture_was_drawn_from(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], page: str, picture: str
+) -> None:
+    taken: dict[str, bytes] = {}
+    monkeypatch.setattr(st, "download_button", lambda label, data, *_, **__: taken.update({label: data}))
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    app = AppTest.from_function(_script, args=(page,), default_timeout=120)
+    app.query_params["range"] = "1h"
+    app.session_state[f"tools-{picture}"] = True  # its menu is open
+    app.run()
+    again = answers.typed(next(code.value for code in app.code if code.language == "sql"))
+    rows = csv.read_csv(io.BytesIO(taken["Download the rows"]))
+    (told,) = {"n", "total_ms"} & {*again.column_names}
+    assert rows.num_rows == again.num_rows > 10
+    assert rows[told].to_pylist() == pytest.approx(again[told].to_pylist())
+
+
 def test_a_diagnosis_says_what_it_saves_and_links_to_what_shows_it(seeded: tuple[str, Seeded]) -> None:
     text = _text(_read(seeded[0], "diagnoses", range="1h"))
     card = next(part for part in text.split('<div class="found ') if "no_pooling" in part)
@@ -732,6 +815,7 @@ def test_a_point_of_the_quadrant_lists_who_was_in_that_step(
     assert words.step(chosen, step)[0] in _text(app)
     app.selectbox(key=f"mark {chosen['id']}").set_value(deepest["id"]).run()  # as by keyboard
     assert app.query_params["picked"] == str(deepest["id"])
+    assert app.query_params["until"] == f"{app.session_state['until']:%Y-%m-%dT%H:%M:%S}"
     step = steps[points.index(deepest)]
     assert words.step(deepest, step)[0] in _text(app)
     assert words.step(deepest, step)[0] in _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))

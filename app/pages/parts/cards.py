@@ -89,9 +89,13 @@ def latency(summary: Mapping[str, Any], told: Mapping[str, Any], *, href: str = 
     """Draw p50, p95, p99 of a row of `percentiles` and the share of good requests of a row of `latency_summary`."""
     n = f"n {told['n']:,}" + (", within 1 %" if told["source"] == "roll-up" else "")
     row = [_held(f"p{q} total · {n}", told[f"p{q}_ms"], summary["budget_ms"]) for q in (50, 95, 99)]
-    if told["n"] < SMALL_N:
-        row = [card._replace(verdict="small", note=f"{card.note}: too few to judge by") for card in row]
-    show([card._replace(href=href) for card in (*row, _good(summary))])
+    known = [*(_sure(card, told["n"]) for card in row), _sure(_good(summary), summary["counted"])]
+    show([card._replace(href=href) for card in known])
+
+
+def _sure(card: Card, n: int) -> Card:
+    """Return the card, greyed where it rests on few."""
+    return card if n >= SMALL_N or not n else card._replace(verdict="small", note=f"{card.note}: too few to judge by")
 
 
 def budgets(rows: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]], *, span: str) -> None:
@@ -117,7 +121,7 @@ def _budget(row: Mapping[str, Any], told: Mapping[str, Any], span: str) -> Card:
     if row["blind_since"] is not None:
         blind = f"▲ no event since {clock(row['blind_since'])}: see Coverage"
         return good._replace(value="blind", note=blind, verdict="bad", bar=None, hover=utc(row["blind_since"]))
-    if row["n"] < SMALL_N:
+    if row["n"] < SMALL_N and not row["firing"]:  # an alert has weighed how few they are
         return good._replace(note=f"n {row['n']}: too few to judge by")
     left = row["budget_left"]
     words = f"{100 * left:.0f} % of the budget left" if left > 0 else f"▲ overspent by {-100 * left:.0f} %"
