@@ -389,9 +389,14 @@ def _drag(visit: Visit, picture: Locator, begin: tuple[float, float], end: tuple
 
 
 def _choose(visit: Visit, label: str, option: str) -> None:
-    """Choose from a list, which a scroll closes: as a person does, first scroll to it, then open it."""
+    """Choose from a list as a person does: scroll all the way up, then open it.
+
+    A scroll closes a list, and where only a part of it is in view the browser scrolls to what was clicked.
+    """
+    visit.page.get_by_test_id("stMain").evaluate(
+        "main => { main.scrollTo(0, 0); return new Promise((shown) => requestAnimationFrame(() => setTimeout(shown))) }"
+    )
     box = visit.page.get_by_label(label, exact=True)
-    box.scroll_into_view_if_needed()
     _still(box)
     box.click()
     visit.page.get_by_role("option", name=option, exact=True).click()

@@ -159,6 +159,14 @@ def test_overview_shows_percentiles_with_n_and_open_alerts(seeded: tuple[str, Se
     text = _text(_read(seeded[0], "overview", range="1h"))
     n = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
     assert f"p95 total · n {n:,}" in text
+    verdicts = re.findall(r'p(\d+) total.*?class="note (\w+)">(▲ )?(\d+) % of 4 s<', text)
+    totals = [row["total_ms"] for row in seeded[1].rows["requests"] if not row["synthetic"]]
+    shares = {q: np.percentile(totals, q) / 40 for q in (50, 95, 99)}
+    assert verdicts == [
+        (str(q), "bad" if share > 100 else "good", "▲ " if share > 100 else "", f"{share:.0f}")
+        for q, share in shares.items()
+    ]
+    assert {one[1] for one in verdicts} == {"good", "bad"}
     assert re.search(r'<b>▲ page · sag</b> since <time [^>]*title="[\d-]+ [\d:]+ UTC">', text)
     assert 'href="/token-rate?' in text
     assert "Alerts that ended in this window: 1" in text
@@ -218,6 +226,11 @@ def test_violations_name_the_stage_to_blame_and_link_to_the_trace(seeded: tuple[
     newest = max(seeded[1].rows["violations"], key=lambda row: row["started"])
     assert shown["trace"].iloc[0] == f"/trace?request={newest['request_id']}"
     assert f"{newest['over_stage']} took" in shown["why"].iloc[0]
+    counted = {row["request_id"] for row in seeded[1].rows["requests"] if not row["synthetic"]}
+    over = sum(row["request_id"] in counted for row in seeded[1].rows["violations"])
+    of = f"**{words.share(over, len(counted))}** of requests over a budget ({over} of n {len(counted)})"
+    assert of in _text(_read(seeded[0], "violations", range="1h"))
+    assert f"--to {app.session_state['until']:%Y-%m-%dT%H:%M:%SZ} --out" in app.code[0].value
 
 
 def test_violations_name_the_suspect_and_what_is_left_of_each_budget(
@@ -339,7 +352,9 @@ def test_the_gpu_clock_is_drawn_where_there_is_a_gpu(monkeypatch: pytest.MonkeyP
     connection.close()
 
 
-def test_the_worst_streams_open_their_traces_and_each_sag_leads_to_its_latency(seeded: tuple[str, Seeded]) -> None:
+def test_the_worst_streams_open_their_traces_and_each_sag_leads_to_its_latency(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
     app = _read(seeded[0], "token_rate", range="1h")
     worst = app.dataframe[0].value
     assert worst["trace"].iloc[0].startswith("/trace?request=req-")
@@ -351,7 +366,14 @@ def test_the_worst_streams_open_their_traces_and_each_sag_leads_to_its_latency(s
     lasts = [one["between"].split("/") for one in _links(app, "/latency") if "between" in one]
     (until,) = (end for begin, end in lasts if begin == f"{fires['opened']:%Y-%m-%dT%H:%M:%S}")
     assert datetime.fromisoformat(f"{until}Z") > seeded[1].ended  # it goes on: up to the window's end
-    assert "throttled in" in _text(app)
+    (throttled,) = re.findall(r"▼ throttled in ([\d.]+) % of the time: heat", _text(app))
+    assert 12 < float(throttled) < 25  # two minutes of thirteen, in buckets of one
+    rate, tokens, active_s = re.findall(r"([\d.]+) tokens\*\* .* n ([\d,]+) tokens in ([\d,]+) stream-s", _text(app))[0]
+    assert float(rate) == pytest.approx(int(tokens.replace(",", "")) / int(active_s.replace(",", "")), rel=0.01)
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    sql = "select avg((stalls > 0)::int) as stalled, avg((consumer_ms > 0.2 * decode_ms)::int) as slow from calls"
+    stalled, slow = answers.typed(sql).to_pylist()[0].values()
+    assert f"**Streams** · {stalled:.1%} stalled, {slow:.1%} slow reader" in _text(app).replace(" %", "%")
 
 
 def test_a_trace_is_the_one_in_the_address_else_the_slowest(seeded: tuple[str, Seeded]) -> None:
@@ -453,6 +475,30 @@ def test_pages_come_before_tickets_of_which_two_are_shown_at_once(
     assert re.findall(r": alert (\d)", folded) == ["5"]
 
 
+def test_an_alert_leads_to_what_shows_it_and_says_who_took_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    connection = empty(tmp_path)
+    now = seed(connection, ended=datetime.now(UTC), minutes=5).ended
+    kinds = {
+        "burn": "violations", "sag": "token-rate", "blind": "coverage", "diagnosis": "diagnoses",
+        "objectives": "coverage",
+    }  # fmt: skip
+    connection.execute("delete from alerts")
+    for kind in kinds:
+        connection.execute(
+            "insert into alerts (alert_id, kind, rule, severity, opened, summary) values ($1, $1, $1, 'page', $2, $1)",
+            [kind, now],
+        )
+    connection.execute("update alerts set acknowledged = ?, acknowledged_by = 'ann' where kind = 'burn'", [now])
+    with local_api(connection) as api:
+        said = _text(_run(monkeypatch, api, "overview")).split('<div class="alert ')[1:]
+        shown = _text(_run(monkeypatch, api, "token_rate"))
+    connection.close()
+    found = {re.findall(r"· (\w+)</b>", one)[0]: one for one in said}
+    assert {kind: re.findall(r'href="/([\w-]+)\?', one)[0] for kind, one in found.items()} == kinds
+    assert [kind for kind, one in found.items() if "taken by ann at <time" in one] == ["burn"]
+    assert re.findall(r"page · (\w+)</b>", shown) == ["sag"]
+
+
 def test_an_unknown_request_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
     app = _run(monkeypatch, seeded[0], "trace", request="req-nobody")
     assert "No request 'req-nobody'" in next(iter(app.warning)).value
@@ -549,6 +595,8 @@ def test_requests_that_hang_are_listed_oldest_first(seeded: tuple[str, Seeded]) 
     shown = _read(seeded[0], "overview").dataframe[0].value
     assert shown["stage"].tolist() == ["tools", "decode"]
     assert shown["age_s"].iloc[0] > 47
+    acme = _read(seeded[0], "overview", tenant="acme").dataframe[0].value
+    assert acme["tenant"].tolist() == ["acme"]
 
 
 def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
@@ -560,7 +608,9 @@ def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
     box = f"{controls.stretch(begin, end)}/2000/4000"
     app = _run(monkeypatch, seeded[0], "latency", picked=box, until=f"{until:%Y-%m-%dT%H:%M:%S}")
     inside = [row for row in rows if begin <= row["started"] < end and 2000 <= row["total_ms"] < 4000]
-    assert "**Who adds time**" in _text(app)
+    assert f"**Who adds time** a request from {words.clock(begin)} to {words.clock(end)}, more than" in _text(app)
+    suspect = violations.suspects(ApiReader(seeded[0]), Window(begin, end)).to_pylist()[0]
+    assert f"n {suspect['n']} against {suspect['baseline_n']}" in _text(app)
     listed = app.dataframe[0].value
     assert len(listed) == len(inside) > 10
     assert listed["total_ms"].between(2000, 4000).all()
@@ -619,12 +669,14 @@ def test_the_map_says_what_changed_against_the_week_before_and_leads_to_latency(
 ) -> None:
     connection = seen([shop(trace, calls=2, call_ms=900) for trace in range(101, 141)], before=map(shop, range(1, 41)))
     with local_api(connection) as api:
-        app = _run(monkeypatch, api, "service_map")
+        app = _run(monkeypatch, api, "service_map", between="2026-03-01T12:00:00/2026-03-01T12:05:00")
     hops = app.dataframe[0].value.set_index("callee")
     provider = hops.loc["provider:api.example"]
     assert provider["change"] == "slower, more calls"
     assert (provider["calls_per_request"], provider["p95_ms"], provider["p95_ms_before"]) == (2, 900, 500)
     assert provider["latency"] == "/latency?range=24h&only=hop+shop+%3E+api.example"
+    nodes = app.dataframe[1].value.set_index("name")
+    assert nodes.loc["shop"]["latency"] == "/latency?range=24h&only=service+shop"
     connection.close()
 
 
@@ -690,7 +742,9 @@ def test_a_stretch_of_time_in_the_address_is_the_range(
         not row["synthetic"] and from_ts <= row["started"] < from_ts + timedelta(seconds=120)
         for row in seeded[1].rows["requests"]
     )
-    assert f"p95 total · n {n:,}" in _text(_run(monkeypatch, seeded[0], "overview", between=text))
+    app = _run(monkeypatch, seeded[0], "overview", between=text)
+    assert f"p95 total · n {n:,}" in _text(app)
+    assert {one.get("between") for one in _links(app, "/latency")} == {text}
 
 
 def test_a_page_says_that_it_asks_until_its_answers_are_there(
@@ -736,6 +790,24 @@ def test_what_can_be_taken_away_is_what_the_picture_was_drawn_from(
     assert rows[told].to_pylist() == pytest.approx(again[told].to_pylist())
 
 
+def _asks_twice(reader: ApiReader) -> pa.Table:
+    reader.query("select 1 as first")
+    return reader.query("select 2 as second")
+
+
+def test_an_id_that_addresses_give_a_meaning_to_still_opens_its_trace() -> None:
+    linked = tables.linked(pa.table({"request_id": ["a/b c&request=d"]}))
+    assert linked["trace"].to_pylist() == ["/trace?request=a%2Fb%20c%26request%3Dd"]
+
+
+def test_an_answer_of_several_questions_shows_them_all(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    shown = answers.asked(answers.answer(_asks_twice))
+    assert shown.split("\n;\n\n") == ["select 1 as first", "select 2 as second"]
+
+
 def test_a_diagnosis_says_what_it_saves_and_links_to_what_shows_it(seeded: tuple[str, Seeded]) -> None:
     text = _text(_read(seeded[0], "diagnoses", range="1h"))
     card = next(part for part in text.split('<div class="found ') if "no_pooling" in part)
@@ -756,7 +828,7 @@ def test_a_diagnosis_of_a_request_opens_its_trace() -> None:
     assert diagnosed.href(row).startswith("/trace?")
     assert "request=req-1" in diagnosed.href(row)
     whole = diagnosed.href({**row, "rule": "queue_deep", "request_id": None})
-    assert whole.startswith("/gpu?between=2026-03-01T12%3A00%3A00%2F2026-03-01T12%3A05%3A00")
+    assert whole == "/gpu?between=2026-03-01T12%3A00%3A00%2F2026-03-01T12%3A05%3A00&model=m"
 
 
 def test_every_rule_has_words_and_a_page_that_shows_it() -> None:
@@ -778,6 +850,17 @@ def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
     found = re.search(r"these stages would save \*\*([\d.]+) (ms|s)\*\* of p95 together", _text(app))
     assert found is not None
     assert float(found[1]) > 0
+    of_kind = r"critical path of (\w+ )+\((around p50|from p95 on)\) · n (\d+)"
+    n = {which: int(said) for _, which, said in re.findall(of_kind, _text(app))}
+    assert n["around p50"] > 2 * n["from p95 on"] > 0  # a fifth of them, and a twentieth
+
+
+def test_a_what_if_of_few_requests_is_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
+    begin = seeded[1].started + timedelta(seconds=100)
+    between = controls.stretch(begin, begin + timedelta(seconds=40))
+    text = _text(_run(monkeypatch, seeded[0], "stages", between=between, what_if="decode", at_most_decode="500"))
+    assert text.count('"card small"') == 3
+    assert re.search(r"of n \d\d requests, too few to judge by would", text)
 
 
 def test_a_wish_beyond_what_the_stage_takes_now_is_kept(
@@ -827,6 +910,28 @@ def test_coverage_names_what_is_missing_with_its_line_and_what_was_not_stored(se
     assert "tailbudget." in missing["add"].iloc[0]
     assert arrived["spans"].tolist() == [4210]
     assert unstored["reason"].tolist() == ["bad_id"]
+
+
+def test_coverage_is_of_the_chosen_range(seeded: tuple[str, Seeded]) -> None:
+    counts = [
+        int(re.findall(r"n ([\d,]+) calls", _text(_read(seeded[0], "coverage", range=chosen)))[0])
+        for chosen in ("5m", "1h")
+    ]
+    assert 0 < counts[0] < counts[1] == len(seeded[1].rows["requests"])
+
+
+def test_coverage_says_what_was_not_stored_where_nothing_else_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = empty(tmp_path)
+    furnish(connection, seed(connection, ended=datetime.now(UTC), minutes=5))
+    for table in ("spans_open", "resources", "requests", "calls"):
+        connection.execute(f"delete from {table}")
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "coverage")
+    connection.close()
+    assert "No request yet" in _text(app)
+    assert app.dataframe[-1].value["reason"].tolist() == ["bad_id"]
 
 
 def test_sql_answers_what_is_typed_and_refuses_to_write(
@@ -891,11 +996,19 @@ def test_every_question_that_comes_with_the_page_is_answered(
         assert answers.typed(sql).num_rows, name
 
 
-def test_a_comparison_says_what_got_worse_with_both_n(seeded: tuple[str, Seeded]) -> None:
+def test_a_comparison_says_what_got_worse_with_both_n(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
     app = _read(seeded[0], "compare")
     assert [box.value for box in app.selectbox][-3:] == ["version", "1.3.9", "1.4.0"]
     assert "From 1\\.3\\.9 to 1\\.4\\.0" in _text(app)
     assert all(f"only=version+{version}" in _text(app) for version in ("1.3.9", "1.4.0"))
+    drawn: dict[str, pa.Table] = {}
+    monkeypatch.setattr(charts, "tools", lambda frame, *_, name, **__: drawn.update({name: frame}))
+    _run(monkeypatch, seeded[0], "compare", range="1h")
+    sql = "select median(total_ms) as ms from requests where not synthetic group by version order by version"
+    was, became = (words.duration(ms) for ms in answers.typed(sql)["ms"].to_pylist())
+    assert any(label.startswith(f"total p50: {was} → {became} ·") for label in drawn["comparison"]["label"].to_pylist())
 
 
 def test_a_comparison_of_one_value_says_what_to_do(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:

@@ -45,7 +45,7 @@ def _quadrant(quadrant: pa.Table) -> None:
     wrong = quadrant.num_rows - quadrant["corner"].to_pylist().count("as it should be")
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        title = f"**Queue against utilisation** · n {quadrant.num_rows} · {wrong} in the two named corners · click one, or choose it"
+        title = f"**Queue against utilisation** · n {quadrant.num_rows} · {wrong} in the two named corners · click one"
         charts.draw("queue_quadrant", quadrant, title, brush="point")
     with right:
         point = series.point(quadrant, picked.bounds())
