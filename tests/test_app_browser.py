@@ -263,6 +263,32 @@ def test_everything_is_reached_and_used_by_keyboard_and_shows_that_it_is(window:
     visit.page.wait_for_function("location.pathname == '/map'")
 
 
+def test_filter_range_live_and_a_moment_of_the_quadrant_are_chosen_by_keyboard(window: Open, address: str) -> None:
+    visit = window()
+    visit.open(f"{address}/gpu?live=false")
+    visit.pictures(11)
+    told = visit.page.get_by_text("In the step of")
+    before = told.inner_text()
+    visit.page.get_by_label("Moment", exact=True).focus()
+    for key in ("ArrowDown", "ArrowDown", "Enter"):  # it opens on the one after the chosen one
+        visit.page.keyboard.press(key)
+    wait_until(lambda: told.inner_text() != before, what="the step of another moment")
+    visit.page.wait_for_function("location.search.includes('picked=')")
+    visit.page.get_by_role("button", name="End the selection").press("Enter")
+    visit.page.wait_for_function("!location.search.includes('picked=')")
+    visit.page.get_by_label("Live", exact=True).press("Space")
+    visit.page.wait_for_function("!location.search.includes('live=false')")
+    visit.page.get_by_role("link", name="Latency", exact=True).press("Enter")
+    visit.page.wait_for_function("location.pathname == '/latency'")
+    visit.pictures(4)
+    visit.page.get_by_label("Route", exact=True).focus()
+    visit.page.keyboard.type("/summ")
+    visit.page.keyboard.press("Enter")
+    visit.page.wait_for_function("location.search.includes('route=%2Fsummarise')")
+    visit.page.get_by_role("radio", name="6h", exact=True).press("Enter")
+    visit.page.wait_for_function("location.search.includes('range=6h')")
+
+
 def _on_a_table(visit: Visit) -> bool:
     visit.page.keyboard.press("Tab")
     return visit.page.evaluate("document.activeElement.tagName") in ("CANVAS", "TD")

@@ -230,7 +230,11 @@ def test_violations_name_the_stage_to_blame_and_link_to_the_trace(seeded: tuple[
     over = sum(row["request_id"] in counted for row in seeded[1].rows["violations"])
     of = f"**{words.share(over, len(counted))}** of requests over a budget ({over} of n {len(counted)})"
     assert of in _text(_read(seeded[0], "violations", range="1h"))
-    assert f"--to {app.session_state['until']:%Y-%m-%dT%H:%M:%SZ} --out" in app.code[0].value
+    begin, end = (
+        datetime.fromisoformat(text) for text in re.findall(r"--from (\S+) --to (\S+) --out", app.code[0].value)[0]
+    )
+    assert end - begin == timedelta(minutes=15)
+    assert end <= datetime.now(UTC) + timedelta(seconds=answers.REFRESH_S)
 
 
 def test_violations_name_the_suspect_and_what_is_left_of_each_budget(
@@ -571,6 +575,7 @@ def test_an_objective_that_fires_says_so_however_few_its_requests_are(
     connection = empty(tmp_path)
     furnish(connection, seed(connection, ended=datetime.now(UTC), minutes=5))
     connection.execute("update slo_status set firing = ['10% in 3d'], budget_left = 0.2 where objective = 'answers'")
+    connection.execute("update slo_status set firing = [], budget_left = -0.2 where objective = 'first-token'")
     with local_api(connection) as api:
         drawn = _text(_run(monkeypatch, api, "overview")).split("<a class=")
     connection.close()
@@ -578,6 +583,7 @@ def test_an_objective_that_fires_says_so_however_few_its_requests_are(
     assert "n 38 in 30d" in fires
     assert re.search(r'<div class="note bad">20 % of the budget left, burns [\d.]+x · ▲ 10% in 3d</div>', fires)
     assert '"card small' not in fires
+    assert '<div class="note bad">▲ overspent by 20 %' in next(card for card in drawn if "first-token" in card)
 
 
 def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
@@ -704,7 +710,10 @@ def test_a_link_narrows_every_picture_of_a_page_to_an_objective_or_a_service(
     app.number_input(key="over_ms").set_value(1).run()
     assert app.dataframe[0].value["total_ms"].max() == pytest.approx(wanted["ms"])
     for page in ("overview", "stages", "violations"):
-        assert _charts(_run(monkeypatch, seeded[0], page, range="1h", only=only)), page
+        drawn = _run(monkeypatch, seeded[0], page, range="1h", only=only)
+        assert _charts(drawn), page
+        if page == "stages":
+            assert [one["only"] for one in _links(drawn, "/latency")] == [only]
     app.selectbox(key="only").select(controls.EVERY).run()
     every = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
     assert f"Total latency by time · n {every:,}" in _text(app)
