@@ -888,7 +888,9 @@ def test_a_wish_beyond_what_the_stage_takes_now_is_kept(
 def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(seeded: tuple[str, Seeded]) -> None:
     text = _text(_read(seeded[0], "gpu", range="1h"))
     assert int(re.search(r"(\d+) in the two named corners", text)[1]) > 0  # type: ignore[index]
-    assert "preemptions in each bucket" in text
+    assert {"preemptions in each bucket", "joules a generated token", "GPU clock, mean MHz", "GPU power, W"} <= set(
+        re.findall(r"^\*\*(.+?)\*\*", text, re.MULTILINE)
+    )
 
 
 def test_a_point_of_the_quadrant_lists_who_was_in_that_step(
@@ -1018,6 +1020,13 @@ def test_a_comparison_says_what_got_worse_with_both_n(
     sql = "select median(total_ms) as ms from requests where not synthetic group by version order by version"
     was, became = (words.duration(ms) for ms in answers.typed(sql)["ms"].to_pylist())
     assert any(label.startswith(f"total p50: {was} → {became} ·") for label in drawn["comparison"]["label"].to_pylist())
+    _run(monkeypatch, seeded[0], "compare", range="1h", only="objective answers · acme")
+    acme = sql.replace("median(total_ms) as ms", "count(*) as n").replace("synthetic", "synthetic and tenant = 'acme'")
+    counts = answers.typed(acme.replace(" group", " and outcome <> 'rejected' group"))["n"].to_pylist()
+    assert any(
+        label.startswith("total p50") and label.endswith(f"n {counts[0]}, {counts[1]}")
+        for label in drawn["comparison"]["label"].to_pylist()
+    )
 
 
 def test_a_comparison_of_one_value_says_what_to_do(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
