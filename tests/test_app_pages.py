@@ -19,11 +19,11 @@ import streamlit as st
 from pyarrow import csv
 from streamlit.testing.v1 import AppTest
 
-from tailbudget.analytics import diagnoses, drill, gpu, overview, stages, violations
+from tailbudget.analytics import diagnoses, drill, gpu, latency, overview, stages, violations
 from tailbudget.analytics.compare import Change
 from tailbudget.analytics.reader import ApiReader
 from tailbudget.analytics.resample import Difference
-from tailbudget.analytics.window import Window
+from tailbudget.analytics.window import Box, Window
 from tailbudget.app.pages import site
 from tailbudget.app.pages.parts import answers, charts, comparisons, controls, diagnosed, fault, saved, tables, words
 
@@ -562,10 +562,12 @@ def test_an_objective_of_which_nothing_comes_is_blind_and_opens_coverage(
         burnt = _text(_run(monkeypatch, api, "violations"))
     connection.close()
     blind = next(card for card in drawn if "first-token" in card)
+    overspent = next(card for card in drawn if "answers · acme" in card)
+    assert drawn.index(blind) < drawn.index(overspent)  # what fires or sees nothing comes first
     assert '<div class="value">blind</div>' in blind
     assert f"▲ no event since {words.clock(rows.started)}: see Coverage" in blind
     assert 'href="/coverage?' in blind
-    assert f"**first\\-token** · ▲ blind, no event since {words.clock(rows.started)}: see Coverage" in burnt
+    assert f"**first\\-token** · ▲ blind since {words.clock(rows.started)} · n" in burnt
     assert burnt.index("**first\\-token**") < burnt.index("**chat\\-total**")  # which overspent its budget
 
 
@@ -668,6 +670,9 @@ def test_a_lower_end_in_the_address_lists_who_took_longer(
     assert "**Who took over 3 s" in _text(app)
     assert len(app.dataframe[0].value) == min(len(slower), 100)
     assert app.dataframe[0].value["total_ms"].min() >= 3000
+    ends = sorted(row["total_ms"] for row in slower)[:2]
+    box = Box(seeded[1].started, seeded[1].ended, *ends)  # its lower end is in it, its upper one in the next
+    assert latency.box_requests(ApiReader(seeded[0]), Window(box.from_ts, box.to_ts), box=box).num_rows == 1
 
 
 def test_the_map_says_what_changed_against_the_week_before_and_leads_to_latency(
@@ -900,6 +905,9 @@ def test_a_point_of_the_quadrant_lists_who_was_in_that_step(
     window = Window(seeded[1].started, seeded[1].ended)
     points = gpu.queue_quadrant(ApiReader(seeded[0]), window, bucket_s=60).to_pylist()
     deepest = max(points, key=lambda row: row["wait_ms"])
+    timed = max(points, key=lambda row: row["n"])
+    sql = f"select quantile_cont(queue_ms, 0.95) as ms from calls where started >= '{timed['t']}' and started < "
+    assert timed["wait_ms"] == pytest.approx(answers.typed(f"{sql} '{timed['t2']}'")["ms"][0].as_py())
     steps = [gpu.step_requests(ApiReader(seeded[0]), controls.bucket(row), instance=INSTANCE) for row in points]
     chosen, step = next((row, one) for row, one in zip(points, steps, strict=True) if one.num_rows and row != deepest)
     app = _run(monkeypatch, seeded[0], "gpu", range="1h", picked=str(chosen["id"]))
