@@ -959,6 +959,7 @@ def test_sql_answers_what_is_typed_and_refuses_to_write(
     app = _run(monkeypatch, seeded[0], "sql", sql="select count(*) as n from violations")
     assert app.dataframe[0].value["n"].tolist() == [len(seeded[1].rows["violations"])]
     assert "total_ms" in app.dataframe[1].value["column"].tolist()
+    assert answers.typed("from range(20000)").num_rows == answers.MOST_ROWS
     app = _run(monkeypatch, seeded[0], "sql", sql="delete from violations")
     assert len(app.error) == 1
 
