@@ -32,6 +32,7 @@ from .vocabulary import FALLBACK, HEDGED, ROLE, ROUTE_MODEL, STAGE, STREAM_END
 #: end of the host -> well-known provider. Any other server that speaks OpenAI's API is called "openai", as the GenAI
 #: conventions ask of a client that cannot know better.
 PROVIDERS = {
+    ".amazonaws.com": "aws.bedrock",
     ".openai.azure.com": "azure.ai.openai",
     "api.anthropic.com": "anthropic",
     "api.cohere.com": "cohere",
@@ -49,6 +50,9 @@ REQUEST_ARGUMENTS = {
     "max_output_tokens": "gen_ai.request.max_tokens",
     "maxOutputTokens": "gen_ai.request.max_tokens",
     "max_tokens": "gen_ai.request.max_tokens",
+    "maxTokens": "gen_ai.request.max_tokens",
+    "maxTokenCount": "gen_ai.request.max_tokens",
+    "max_gen_len": "gen_ai.request.max_tokens",
     "num_predict": "gen_ai.request.max_tokens",
     "temperature": "gen_ai.request.temperature",
     "top_p": "gen_ai.request.top_p",
@@ -71,6 +75,10 @@ OTHERS = {
     ),
     "litellm": ("openinference.instrumentation.litellm",),
     "ollama": ("opentelemetry.instrumentation.ollama",),
+    "botocore": (
+        "opentelemetry.instrumentation.botocore", "opentelemetry.instrumentation.bedrock",
+        "openinference.instrumentation.bedrock",
+    ),
     "httpx": ("opentelemetry.instrumentation.httpx",),
     "celery": ("opentelemetry.instrumentation.celery",),
     "aiohttp": ("opentelemetry.instrumentation.aiohttp_client",),

@@ -1,5 +1,6 @@
 """The SDKs of openai and anthropic, which one generator made: every method of theirs goes through `request`."""
 
+import functools
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,14 @@ ROUTES: Mapping[str, Mapping[str, Dialect]] = {
         "/embeddings": dialects.EMBEDDINGS,
     },
     "anthropic": {"/v1/messages": dialects.MESSAGES, "/v1/complete": dialects.MESSAGES},
+}
+#: Class of a client, or of one that it is made of -> its provider, whatever host it asks.
+PLATFORMS: Mapping[str, str] = {
+    "AnthropicBedrock": "aws.bedrock",
+    "AnthropicBedrockMantle": "aws.bedrock",
+    "AnthropicVertex": "gcp.vertex_ai",
+    "AzureOpenAI": "azure.ai.openai",
+    "BedrockOpenAI": "aws.bedrock",
 }
 #: Header that `with_raw_response` ("raw") and `with_streaming_response` ("stream") set: the answer is no object yet.
 RAW_RESPONSE = "x-stainless-raw-response"
@@ -96,13 +105,19 @@ def _begin(library: str, client: Any, options: Any, kwargs: Mapping[str, Any]) -
     asked = Asked(
         dialect,
         model=str(arguments.get("model") or ""),
-        provider=provider_of(str(url.host), library),
+        provider=provider_of(str(url.host), _platform(type(client)) or library),
         address=str(url.host),
         port=url.port or (443 if url.scheme == "https" else 80),
         streamed=bool(kwargs.get("stream")),
         arguments=arguments,
     )
     return begin(library, asked)
+
+
+@functools.cache
+def _platform(kind: type) -> str | None:
+    names = (each.__name__.removeprefix("Async") for each in kind.__mro__)
+    return next((PLATFORMS[name] for name in names if name in PLATFORMS), None)
 
 
 def _answer(call: ModelCall, answer: Any, options: Any, *, asynchronous: bool) -> Any:
