@@ -5,7 +5,7 @@ Objects of an SDK and the JSON on the wire are read alike.
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ def _plain(value: Any) -> str | None:
     return str(value) if value else None
 
 
-def _count(reported: Reported, usage: Any, *, into: dict[str, tuple[str, ...]]) -> None:
+def _count(reported: Reported, usage: Any, *, into: Mapping[str, tuple[str, ...]]) -> None:
     for name, fields in into.items():
         setattr(reported, name, larger(getattr(reported, name), _get(usage, *fields)))
 

@@ -131,7 +131,7 @@ def _deliver_to(*own: Any) -> None:
 def delivering(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
     """Return the `send` of ASGI's lifespan, which delivers before it says that the app has shut down.
 
-    uvicorn ends by the signal that stopped it, past every exit handler: where it is not hooked, this is the last moment.
+    uvicorn ends by the signal that stopped it, past every exit handler: where it is not hooked, it is the last moment.
     """
 
     async def tell(message: Any) -> None:

@@ -40,7 +40,7 @@ assert child.exitcode == 0
 """
 
 
-#: Options of uvicorn, and variables: an app may have no lifespan, as Django has none, or its server be no library of ours.
+#: Options of uvicorn, and variables: an app may have no lifespan, as Django has none, or its server not be hooked.
 ENDINGS: list[tuple[list[str], dict[str, str]]] = [
     (["--lifespan", "off"], {}), (["--lifespan", "on"], {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "uvicorn"})
 ]  # fmt: skip

@@ -237,7 +237,7 @@ def test_a_whole_answer_of_anthropics_platform_clients_has_its_usage(recorded: R
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_azures_client_is_measured(recorded: Recorded, url: str, asynchronous: bool) -> None:
-    settings = {"azure_endpoint": url, "api_version": "2024-10-21", "api_key": "none"}
+    settings: dict[str, Any] = {"azure_endpoint": url, "api_version": "2024-10-21", "api_key": "none"}
 
     async def read() -> None:
         async with openai.AsyncAzureOpenAI(**settings) as client:
@@ -255,9 +255,7 @@ def test_azures_client_is_measured(recorded: Recorded, url: str, asynchronous: b
 @pytest.mark.parametrize("streamed", [False, True])
 def test_gemini_on_vertex_is_measured(recorded: Recorded, url: str, streamed: bool) -> None:
     genai = pytest.importorskip("google.genai", reason="google-genai is not installed")
-    from google.auth.credentials import AnonymousCredentials
-
-    credentials = AnonymousCredentials()
+    credentials = pytest.importorskip("google.auth.credentials").AnonymousCredentials()
     credentials.token = "none"
     client = genai.Client(
         vertexai=True, project="p", location="us-central1", credentials=credentials, http_options={"base_url": url}

@@ -1,4 +1,4 @@
-"""celery, dramatiq and rq with real workers: a task is a part of the request that sent it, without a change of the task."""
+"""celery, dramatiq and rq with real workers: a task is a part of the request that sent it, its code unchanged."""
 
 import os
 import sys

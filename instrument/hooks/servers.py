@@ -112,7 +112,7 @@ def django_routes(module: ModuleType) -> None:
 
 
 def uvicorn(module: ModuleType) -> None:
-    """Deliver when a server of uvicorn has shut down: it ends by the signal that stopped it, past every exit handler."""
+    """Deliver when a server has shut down: it ends by the signal that stopped it, past every exit handler."""
 
     def delivering(original: Callable[..., Any]) -> Callable[..., Any]:
         async def shutdown(self: Any, *args: Any, **kwargs: Any) -> None:
