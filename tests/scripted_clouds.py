@@ -113,7 +113,7 @@ def native_answer(model: str) -> dict[str, Any]:
 
 
 class Clouds:
-    """`asked` counts nothing: what a test wants to know of a request is in `headers`, of those that came."""
+    """`headers` are of the requests that came to Bedrock."""
 
     def __init__(self) -> None:
         self.headers: list[dict[str, str]] = []

@@ -127,6 +127,6 @@ def test_up_with_a_guard_prints_both_runs_of_200_requests(tmp_path: Path, guard:
         # Of "shed" the important quarter alone is timed, so that the others are no part of these figures.
         assert answered + refused == 200 or guard == "shed"
         assert (answered > 0, failed, refused == 0 or name == "guarded") == (True, 0, True)
-        assert 0 < p50_ms <= p95_ms <= p99_ms
+        assert 0 <= p50_ms <= p95_ms <= p99_ms > 0  # a hit of a cache takes less than half of one
         assert re.fullmatch(r"[\d,]+ [a-z ]+(, [\d,]+ [a-z ]+)*\n", cost)
     assert not up.left_running()

@@ -33,8 +33,13 @@ FAMILIES = {
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serve(Clouds().app()) as url:
+def clouds() -> Clouds:
+    return Clouds()
+
+
+@pytest.fixture(scope="module")
+def url(clouds: Clouds) -> Iterator[str]:
+    with serve(clouds.app()) as url:
         yield url
 
 
@@ -80,7 +85,7 @@ def answered(said: dict[str, Any], *, model: str, provider: str, reason: str, st
         assert 0 < said["slo.time_to_first_token"] <= said["slo.time_to_final"]
 
 
-def test_converse_is_a_model_call(recorded: Recorded, bedrock: Any) -> None:
+def test_converse_is_a_model_call(recorded: Recorded, bedrock: Any, clouds: Clouds) -> None:
     system = [{"text": "s" * 4 * 4}]
     config = {"maxTokens": 9, "temperature": 0.5}
     bedrock.converse(modelId="amazon.nova", messages=CONVERSE, system=system, inferenceConfig=config)
@@ -90,6 +95,9 @@ def test_converse_is_a_model_call(recorded: Recorded, bedrock: Any) -> None:
     assert said["gen_ai.usage.cache_read.input_tokens"] == 3
     assert said["slo.prompt.share.system"] == 0.5
     assert recorded.spans[0].name == "chat amazon.nova"
+    context = recorded.spans[0].get_span_context()
+    assert context is not None
+    assert clouds.headers[-1]["traceparent"].split("-")[1:3] == [f"{context.trace_id:032x}", f"{context.span_id:016x}"]
 
 
 def test_a_converse_stream_is_timed(recorded: Recorded, bedrock: Any) -> None:
