@@ -97,6 +97,19 @@ def test_a_restart_remembers_the_spans_of_the_last_hour(tmp_path: Path) -> None:
     connection.close()
 
 
+def test_a_restart_remembers_the_newest_spans_where_there_are_more_than_are_kept(
+    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = [traces(trace_request(4, seed=seed).SerializeToString()) for seed in range(1, 6)]
+    for body in bodies:
+        Landing(connection).land([body])
+    monkeypatch.setattr("tailbudget.collector.land.landing.SPANS_KEPT", 8)
+    Landing(connection).land(bodies[-2:])
+    assert rows(connection, "select count(*)::int as n from spans") == [{"n": 20}]
+    Landing(connection).land(bodies[:1])
+    assert rows(connection, "select count(*)::int as n from spans") == [{"n": 24}]
+
+
 def test_touched_traces_are_marked_with_their_arrivals(connection: duckdb.DuckDBPyConnection) -> None:
     request = trace_request(1)
     spans = request.resource_spans[0].scope_spans[0].spans
@@ -283,6 +296,16 @@ def test_recent_keys_know_what_was_added_and_forget_what_is_old() -> None:
     keys.add(np.array([1], np.uint64))
     assert not keys.known(added).any()
     assert 1 in keys
+
+
+@pytest.mark.parametrize("at_once", [7, 5000])
+def test_recent_keys_are_nearly_as_many_as_their_limit_however_fast_they_come(at_once: int) -> None:
+    keys = RecentKeys(keep_s=3600, limit=1200, clock=lambda: 0.0)
+    for first in range(0, 5000, at_once):
+        keys.add(np.arange(first, min(first + at_once, 5000), dtype=np.uint64))
+        assert len(keys) <= 1200
+    assert keys.known(np.arange(5000 - 1100, 5000, dtype=np.uint64)).all()
+    assert not keys.known(np.arange(5000 - 1200, dtype=np.uint64)).any()
 
 
 def test_recent_keys_forget_the_oldest_beyond_their_limit() -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 Keys = npt.NDArray[np.uint64]
 
-#: A run spans at most this share of the time that keys are kept, so that they expire in steps of it.
+#: A run holds at most this share of the time and of the number that are kept, so that keys expire in steps of it.
 STEPS: Final = 12
 
 
@@ -31,6 +31,7 @@ class RecentKeys:
     def __init__(self, *, keep_s: float, limit: int, clock: Callable[[], float] = time.time) -> None:
         self._keep_s = keep_s
         self._limit = limit
+        self._longest = max(limit // STEPS, 1)
         self._clock = clock
         self._runs: list[_Run] = []
 
@@ -59,15 +60,17 @@ class RecentKeys:
         now = self._clock()
         if len(keys):
             at_s = now if at_s is None else at_s
-            self._runs.append(_Run(at_s, at_s, np.sort(keys)))
-            self._merge()
+            for first in range(0, len(keys), self._longest):
+                self._runs.append(_Run(at_s, at_s, np.sort(keys[first : first + self._longest])))
+                self._merge()
         while self._runs and (self._runs[0].last_s < now - self._keep_s or len(self) > self._limit):
             del self._runs[0]
 
     def _merge(self) -> None:
         while len(self._runs) > 1:
             older, newer = self._runs[-2:]
-            if len(older.keys) > 2 * len(newer.keys) or newer.last_s - older.first_s > self._keep_s / STEPS:
+            too_long = len(older.keys) + len(newer.keys) > self._longest
+            if too_long or len(older.keys) > 2 * len(newer.keys) or newer.last_s - older.first_s > self._keep_s / STEPS:
                 return
             keys = np.sort(np.concatenate([older.keys, newer.keys]), kind="stable")  # two sorted runs: radix or merge
             self._runs[-2:] = [_Run(older.first_s, newer.last_s, keys)]

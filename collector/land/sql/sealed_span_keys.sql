@@ -1,5 +1,5 @@
 -- One 64-bit key a span of the files that were sealed since $since and hours late: they were of an old hour when they
--- landed, just before. What is sealed in its turn landed more than an hour ago.
+-- landed, just before. What is sealed in its turn landed more than an hour ago. At most $most.
 with late as (
     select min(first) as first, max(last) as last
     from sealed_files
@@ -8,3 +8,4 @@ with late as (
 select hash(trace_id, span_id) as key
 from spans
 where started >= (select first from late) and started <= (select last from late)
+limit $most
