@@ -18,7 +18,7 @@ from tests.scripted_clouds import Clouds
 from tests.support import wait_until
 
 pytestmark = [pytest.mark.libraries, pytest.mark.filterwarnings("default")]
-LIBRARIES = ("botocore", "openai", "anthropic", "google-genai", "httpx", "urllib3")
+LIBRARIES = ("botocore", "openai", "anthropic", "google-genai", "aiohttp", "httpx", "urllib3")
 ASK: Any = [{"role": "user", "content": "secret-prompt"}]
 CONVERSE: Any = [{"role": "user", "content": [{"text": "secret-prompt"}]}]
 #: A family of models that Bedrock invokes, what it is asked, and why it stops.
@@ -139,6 +139,41 @@ def test_a_whole_answer_of_an_invoked_model_has_its_usage(
     body, reason = FAMILIES[model]
     assert "Hello" in str(read(bedrock.invoke_model(modelId=model, body=json.dumps(body))["body"]))
     answered(only(recorded), model=model, provider="aws.bedrock", reason=reason, streamed=False)
+
+
+async def converse_async(client: Any) -> None:
+    await client.converse(modelId="amazon.titan", messages=CONVERSE)
+
+
+async def converse_stream_async(client: Any) -> None:
+    answer = await client.converse_stream(modelId="amazon.titan", messages=CONVERSE)
+    assert len([event async for event in answer["stream"]]) == 8
+
+
+async def invoke_async(client: Any) -> None:
+    answer = await client.invoke_model(modelId="amazon.titan", body=json.dumps(FAMILIES["amazon.titan"][0]))
+    async with answer["body"] as body:
+        assert b"Hello" in await body.read()
+
+
+async def invoke_stream_async(client: Any) -> None:
+    body = json.dumps(FAMILIES["amazon.titan"][0])
+    answer = await client.invoke_model_with_response_stream(modelId="amazon.titan", body=body)
+    assert len([event async for event in answer["body"]]) == 4
+
+
+@pytest.mark.parametrize("ask", [converse_async, converse_stream_async, invoke_async, invoke_stream_async],
+                         ids=lambda ask: ask.__name__)  # fmt: skip
+async def test_an_asynchronous_client_is_measured_alike(
+    recorded: Recorded, bedrock: Any, url: str, ask: Callable[[Any], Any]
+) -> None:
+    session = pytest.importorskip("aiobotocore.session", reason="aiobotocore is not installed").get_session()
+    print(f"aiobotocore {version('aiobotocore')}")
+    async with session.create_client("bedrock-runtime", region_name="us-east-1", endpoint_url=url) as client:
+        await ask(client)
+    reason = "end_turn" if "converse" in ask.__name__ else "finish"
+    said = only(recorded)
+    answered(said, model="amazon.titan", provider="aws.bedrock", reason=reason, streamed="stream" in ask.__name__)
 
 
 def test_an_answer_that_nobody_reads_has_the_tokens_that_its_headers_say(recorded: Recorded, bedrock: Any) -> None:

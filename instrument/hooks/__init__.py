@@ -38,6 +38,7 @@ HOOKS = (
     Hook("openai", "openai._base_client", "stainless", "openai"),
     Hook("anthropic", "anthropic._base_client", "stainless", "anthropic"),
     Hook("botocore", "botocore.client", "bedrock", "botocore"),
+    Hook("botocore", "aiobotocore.client", "bedrock", "aiobotocore"),
     Hook("google-genai", "google.genai.models", "model_sdks", "google_genai"),
     Hook("ollama", "ollama._client", "model_sdks", "ollama"),
     Hook("litellm", "litellm.main", "model_sdks", "litellm"),

@@ -1,4 +1,4 @@
-"""Amazon Bedrock through boto3: converse and invoke_model, streamed or not."""
+"""Amazon Bedrock through boto3 and aiobotocore: converse and invoke_model, streamed or not."""
 
 import json
 import weakref
@@ -46,6 +46,11 @@ def botocore(module: ModuleType) -> None:
     replace(module.BaseClient, "_make_api_call", _measuring)
 
 
+def aiobotocore(module: ModuleType) -> None:
+    """Measure what an asynchronous client of `bedrock-runtime` asks."""
+    replace(module.AioBaseClient, "_make_api_call", _measuring_async)
+
+
 def _measuring(original: Callable[..., Any]) -> Callable[..., Any]:
     def make_api_call(self: Any, operation_name: str, api_params: Any) -> Any:
         operation = OPERATIONS.get(operation_name)
@@ -54,7 +59,20 @@ def _measuring(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(self, operation_name, api_params)
         with Inside(call):
             answer = original(self, operation_name, api_params)
-        return _answered(call, operation, answer)
+        return _answered(call, operation, answer, asynchronous=False)
+
+    return make_api_call
+
+
+def _measuring_async(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def make_api_call(self: Any, operation_name: str, api_params: Any) -> Any:
+        operation = OPERATIONS.get(operation_name)
+        call = _begin(self, operation, api_params) if operation else None
+        if operation is None or call is None:
+            return await original(self, operation_name, api_params)
+        with Inside(call):
+            answer = await original(self, operation_name, api_params)
+        return _answered(call, operation, answer, asynchronous=True)
 
     return make_api_call
 
@@ -91,15 +109,19 @@ def _json(body: Any) -> Mapping[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def _answered(call: ModelCall, operation: Operation, answer: Any) -> Any:
+def _answered(call: ModelCall, operation: Operation, answer: Any, *, asynchronous: bool) -> Any:
     with guard:
         if operation.key is None:
             call.report(answer)
         elif operation.streamed:
-            answer[operation.key] = call.answer(answer[operation.key], asynchronous=False)
+            answer[operation.key] = call.answer(answer[operation.key], asynchronous=asynchronous)
         else:
             body = answer[operation.key]
-            body._raw_stream = _Observed(body._raw_stream, call, _counts(answer))  # noqa: SLF001 - all its methods read it
+            kept = _Kept(body, call, _counts(answer))
+            if asynchronous:
+                body.read = _reading(body.read, kept)  # which all its methods call
+            else:
+                body._raw_stream = _Observed(body._raw_stream, kept)  # noqa: SLF001 - which all its methods read
     return answer
 
 
@@ -108,28 +130,43 @@ def _counts(answer: Mapping[str, Any]) -> Mapping[str, int]:
     return {meaning: int(headers[name]) for name, meaning in COUNTS.items() if str(headers.get(name)).isdigit()}
 
 
-class _Observed:
+class _Kept:
     """The bytes of a whole answer, kept on their way to whoever reads them; the call ends with the last."""
 
-    def __init__(self, raw: Any, call: ModelCall, counts: Mapping[str, int]) -> None:
-        self._raw = raw
+    def __init__(self, body: Any, call: ModelCall, counts: Mapping[str, int]) -> None:
         self._call = call
         self._read = bytearray()
-        self._end = weakref.finalize(self, _report, call, self._read, counts)  # left unread: what headers say
+        self.end = weakref.finalize(body, _report, call, self._read, counts)  # left unread: what headers say
 
-    def read(self, *args: Any, **kwargs: Any) -> Any:
+    @guard
+    def see(self, part: bytes, args: tuple[Any, ...]) -> None:
+        """Keep a part that was read with these arguments, of which the first is how much was asked for."""
+        if len(self._read) <= MAX_BODY_BYTES:
+            self._read += part
+        if not part or args[:1] in ((), (None,)):
+            self.end()
+
+    def fail(self, error: BaseException) -> None:
+        """End the call with what stopped the answer."""
+        if self.end.detach():
+            self._call.fail(error)
+
+
+class _Observed:
+    """What a body of botocore reads from, observed."""
+
+    def __init__(self, raw: Any, kept: _Kept) -> None:
+        self._raw = raw
+        self._kept = kept
+
+    def read(self, *args: Any) -> Any:
         """Read as the stream does."""
         try:
-            part = self._raw.read(*args, **kwargs)
+            part = self._raw.read(*args)
         except BaseException as error:
-            if self._end.detach():
-                self._call.fail(error)
+            self._kept.fail(error)
             raise
-        with guard:
-            if len(self._read) <= MAX_BODY_BYTES:
-                self._read += part
-            if not part or not (args or kwargs) or (args or (kwargs.get("amt"),))[0] is None:
-                self._end()
+        self._kept.see(part, args)
         return part
 
     def readinto(self, buffer: Any) -> int:
@@ -140,11 +177,24 @@ class _Observed:
 
     def close(self) -> None:
         """Close the stream."""
-        self._end()
+        self._kept.end()
         self._raw.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._raw, name)
+
+
+def _reading(original: Callable[..., Any], kept: _Kept) -> Callable[..., Any]:
+    async def read(*args: Any) -> Any:
+        try:
+            part = await original(*args)
+        except BaseException as error:
+            kept.fail(error)
+            raise
+        kept.see(part, args)
+        return part
+
+    return read
 
 
 @guard
