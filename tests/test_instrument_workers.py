@@ -122,7 +122,7 @@ def test_each_worker_delivers_all_it_served_under_a_name_of_its_own(tmp_path: Pa
         assert bool(points) == ("asgi" in SERVERS[name][-2])
 
 
-@pytest.mark.parametrize("name", [name for name in SERVERS if name != "gunicorn"])
+@pytest.mark.parametrize("name", SERVERS)
 def test_workers_that_a_reload_replaces_lose_nothing(tmp_path: Path, name: str) -> None:
     with sink() as received:
         with serving(name, tmp_path, received, **NEVER) as service:
