@@ -32,7 +32,6 @@ from .vocabulary import FALLBACK, HEDGED, ROLE, ROUTE_MODEL, STAGE, STREAM_END
 #: end of the host -> well-known provider. Any other server that speaks OpenAI's API is called "openai", as the GenAI
 #: conventions ask of a client that cannot know better.
 PROVIDERS = {
-    ".amazonaws.com": "aws.bedrock",
     ".openai.azure.com": "azure.ai.openai",
     "api.anthropic.com": "anthropic",
     "api.cohere.com": "cohere",
@@ -102,6 +101,8 @@ def covered(library: str) -> bool:
 @functools.lru_cache(maxsize=1024)
 def provider_of(host: str, default: str = "openai") -> str:
     """Return the provider's name in the GenAI conventions for the host of its API."""
+    if host.startswith("bedrock-") and host.endswith(".amazonaws.com"):  # other hosts there are machines of anybody
+        return "aws.bedrock"
     return next((name for end, name in PROVIDERS.items() if host.endswith(end)), default)
 
 

@@ -132,10 +132,11 @@ def _helper_reads_response() -> bool:
 
 def _answer(call: ModelCall, answer: Any, options: Any, *, asynchronous: bool) -> Any:
     headers: dict[str, str] = {}
+    unread = False
     with guard:
         given = options.headers if isinstance(options.headers, Mapping) else {}
         headers = {str(name).lower(): str(value) for name, value in given.items()}
-    unread = STREAM_HELPER in headers and _helper_reads_response()
+        unread = STREAM_HELPER in headers and _helper_reads_response()
     if not headers.get(RAW_RESPONSE) and not unread:
         return call.answer(answer, asynchronous=asynchronous)
     with guard:
