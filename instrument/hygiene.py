@@ -33,7 +33,9 @@ TEXT_KEYS: Final = ("text", "content", "parts", "output", "arguments")
 IMAGE_KEYS: Final = ("image_url", "source", "inline_data", "inlineData", "file_data", "fileData")
 #: Parts that carry a tool's arguments or result as JSON, and under which key.
 JSON_KEYS: Final = ("input", "args", "response")
-CALL_KEYS: Final = ("function_call", "functionCall", "function_response", "functionResponse")
+CALL_KEYS: Final = (
+    "function_call", "functionCall", "function_response", "functionResponse", "toolUse", "toolResult", "image",
+)  # fmt: skip
 
 _counter: TokenCounter | None = None
 
@@ -165,7 +167,8 @@ def _fields(part: Any, counts: _Counts) -> Iterator[str]:
 
 def _image_bytes(image: Any) -> int:
     """Return the size of an image that is sent along; 0 for one that is only named by its address."""
-    data = image if isinstance(image, str) else (_get(image, "url") or _get(image, "data") or "")
+    found = (_get(image, name) for name in ("url", "data", "bytes")) if not isinstance(image, str) else (image,)
+    data = next(filter(None, found), "")
     if isinstance(data, bytes):
         return len(data)
     text = str(data)

@@ -691,6 +691,17 @@ def test_the_map_says_what_changed_against_the_week_before_and_leads_to_latency(
     connection.close()
 
 
+def test_the_map_says_of_how_many_traces_it_looked_at_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = seen(map(shop, range(1, 41)))
+    connection.execute("create or replace view map_edges as from map_edges_of(100)")
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "service_map")
+    n = int(app.dataframe[0].value["n"].sum())
+    assert f"n {n} · one trace in 4 looked at" in _text(app)
+    assert set(app.dataframe[1].value["name"]) == {"shop", "billing", "qdrant", "find", "api.example"}
+    connection.close()
+
+
 @pytest.mark.parametrize(
     ("only", "condition"),
     [

@@ -55,6 +55,11 @@ def table(make: Callable[[Any], pa.Table], question: Callable[..., Any], *args: 
     return make(found).replace_schema_metadata({"sql": sql})
 
 
+def joined(rows: pa.Table, *answers: pa.Table) -> pa.Table:
+    """Return rows that were made of several answers, with the SQL that gave these."""
+    return rows.replace_schema_metadata({"sql": "\n;\n\n".join(asked(one) for one in answers)})
+
+
 def asked(answered: pa.Table) -> str:
     """Return the SQL that gave a table, or one that was made of it by selecting; empty when it is not known."""
     return str((answered.schema.metadata or {}).get(b"sql", b"").decode())
