@@ -21,7 +21,7 @@ from streamlit.testing.v1 import AppTest
 
 from tailbudget.analytics import diagnoses, drill, gpu, latency, overview, stages, violations
 from tailbudget.analytics.compare import Change
-from tailbudget.analytics.reader import ApiReader
+from tailbudget.analytics.reader import ApiReader, QueryError
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.window import Box, Window
 from tailbudget.app.pages import site
@@ -970,7 +970,8 @@ def test_sql_answers_what_is_typed_and_refuses_to_write(
     app = _run(monkeypatch, seeded[0], "sql", sql="select count(*) as n from violations")
     assert app.dataframe[0].value["n"].tolist() == [len(seeded[1].rows["violations"])]
     assert "total_ms" in app.dataframe[1].value["column"].tolist()
-    assert answers.typed("from range(20000)").num_rows == answers.MOST_ROWS
+    with pytest.raises(QueryError, match="more than 10000 rows"):
+        answers.typed("from range(20000)")
     app = _run(monkeypatch, seeded[0], "sql", sql="delete from violations")
     assert len(app.error) == 1
 

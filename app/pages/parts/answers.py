@@ -66,7 +66,10 @@ def asked(answered: pa.Table) -> str:
 
 
 def typed(sql: str) -> pa.Table:
-    """Return the first MOST_ROWS rows of a statement that a person wrote; raises QueryError."""
+    """Return the answer to a statement that a person wrote; raises QueryError, of a collector beyond MOST_ROWS rows too.
+
+    Another engine gives the first MOST_ROWS.
+    """
     if os.environ.get("TAILBUDGET_READER", READERS[0]) != READERS[0]:
         return _reader().query(f"from ({sql.strip().rstrip(';')}) limit {MOST_ROWS}")
     return ApiReader(api(), max_rows=MOST_ROWS).query(sql)
