@@ -66,7 +66,7 @@ def asked(answered: pa.Table) -> str:
 
 
 def typed(sql: str) -> pa.Table:
-    """Return the answer to a statement that a person wrote; raises QueryError, of a collector beyond MOST_ROWS rows too.
+    """Return the answer to a statement that a person wrote; raises QueryError, beyond MOST_ROWS of a collector too.
 
     Another engine gives the first MOST_ROWS.
     """
