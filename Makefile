@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LIBRARIES := .venv-libraries
+OLDEST := .venv-oldest
 LOAD_TOOLS := .venv-load
 SCALE := .venv-scale
 LLAMA_CPP := .venv-llamacpp
@@ -34,11 +35,17 @@ test-libraries: venv
 		> $$(echo $(LIBRARIES)/lib/python3*/site-packages)/first.pth
 	$(LIBRARIES)/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt \
 		--requirement tests/libraries.txt
+	$(LIBRARIES)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement tests/libraries_alone.txt
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
+		> $$(echo $(OLDEST)/lib/python3*/site-packages)/first.pth
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement tests/libraries_oldest.txt
 	@test -x $(LOAD_TOOLS)/bin/python || $(PYTHON) -m venv $(LOAD_TOOLS)
 	@$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
 		> $$(echo $(LOAD_TOOLS)/lib/python3*/site-packages)/first.pth
 	$(LOAD_TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install --requirement tests/load_tools.txt
 	$(LIBRARIES)/bin/python -m pytest -m libraries
+	$(OLDEST)/bin/python -m pytest -m libraries tests/test_libraries_oldest.py
 
 # Every pin is given, so that nothing of the first venv is replaced.
 test-scale: venv

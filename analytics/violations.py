@@ -44,11 +44,11 @@ def violations_timeline(reader: Reader, window: Window, *, bucket_s: int) -> pa.
 
 
 def burn_down(reader: Reader) -> pa.Table:
-    """Return one row an objective and part, and six hours of its period, the least left first.
+    """Return one row an objective and part, and six hours of its period, what is blind first, then the least left.
 
     Columns: label, goal, t, left_share (of the error budget, from 1 to what is left now), even_share (what would be
-    left had it been spent evenly), n (events of the period), bad (of the six hours), clock (UTC text), window_from and
-    window_to (the period).
+    left had it been spent evenly), n (events of the period), blind_since (null while they come), bad (of the six
+    hours), clock (UTC text), window_from and window_to (the period).
     """
     return ask(reader, "burn_down")
 

@@ -49,6 +49,9 @@ REQUEST_ARGUMENTS = {
     "max_output_tokens": "gen_ai.request.max_tokens",
     "maxOutputTokens": "gen_ai.request.max_tokens",
     "max_tokens": "gen_ai.request.max_tokens",
+    "maxTokens": "gen_ai.request.max_tokens",
+    "maxTokenCount": "gen_ai.request.max_tokens",
+    "max_gen_len": "gen_ai.request.max_tokens",
     "num_predict": "gen_ai.request.max_tokens",
     "temperature": "gen_ai.request.temperature",
     "top_p": "gen_ai.request.top_p",
@@ -71,6 +74,10 @@ OTHERS = {
     ),
     "litellm": ("openinference.instrumentation.litellm",),
     "ollama": ("opentelemetry.instrumentation.ollama",),
+    "botocore": (
+        "opentelemetry.instrumentation.botocore", "opentelemetry.instrumentation.bedrock",
+        "openinference.instrumentation.bedrock",
+    ),
     "httpx": ("opentelemetry.instrumentation.httpx",),
     "celery": ("opentelemetry.instrumentation.celery",),
     "aiohttp": ("opentelemetry.instrumentation.aiohttp_client",),
@@ -94,6 +101,8 @@ def covered(library: str) -> bool:
 @functools.lru_cache(maxsize=1024)
 def provider_of(host: str, default: str = "openai") -> str:
     """Return the provider's name in the GenAI conventions for the host of its API."""
+    if host.startswith("bedrock-") and host.endswith(".amazonaws.com"):  # other hosts there are machines of anybody
+        return "aws.bedrock"
     return next((name for end, name in PROVIDERS.items() if host.endswith(end)), default)
 
 

@@ -3,11 +3,13 @@
 Objects of an SDK and the JSON on the wire are read alike.
 """
 
-from collections.abc import Callable
+import functools
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .chunks import ChunkReader, Reported, field, larger
+from .chunks import ChunkReader, Reported, field, larger, reader_for
 
 Take = Callable[[Reported, Any], None]
 
@@ -42,7 +44,7 @@ def _plain(value: Any) -> str | None:
     return str(value) if value else None
 
 
-def _count(reported: Reported, usage: Any, *, into: dict[str, tuple[str, ...]]) -> None:
+def _count(reported: Reported, usage: Any, *, into: Mapping[str, tuple[str, ...]]) -> None:
     for name, fields in into.items():
         setattr(reported, name, larger(getattr(reported, name), _get(usage, *fields)))
 
@@ -160,11 +162,80 @@ def take_ollama(reported: Reported, answer: Any) -> None:
     _count(reported, answer, into={"input_tokens": ("prompt_eval_count",), "output_tokens": ("eval_count",)})
 
 
+def read_converse(event: Any) -> str | None:
+    """Read an event of Amazon Bedrock's ConverseStream."""
+    delta = _get(_get(event, "contentBlockDelta"), "delta")
+    return _text_or_hidden(_get(delta, "text"), hidden=_get(delta, "toolUse", "reasoningContent"))
+
+
+def take_converse(reported: Reported, answer: Any) -> None:
+    """Take what an event of ConverseStream, or a whole answer of Converse, reports; see `take_message` on input."""
+    reason = _get(_get(answer, "messageStop") or answer, "stopReason")
+    reported.finish_reason = reason or reported.finish_reason
+    usage = _get(_get(answer, "metadata") or answer, "usage")
+    parts = [_get(usage, name) for name in ("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens")]
+    if isinstance(parts[0], int):
+        reported.input_tokens = larger(reported.input_tokens, sum(part or 0 for part in parts))
+    _count(reported, usage, into={"output_tokens": ("outputTokens",), "cached_tokens": ("cacheReadInputTokens",)})
+
+
+#: What Bedrock itself counted, whatever model it is: in the last chunk, or made of the headers of a whole answer.
+INVOCATION = "amazon-bedrock-invocationMetrics"
+#: Where models that Bedrock invokes say text, why they stopped, and how many tokens there were.
+INVOKED_TEXT = ("outputText", "generation", "text", "completion")
+INVOKED_STOP = ("completionReason", "stop_reason", "finish_reason")
+INVOKED_COUNTS = {"input_tokens": ("prompt_token_count", "inputTextTokenCount"),
+                  "output_tokens": ("generation_token_count", "totalOutputTextTokenCount", "tokenCount")}  # fmt: skip
+CONVERSED = ("contentBlockDelta", "messageStart", "messageStop", "metadata", "stopReason")
+
+
+@functools.lru_cache(maxsize=1)  # a chunk is read for its text, then for what it reports
+def _parsed(text: bytes) -> dict[str, Any]:
+    said = json.loads(text)
+    return said if isinstance(said, dict) else {}
+
+
+def _invoked(answer: Any) -> tuple[dict[str, Any], dict[str, Any], Dialect | None]:
+    """Return what a chunk or an answer says, the part of it that has the text, and the dialect of it, if it is one."""
+    packed = _get(_get(answer, "chunk"), "bytes")
+    said: dict[str, Any] = _parsed(packed) if packed else answer
+    if "choices" in said:
+        return said, {}, CHAT
+    if _get(said, "type") is not None:
+        return said, {}, MESSAGES
+    if any(name in said for name in CONVERSED):
+        return said, {}, CONVERSE
+    parts = _get(said, "outputs", "results", "generations")
+    return said, parts[0] if isinstance(parts, list) and parts else said, None
+
+
+def read_invoked(event: Any) -> str | None:
+    """Read a chunk of InvokeModelWithResponseStream, in the words of whichever model it is."""
+    said, part, dialect = _invoked(event)
+    if dialect:
+        return (dialect.read or reader_for(said))(said)
+    return _text_or_hidden(_get(part, *INVOKED_TEXT), hidden=False)
+
+
+def take_invoked(reported: Reported, answer: Any) -> None:
+    """Take what a chunk, or a whole answer of InvokeModel, reports."""
+    said, part, dialect = _invoked(answer)
+    if dialect:
+        dialect.take(reported, said)
+    else:
+        reason = _get(part, *INVOKED_STOP)
+        reported.finish_reason = reason.lower() if isinstance(reason, str) else reported.finish_reason
+        _count(reported, {**said, **part}, into=INVOKED_COUNTS)
+    counted = {"input_tokens": ("inputTokenCount",), "output_tokens": ("outputTokenCount",)}
+    _count(reported, _get(said, INVOCATION), into=counted)
+
+
 def take_embeddings(reported: Reported, answer: Any) -> None:
     """Take the usage of embeddings: input alone, whatever API made them."""
     reported.model = _get(answer, "model") or reported.model
-    usage = _get(answer, "usage") or answer
-    _count(reported, usage, into={"input_tokens": ("prompt_tokens", "prompt_eval_count")})
+    usage = _get(answer, "usage", INVOCATION) or answer
+    names = ("prompt_tokens", "prompt_eval_count", "inputTextTokenCount", "inputTokenCount")
+    _count(reported, usage, into={"input_tokens": names})
 
 
 CHAT = Dialect("chat", None, Reported.take)
@@ -172,5 +243,7 @@ COMPLETION = Dialect("text_completion", read_completion, Reported.take)
 RESPONSES = Dialect("chat", read_response, take_response)
 MESSAGES = Dialect("chat", read_message_event, take_message)
 GEMINI = Dialect("generate_content", read_gemini, take_gemini)
+CONVERSE = Dialect("chat", read_converse, take_converse)
+INVOKED = Dialect("chat", read_invoked, take_invoked)
 OLLAMA = Dialect("chat", read_ollama, take_ollama)
 EMBEDDINGS = Dialect("embeddings", None, take_embeddings)

@@ -37,7 +37,9 @@ JSON_KEYS: Final = ("input", "args", "response")
 JSON_ENDS: Final = ("}", "]")
 #: Attributes of what a prompt is made of.
 SHARES: Final = tuple(PROMPT_SHARE_PREFIX + name for name in ("system", "history", "tools", "retrieved"))
-CALL_KEYS: Final = ("function_call", "functionCall", "function_response", "functionResponse")
+CALL_KEYS: Final = (
+    "function_call", "functionCall", "function_response", "functionResponse", "toolUse", "toolResult", "image",
+)  # fmt: skip
 
 guard = Guard("prompt")
 _counter: TokenCounter | None = None
@@ -178,7 +180,8 @@ def _fields(part: Any, counts: _Counts) -> Iterator[str]:
 
 def _image_bytes(image: Any) -> int:
     """Return the size of an image that is sent along; 0 for one that is only named by its address."""
-    data = image if isinstance(image, str) else (_get(image, "url") or _get(image, "data") or "")
+    found = (_get(image, name) for name in ("url", "data", "bytes")) if not isinstance(image, str) else (image,)
+    data = next(filter(None, found), "")
     if isinstance(data, bytes):
         return len(data)
     text = str(data)

@@ -1,7 +1,9 @@
 """Start and end of telemetry in a process: `init` and `shutdown`."""
 
 import atexit
+import itertools
 import os
+import sys
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,6 +15,7 @@ from opentelemetry import _logs, metrics, trace
 from . import histograms, hooks, metering, propagation, providers
 from .errors import UserError
 from .guard import Guard
+from .hooks import patching
 from .running import Watch, tell_all
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ _lock = threading.Lock()
 _fork_seen = False
 _running: "_Running | None" = None
 _joined: Watch | None = None
+_delivery: threading.Thread | None = None
 #: Providers of ours that ended: a global one cannot be replaced in this process, but a later `init` may use another.
 _retired: list[object] = []
 
@@ -105,21 +109,35 @@ def leave() -> None:
 
 @Guard("delivery")
 def deliver() -> None:
-    """Deliver what is held and go on; returns after two seconds at the latest."""
-    if running := _running:
-        thread = threading.Thread(target=Guard("delivery")(running.deliver), name="tailbudget-delivery", daemon=True)
-        thread.start()
-        thread.join(DELIVERY_S)
+    """Deliver what is held and go on; returns after two seconds at the latest, at once while an earlier one hangs."""
+    global _delivery
+    if (_running or _joined) and not (_delivery and _delivery.is_alive()):
+        work = _running.deliver if _running else _deliver_to
+        _delivery = threading.Thread(target=Guard("delivery")(work), name="tailbudget-delivery", daemon=True)
+        _delivery.start()
+        _delivery.join(DELIVERY_S)
+
+
+def _deliver_to(*own: Any) -> None:
+    """Deliver through these providers of spans, metrics and log records; None stands for the global one."""
+    tell_all()
+    found = (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider())
+    for mine, shared in itertools.zip_longest(own, found):
+        flush: Callable[[], object] | None = getattr(mine or shared, "force_flush", None)
+        if flush:
+            flush()
 
 
 def delivering(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
     """Return the `send` of ASGI's lifespan, which delivers before it says that the app has shut down.
 
-    uvicorn ends by the signal that stopped it, past every exit handler: there is no later moment.
+    uvicorn ends by the signal that stopped it, past every exit handler: where it is not hooked, it is the last moment.
     """
 
     async def tell(message: Any) -> None:
-        if message["type"].startswith("lifespan.shutdown."):
+        server = sys.modules.get("uvicorn.server")
+        hooked = server is not None and patching.replaced(server.Server, "shutdown") is not None
+        if message["type"].startswith("lifespan.shutdown.") and not hooked:
             deliver()
         await send(message)
 
@@ -186,10 +204,7 @@ class _Running:
 
     def deliver(self) -> None:
         """Deliver what is held."""
-        tell_all()
-        for provider in (self._tracer_provider, self._meter_provider, self._logger_provider):
-            if provider:
-                provider.force_flush()
+        _deliver_to(self._tracer_provider, self._meter_provider, self._logger_provider)
 
     def end(self) -> None:
         """Deliver the rest and close the providers."""

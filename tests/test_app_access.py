@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tailbudget.app import dashboard
-from tailbudget.app.pages.parts import alerts, cards, charts, leads
+from tailbudget.app.pages.parts import alerts, cards, charts, diagnosed, leads
 
 from .test_app_charts import NAMES, _contrast, _values
 
@@ -43,15 +44,24 @@ def test_text_captions_and_links_stand_out_in_each_theme(theme: str, surface: st
 
 
 @pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("part", [alerts, cards, leads], ids=["alerts", "cards", "leads"])
+@pytest.mark.parametrize("part", [alerts, cards, diagnosed, leads], ids=lambda part: part.__name__.split(".")[-1])
 def test_words_of_alerts_cards_and_links_stand_out_in_each_theme(theme: str, part: object) -> None:
     """A rule of the light theme replaces that of the dark one with the same selector."""
     rules = dict(_rules(part.STYLE))  # type: ignore[attr-defined]
     if theme == "light":
         rules |= dict(_rules(part.LIGHT))  # type: ignore[attr-defined]
     assert rules
-    background = _theme(theme, "backgroundColor")
-    assert {selector: colour for selector, colour in rules.items() if _contrast(colour, background) < TEXT} == {}
+    backgrounds = {_theme(theme, "backgroundColor"), *_tints(part.STYLE, theme)}  # type: ignore[attr-defined]
+    lost = {selector for selector, colour in rules.items() for under in backgrounds if _contrast(colour, under) < TEXT}
+    assert lost == set()
+    assert not re.search(r"opacity", re.sub(r"[^{}]*bar {[^}]*}", "", part.STYLE))  # type: ignore[attr-defined]
+
+
+def _tints(style: str, theme: str) -> Iterator[str]:
+    """Yield what a surface of a rule becomes that lets the page's background through."""
+    for *parts, share in re.findall(r"rgba\((\d+), (\d+), (\d+), ([\d.]+)\)", style):
+        over = "#" + "".join(f"{int(part):02x}" for part in parts)
+        yield _blend(over, _theme(theme, "backgroundColor"), float(share))
 
 
 def _rules(style: str) -> Iterator[tuple[str, str]]:
@@ -78,8 +88,29 @@ def test_marks_stand_out_from_the_background_of_each_theme(name: str, theme: str
     assert [colour for colour in sorted(colours) if _contrast(colour, background) < MARK] == []
 
 
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_pale_where_n_is_small_still_stands_out(name: str, theme: str) -> None:
+    """A fill may be pale inside its own outline; a mark that is pale as a whole is lost on a light page."""
+    background = _theme(theme, "backgroundColor")
+    for layer in _layers(charts.spec(name, light=theme == "light")):
+        mark, encoding = layer["mark"], layer.get("encoding", {})
+        if "fillOpacity" in encoding:
+            assert "stroke" in mark or "stroke" in encoding
+        for share in _values(encoding.get("opacity", {}), "value"):
+            colours = set(re.findall(r"#[0-9a-f]{6}", json.dumps([mark, encoding])))
+            assert [one for one in colours if _contrast(_blend(one, background, float(share)), background) < MARK] == []  # type: ignore[arg-type]
+
+
+def _layers(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    inner = spec.get("layer", [])
+    yield from [spec] if "mark" in spec else []
+    for one in inner:
+        yield from _layers(one)
+
+
 #: What a column of words holds besides, since Python writes them: chart -> names.
-WORDED = {"comparison": {"state"}}
+WORDED = {"burn_down": {"unsure"}, "comparison": {"state"}}
 
 
 @pytest.mark.parametrize("name", NAMES)

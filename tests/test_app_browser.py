@@ -34,7 +34,7 @@ FLAGS = (
 )
 #: What a step of a page may take before the test fails, on a machine that does much else.
 TIMEOUT_MS = 180_000
-SIZES = {"desktop": (1280, 1024), "phone": (390, 844)}
+SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 DONE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 #: Streamlit loads what draws our styles as a file of its own, which may come after the pictures.
 STYLED = '[data-testid="stHtml"] style'
@@ -263,6 +263,32 @@ def test_everything_is_reached_and_used_by_keyboard_and_shows_that_it_is(window:
     visit.page.wait_for_function("location.pathname == '/map'")
 
 
+def test_filter_range_live_and_a_moment_of_the_quadrant_are_chosen_by_keyboard(window: Open, address: str) -> None:
+    visit = window()
+    visit.open(f"{address}/gpu?live=false")
+    visit.pictures(11)
+    told = visit.page.get_by_text("In the step of")
+    before = told.inner_text()
+    visit.page.get_by_label("Moment", exact=True).focus()
+    for key in ("ArrowDown", "ArrowDown", "Enter"):  # it opens on the one after the chosen one
+        visit.page.keyboard.press(key)
+    wait_until(lambda: told.inner_text() != before, what="the step of another moment")
+    visit.page.wait_for_function("location.search.includes('picked=')")
+    visit.page.get_by_role("button", name="End the selection").press("Enter")
+    visit.page.wait_for_function("!location.search.includes('picked=')")
+    visit.page.get_by_label("Live", exact=True).press("Space")
+    visit.page.wait_for_function("!location.search.includes('live=false')")
+    visit.page.get_by_role("link", name="Latency", exact=True).press("Enter")
+    visit.page.wait_for_function("location.pathname == '/latency'")
+    visit.pictures(4)
+    visit.page.get_by_label("Route", exact=True).focus()
+    visit.page.keyboard.type("/summ")
+    visit.page.keyboard.press("Enter")
+    visit.page.wait_for_function("location.search.includes('route=%2Fsummarise')")
+    visit.page.get_by_role("radio", name="6h", exact=True).press("Enter")
+    visit.page.wait_for_function("location.search.includes('range=6h')")
+
+
 def _on_a_table(visit: Visit) -> bool:
     visit.page.keyboard.press("Tab")
     return visit.page.evaluate("document.activeElement.tagName") in ("CANVAS", "TD")
@@ -388,6 +414,20 @@ def _drag(visit: Visit, picture: Locator, begin: tuple[float, float], end: tuple
     visit.page.mouse.up()
 
 
+def _choose(visit: Visit, label: str, option: str) -> None:
+    """Choose from a list as a person does: scroll all the way up, then open it.
+
+    A scroll closes a list, and where only a part of it is in view the browser scrolls to what was clicked.
+    """
+    visit.page.get_by_test_id("stMain").evaluate(
+        "main => { main.scrollTo(0, 0); return new Promise((shown) => requestAnimationFrame(() => setTimeout(shown))) }"
+    )
+    box = visit.page.get_by_label(label, exact=True)
+    _still(box)
+    box.click()
+    visit.page.get_by_role("option", name=option, exact=True).click()
+
+
 def test_dragging_over_time_sets_the_range_of_all_pages(window: Open, address: str) -> None:
     visit = window()
     visit.open(f"{address}/?live=false")
@@ -437,13 +477,9 @@ def test_back_undoes_each_change_on_a_page_one_at_a_time_and_forward_does_it_aga
         visit.page.get_by_label("From/to (UTC)", exact=True).fill(f"{begin:%Y-%m-%dT%H:%M:%S}/{end:%Y-%m-%dT%H:%M:%S}")
         visit.page.keyboard.press("Enter")
 
-    def routed() -> None:
-        visit.page.get_by_label("Route", exact=True).click()
-        visit.page.get_by_role("option", name="/chat", exact=True).click()
-
     took(typed, "between=")
     took(lambda: _drag(visit, visit.pictures(3).nth(0), (0.4, 0.5), (0.6, 0.6)), "between=")
-    took(routed, "route=%2Fchat")
+    took(lambda: _choose(visit, "Route", "/chat"), "route=%2Fchat")
     took(lambda: visit.page.locator("button:visible").get_by_text("1h", exact=True).click(), "range=1h")
     assert [one["range"] for one in steps] == [["6h"], [], [], [], ["1h"]]
     assert len({str(one) for one in steps}) == len(steps)
@@ -486,8 +522,7 @@ def test_the_card_of_an_objective_opens_its_requests_and_a_control_ends_that(win
     visit.pictures(4)
     title = visit.page.get_by_text("Total latency by time · n")
     narrowed = title.inner_text()
-    visit.page.get_by_label("Only", exact=True).click()
-    visit.page.get_by_role("option", name="all requests").click()
+    _choose(visit, "Only", "all requests")
     wait_until(lambda: title.inner_text() != narrowed, what="all requests")
     visit.page.wait_for_function("!location.search.includes('only=')")
     visit.page.evaluate("history.back()")

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.resample import Difference
 from tailbudget.analytics.sag import SagSettings
 from tailbudget.analytics.window import Box, Window
+from tailbudget.app.incident import pictures
 from tailbudget.app.pages.parts import charts, comparisons, diagnosed, plans, tables, wishes, words
 from tailbudget.instrument.vocabulary import STAGES
 
@@ -204,6 +206,66 @@ def test_whatever_has_time_on_its_axis_can_be_dragged_over(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_few_are_the_same_number_in_every_picture(name: str) -> None:
     assert set(re.findall(r"datum\.n < (\d+)", json.dumps(charts.spec(name)))) <= {str(words.SMALL_N)}
+
+
+def _told(name: str, rows: list[dict[str, object]]) -> dict[str, str]:
+    """Return what each mark and text of a chart says of itself, and with which attributes it is drawn."""
+    pytest.importorskip("vl_convert")
+    marks = re.findall(r'<\w+ aria-label="([^"]*)"([^>]*)>', pictures._svg(name, pa.Table.from_pylist(rows)))
+    return dict(marks)
+
+
+def _mark(told: dict[str, str], *said: str) -> str:
+    (found,) = (drawn for label, drawn in told.items() if all(one in label for one in said))
+    return found
+
+
+def test_a_bullet_is_coral_over_its_budget_whose_tick_stands_at_the_budget_and_hollow_where_n_is_small() -> None:
+    stages = (("retrieval", 150.0, 300.0, 100), ("prefill", 270.0, 300.0, 20), ("decode", 3000.0, 2000.0, 100))
+    told = _told(
+        "stage_bullets",
+        [
+            {"stage": stage, "n": n, "p50_ms": ms / 2, "p95_ms": ms, "p99_ms": 2 * ms, "budget_ms": budget_ms,
+             "used": ms / budget_ms, "over_n": 3}
+            for stage, ms, budget_ms, n in stages
+        ],
+    )  # fmt: skip
+    assert 'fill="#5ad1b2" fill-opacity="1"' in _mark(told, "stage: retrieval", "state: within budget")
+    assert 'fill="#5ad1b2" fill-opacity="0.3" stroke="#5ad1b2"' in _mark(told, "stage: prefill", "state: within")
+    assert 'fill="#f2765d" fill-opacity="1"' in _mark(told, "stage: decode", "state: over budget", "p95 ms: 3,000.0")
+    assert 'fill="#f2765d"' in _mark(told, "stage: decode; share: 150 % ▲")
+    assert 'description="tick"' in _mark(told, "budget_ms: 2000; stage: decode")
+    assert _mark(told, "stage: prefill; count: n 20, few")
+
+
+def test_the_heatmap_has_one_line_at_the_budget_and_an_axis_with_units() -> None:
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    rows: list[dict[str, object]] = [
+        {"t": noon, "t2": noon + timedelta(minutes=1), "lo_ms": lo_ms, "hi_ms": 1.25 * lo_ms, "n": 3,
+         "budget_ms": 2500.0, "clock": "12:00:00", "window_from": noon, "window_to": noon + timedelta(minutes=5)}
+        for lo_ms in (400.0, 4000.0)
+    ]  # fmt: skip
+    told = _told("heatmap", rows)
+    assert "stroke-dasharray" in told["total latency: 2500"]
+    assert "total latency: 2500; label: budget 2.5 s" in told
+    drawn = pictures._svg("heatmap", pa.Table.from_pylist(rows))
+    assert {">500 ms<", ">1 s<", ">2 s<"} <= set(re.findall(r">\d+ m?s<", drawn))
+
+
+def test_the_waterfall_of_stages_shows_the_room_of_each_budget_and_what_is_over_it() -> None:
+    times = (("retrieval", 0.0, 150.0, 300.0), ("decode", 150.0, 3000.0, 2000.0))
+    told = _told(
+        "stage_waterfall",
+        [
+            {"stage": stage, "n": 100, "ms": ms, "from_ms": from_ms, "to_ms": from_ms + ms, "budget_ms": budget_ms,
+             "room_to_ms": from_ms + budget_ms, "over_ms": max(ms - budget_ms, 0), "total_budget_ms": 4000.0}
+            for stage, from_ms, ms, budget_ms in times
+        ],
+    )  # fmt: skip
+    assert 'description="bar"' in _mark(told, "one stage after the other: 0; stage: retrieval; room_to_ms: 300")
+    assert 'description="tick"' in told["room_to_ms: 2150; stage: decode"]
+    assert "stroke-dasharray" in told["total_ms: 4000"]
+    assert 'fill="#f58d78"' in told["stage: decode; label: 3,000 ms of 2,000 · ▲ 1,000 ms over"]
 
 
 def _contrast(one: str, other: str) -> float:

@@ -7,21 +7,23 @@ import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from html import unescape
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import streamlit as st
+from pyarrow import csv
 from streamlit.testing.v1 import AppTest
 
-from tailbudget.analytics import diagnoses, drill, gpu, overview, stages, violations
+from tailbudget.analytics import diagnoses, drill, gpu, latency, overview, stages, violations
 from tailbudget.analytics.compare import Change
-from tailbudget.analytics.reader import ApiReader
+from tailbudget.analytics.reader import ApiReader, QueryError
 from tailbudget.analytics.resample import Difference
-from tailbudget.analytics.window import Window
+from tailbudget.analytics.window import Box, Window
 from tailbudget.app.pages import site
 from tailbudget.app.pages.parts import answers, charts, comparisons, controls, diagnosed, fault, saved, tables, words
 
@@ -70,6 +72,15 @@ def _script(name: str) -> None:
 
     controls.show("page")
     importlib.import_module(f"tailbudget.app.pages.{name}").page()
+
+
+def _liveness() -> None:
+    import streamlit as st
+
+    from tailbudget.app.pages.parts import controls
+
+    controls.show("page")
+    st.text(f"live: {controls.is_live()}")
 
 
 def _unfiltered() -> None:
@@ -148,6 +159,14 @@ def test_overview_shows_percentiles_with_n_and_open_alerts(seeded: tuple[str, Se
     text = _text(_read(seeded[0], "overview", range="1h"))
     n = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
     assert f"p95 total · n {n:,}" in text
+    verdicts = re.findall(r'p(\d+) total.*?class="note (\w+)">(▲ )?(\d+) % of 4 s<', text)
+    totals = [row["total_ms"] for row in seeded[1].rows["requests"] if not row["synthetic"]]
+    shares = {q: np.percentile(totals, q) / 40 for q in (50, 95, 99)}
+    assert verdicts == [
+        (str(q), "bad" if share > 100 else "good", "▲ " if share > 100 else "", f"{share:.0f}")
+        for q, share in shares.items()
+    ]
+    assert {one[1] for one in verdicts} == {"good", "bad"}
     assert re.search(r'<b>▲ page · sag</b> since <time [^>]*title="[\d-]+ [\d:]+ UTC">', text)
     assert 'href="/token-rate?' in text
     assert "Alerts that ended in this window: 1" in text
@@ -171,6 +190,12 @@ def test_a_tenant_and_a_model_in_the_address_narrow_every_page_and_its_links(
     assert {"tenant=acme", f"model={MODEL}"} <= set(found.split("?")[1].split("&amp;"))
     text = _text(_run(monkeypatch, seeded[0], "latency", range="1h", tenant="nobody", model="none"))
     assert "No request of nobody, none in the last hour: choose a longer range above, or fewer filters." in text
+
+
+def _links(app: AppTest, path: str) -> list[dict[str, str]]:
+    """Return what the address of each link to a page says, in order."""
+    found = [urlsplit(unescape(href)) for href in re.findall(r'href="([^"]+)"', _text(app))]
+    return [dict(parse_qsl(one.query)) for one in found if one.path == path]
 
 
 def _latency_link(app: AppTest) -> str:
@@ -201,6 +226,15 @@ def test_violations_name_the_stage_to_blame_and_link_to_the_trace(seeded: tuple[
     newest = max(seeded[1].rows["violations"], key=lambda row: row["started"])
     assert shown["trace"].iloc[0] == f"/trace?request={newest['request_id']}"
     assert f"{newest['over_stage']} took" in shown["why"].iloc[0]
+    counted = {row["request_id"] for row in seeded[1].rows["requests"] if not row["synthetic"]}
+    over = sum(row["request_id"] in counted for row in seeded[1].rows["violations"])
+    of = f"**{words.share(over, len(counted))}** of requests over a budget ({over} of n {len(counted)})"
+    assert of in _text(_read(seeded[0], "violations", range="1h"))
+    begin, end = (
+        datetime.fromisoformat(text) for text in re.findall(r"--from (\S+) --to (\S+) --out", app.code[0].value)[0]
+    )
+    assert end - begin == timedelta(minutes=15)
+    assert end <= datetime.now(UTC) + timedelta(seconds=answers.REFRESH_S)
 
 
 def test_violations_name_the_suspect_and_what_is_left_of_each_budget(
@@ -227,14 +261,17 @@ def test_violations_say_how_long_the_worst_stage_broke_its_budget(
     begin = datetime.fromtimestamp(seeded[1].started.timestamp() // 60 * 60 + 300, UTC)
     between = controls.stretch(begin, begin + timedelta(minutes=5))
     text = _text(_run(monkeypatch, seeded[0], "violations", between=between))
-    found = re.search(r"for ([\d,]+) of them, .*: ([\d,]+) from ([\d:]+) UTC to ([\d:]+) UTC \((\d) min", text)
+    found = re.search(
+        r"for ([\d,]+) of them, .*: ([\d,]+) from ([\d:]+) UTC to ([\d:]+) UTC \((\d) min(?: (\d+) s)?\)", text
+    )
     assert found is not None
     slow = [
         row["started"] for row in seeded[1].rows["violations"]
         if row["over_stage"] == "retrieval" and begin <= row["started"] < begin + timedelta(minutes=5)
     ]  # fmt: skip
     assert int(found[1]) == len(slow) >= int(found[2]) > 0.8 * len(slow)
-    assert found[5] in "23"  # the slow index of the seed lasts two minutes
+    lasted_s = 60 * int(found[5]) + int(found[6] or 0)
+    assert abs(lasted_s - 120) <= 20  # as long as the seed's index is slow, in buckets of 10 s
 
 
 def test_a_spell_goes_on_over_one_empty_bucket_and_needs_three() -> None:
@@ -290,9 +327,23 @@ def test_token_rate_shows_the_detectors_settings_and_that_there_is_no_gpu(
     with local_api(connection) as api:
         text = _text(_run(monkeypatch, api, "token_rate"))
     connection.close()
+    assert "no streamed call began in this range" in text
     assert "buckets of 1 stream-seconds; the expected rate is from the 240 s that ended 30 s before" in text
     assert "No GPU" in text
     assert "seen by the server" in text.split("seen by the client")[0]
+
+
+def test_streams_without_a_stall_are_said_in_place_of_an_empty_axis(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = empty(tmp_path)
+    rows = seed(connection, ended=datetime.now(UTC), minutes=5)
+    furnish(connection, rows)
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "token_rate")
+    connection.close()
+    assert f"**Streams** · no stall and no slow reader in this range · n {len(rows.rows['requests'])}" in _text(app)
+    assert not app.dataframe
 
 
 def test_the_gpu_clock_is_drawn_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -305,7 +356,9 @@ def test_the_gpu_clock_is_drawn_where_there_is_a_gpu(monkeypatch: pytest.MonkeyP
     connection.close()
 
 
-def test_the_worst_streams_open_their_traces_and_each_sag_leads_to_its_latency(seeded: tuple[str, Seeded]) -> None:
+def test_the_worst_streams_open_their_traces_and_each_sag_leads_to_its_latency(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
     app = _read(seeded[0], "token_rate", range="1h")
     worst = app.dataframe[0].value
     assert worst["trace"].iloc[0].startswith("/trace?request=req-")
@@ -313,7 +366,18 @@ def test_the_worst_streams_open_their_traces_and_each_sag_leads_to_its_latency(s
     closed = next(row for row in seeded[1].rows["alerts"] if row["closed"])
     began, ended = (quote(f"{closed[name]:%Y-%m-%dT%H:%M:%S}") for name in ("opened", "closed"))
     assert f"/latency?range=1h&amp;between={began}%2F{ended}" in _text(app)
-    assert "throttled in" in _text(app)
+    fires = next(row for row in seeded[1].rows["alerts"] if not row["closed"])
+    lasts = [one["between"].split("/") for one in _links(app, "/latency") if "between" in one]
+    (until,) = (end for begin, end in lasts if begin == f"{fires['opened']:%Y-%m-%dT%H:%M:%S}")
+    assert datetime.fromisoformat(f"{until}Z") > seeded[1].ended  # it goes on: up to the window's end
+    (throttled,) = re.findall(r"▼ throttled in ([\d.]+) % of the time: heat", _text(app))
+    assert 12 < float(throttled) < 25  # two minutes of thirteen, in buckets of one
+    rate, tokens, active_s = re.findall(r"([\d.]+) tokens\*\* .* n ([\d,]+) tokens in ([\d,]+) stream-s", _text(app))[0]
+    assert float(rate) == pytest.approx(int(tokens.replace(",", "")) / int(active_s.replace(",", "")), rel=0.01)
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    sql = "select avg((stalls > 0)::int) as stalled, avg((consumer_ms > 0.2 * decode_ms)::int) as slow from calls"
+    stalled, slow = answers.typed(sql).to_pylist()[0].values()
+    assert f"**Streams** · {stalled:.1%} stalled, {slow:.1%} slow reader" in _text(app).replace(" %", "%")
 
 
 def test_a_trace_is_the_one_in_the_address_else_the_slowest(seeded: tuple[str, Seeded]) -> None:
@@ -355,6 +419,9 @@ def test_a_trace_shows_its_stall_its_network_its_route_and_its_twins(seeded: tup
     slowest = max(seeded[1].rows["requests"], key=lambda row: row["total_ms"])
     assert app.code[-1].value.endswith(f"/trace?request={slowest['request_id']}")
     assert quote(f"from trace('{slowest['trace_id']}')", safe="").replace("%20", "+") in text
+    (around,) = _links(app, "/latency")
+    before, after = (slowest["started"] + minutes for minutes in (-timedelta(minutes=5), timedelta(minutes=5)))
+    assert (around["route"], around["between"]) == (slowest["route"], controls.stretch(before, after))
 
 
 def test_a_trace_of_which_no_stream_and_no_network_was_told_says_so(
@@ -410,6 +477,30 @@ def test_pages_come_before_tickets_of_which_two_are_shown_at_once(
     shown, folded = text.split("<summary>1 more ticket</summary>")
     assert re.findall(r": alert (\d)", shown) == ["2", "3", "1", "4"]
     assert re.findall(r": alert (\d)", folded) == ["5"]
+
+
+def test_an_alert_leads_to_what_shows_it_and_says_who_took_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    connection = empty(tmp_path)
+    now = seed(connection, ended=datetime.now(UTC), minutes=5).ended
+    kinds = {
+        "burn": "violations", "sag": "token-rate", "blind": "coverage", "diagnosis": "diagnoses",
+        "objectives": "coverage",
+    }  # fmt: skip
+    connection.execute("delete from alerts")
+    for kind in kinds:
+        connection.execute(
+            "insert into alerts (alert_id, kind, rule, severity, opened, summary) values ($1, $1, $1, 'page', $2, $1)",
+            [kind, now],
+        )
+    connection.execute("update alerts set acknowledged = ?, acknowledged_by = 'ann' where kind = 'burn'", [now])
+    with local_api(connection) as api:
+        said = _text(_run(monkeypatch, api, "overview")).split('<div class="alert ')[1:]
+        shown = _text(_run(monkeypatch, api, "token_rate"))
+    connection.close()
+    found = {re.findall(r"· (\w+)</b>", one)[0]: one for one in said}
+    assert {kind: re.findall(r'href="/([\w-]+)\?', one)[0] for kind, one in found.items()} == kinds
+    assert [kind for kind, one in found.items() if "taken by ann at <time" in one] == ["burn"]
+    assert re.findall(r"page · (\w+)</b>", shown) == ["sag"]
 
 
 def test_an_unknown_request_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
@@ -468,11 +559,33 @@ def test_an_objective_of_which_nothing_comes_is_blind_and_opens_coverage(
     connection.execute("update slo_status set blind_since = ? where objective = 'first-token'", [rows.started])
     with local_api(connection) as api:
         drawn = _text(_run(monkeypatch, api, "overview")).split("<a class=")
+        burnt = _text(_run(monkeypatch, api, "violations"))
     connection.close()
     blind = next(card for card in drawn if "first-token" in card)
+    overspent = next(card for card in drawn if "answers · acme" in card)
+    assert drawn.index(blind) < drawn.index(overspent)  # what fires or sees nothing comes first
     assert '<div class="value">blind</div>' in blind
     assert f"▲ no event since {words.clock(rows.started)}: see Coverage" in blind
     assert 'href="/coverage?' in blind
+    assert f"**first\\-token** · ▲ blind since {words.clock(rows.started)} · n" in burnt
+    assert burnt.index("**first\\-token**") < burnt.index("**chat\\-total**")  # which overspent its budget
+
+
+def test_an_objective_that_fires_says_so_however_few_its_requests_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = empty(tmp_path)
+    furnish(connection, seed(connection, ended=datetime.now(UTC), minutes=5))
+    connection.execute("update slo_status set firing = ['10% in 3d'], budget_left = 0.2 where objective = 'answers'")
+    connection.execute("update slo_status set firing = [], budget_left = -0.2 where objective = 'first-token'")
+    with local_api(connection) as api:
+        drawn = _text(_run(monkeypatch, api, "overview")).split("<a class=")
+    connection.close()
+    fires = next(card for card in drawn if "answers · acme" in card)
+    assert "n 38 in 30d" in fires
+    assert re.search(r'<div class="note bad">20 % of the budget left, burns [\d.]+x · ▲ 10% in 3d</div>', fires)
+    assert '"card small' not in fires
+    assert '<div class="note bad">▲ overspent by 20 %' in next(card for card in drawn if "first-token" in card)
 
 
 def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
@@ -481,7 +594,8 @@ def test_figures_from_few_requests_are_greyed(monkeypatch: pytest.MonkeyPatch, s
         _run(monkeypatch, seeded[0], "overview", between=controls.stretch(begin, begin + timedelta(seconds=40)))
     )
     assert 'card small"' in text
-    assert text.count("too few to judge by") == 4
+    assert text.count("too few to judge by") == 5
+    assert re.search(r'class="card small"[^>]*><div class="label">good · n \d\d<', text)
     assert '"card few"' in text
 
 
@@ -489,6 +603,8 @@ def test_requests_that_hang_are_listed_oldest_first(seeded: tuple[str, Seeded]) 
     shown = _read(seeded[0], "overview").dataframe[0].value
     assert shown["stage"].tolist() == ["tools", "decode"]
     assert shown["age_s"].iloc[0] > 47
+    acme = _read(seeded[0], "overview", tenant="acme").dataframe[0].value
+    assert acme["tenant"].tolist() == ["acme"]
 
 
 def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
@@ -500,7 +616,9 @@ def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
     box = f"{controls.stretch(begin, end)}/2000/4000"
     app = _run(monkeypatch, seeded[0], "latency", picked=box, until=f"{until:%Y-%m-%dT%H:%M:%S}")
     inside = [row for row in rows if begin <= row["started"] < end and 2000 <= row["total_ms"] < 4000]
-    assert "**Who adds time**" in _text(app)
+    assert f"**Who adds time** a request from {words.clock(begin)} to {words.clock(end)}, more than" in _text(app)
+    suspect = violations.suspects(ApiReader(seeded[0]), Window(begin, end)).to_pylist()[0]
+    assert f"n {suspect['n']} against {suspect['baseline_n']}" in _text(app)
     listed = app.dataframe[0].value
     assert len(listed) == len(inside) > 10
     assert listed["total_ms"].between(2000, 4000).all()
@@ -512,6 +630,27 @@ def test_cells_that_are_selected_show_their_requests_and_hold_the_page(
     app.button(key="end-picked").click().run()
     assert "**Who took over 4 s" in _text(app)
     assert not {"picked", "until"} & app.query_params.keys()
+
+
+@pytest.mark.parametrize(
+    ("query", "is_live"),
+    [
+        ({}, True),
+        ({"live": "false"}, False),
+        ({"picked": "12"}, False),
+        ({"until": "2026-03-01T12:00:00"}, False),
+        ({"between": "2026-03-01T12:00:00/2026-03-01T12:05:00"}, False),
+        ({"range": "24h"}, True),
+    ],
+)
+def test_a_page_is_live_unless_something_holds_it(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], query: dict[str, str], is_live: bool
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    app = AppTest.from_function(_liveness, default_timeout=120)
+    for name, value in query.items():
+        app.query_params[name] = value
+    assert app.run().text[0].value == f"live: {is_live}"
 
 
 @pytest.mark.parametrize("picked", ["nonsense", "1/2", "2026-03-01T12:00:00/2026-03-01T11:00:00/1/2", "12"])
@@ -531,6 +670,9 @@ def test_a_lower_end_in_the_address_lists_who_took_longer(
     assert "**Who took over 3 s" in _text(app)
     assert len(app.dataframe[0].value) == min(len(slower), 100)
     assert app.dataframe[0].value["total_ms"].min() >= 3000
+    ends = sorted(row["total_ms"] for row in slower)[:2]
+    box = Box(seeded[1].started, seeded[1].ended, *ends)  # its lower end is in it, its upper one in the next
+    assert latency.box_requests(ApiReader(seeded[0]), Window(box.from_ts, box.to_ts), box=box).num_rows == 1
 
 
 def test_the_map_says_what_changed_against_the_week_before_and_leads_to_latency(
@@ -538,12 +680,25 @@ def test_the_map_says_what_changed_against_the_week_before_and_leads_to_latency(
 ) -> None:
     connection = seen([shop(trace, calls=2, call_ms=900) for trace in range(101, 141)], before=map(shop, range(1, 41)))
     with local_api(connection) as api:
-        app = _run(monkeypatch, api, "service_map")
+        app = _run(monkeypatch, api, "service_map", between="2026-03-01T12:00:00/2026-03-01T12:05:00")
     hops = app.dataframe[0].value.set_index("callee")
     provider = hops.loc["provider:api.example"]
     assert provider["change"] == "slower, more calls"
     assert (provider["calls_per_request"], provider["p95_ms"], provider["p95_ms_before"]) == (2, 900, 500)
     assert provider["latency"] == "/latency?range=24h&only=hop+shop+%3E+api.example"
+    nodes = app.dataframe[1].value.set_index("name")
+    assert nodes.loc["shop"]["latency"] == "/latency?range=24h&only=service+shop"
+    connection.close()
+
+
+def test_the_map_says_of_how_many_traces_it_looked_at_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = seen(map(shop, range(1, 41)))
+    connection.execute("create or replace view map_edges as from map_edges_of(100)")
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "service_map")
+    n = int(app.dataframe[0].value["n"].sum())
+    assert f"n {n} · one trace in 4 looked at" in _text(app)
+    assert set(app.dataframe[1].value["name"]) == {"shop", "billing", "qdrant", "find", "api.example"}
     connection.close()
 
 
@@ -571,7 +726,10 @@ def test_a_link_narrows_every_picture_of_a_page_to_an_objective_or_a_service(
     app.number_input(key="over_ms").set_value(1).run()
     assert app.dataframe[0].value["total_ms"].max() == pytest.approx(wanted["ms"])
     for page in ("overview", "stages", "violations"):
-        assert _charts(_run(monkeypatch, seeded[0], page, range="1h", only=only)), page
+        drawn = _run(monkeypatch, seeded[0], page, range="1h", only=only)
+        assert _charts(drawn), page
+        if page == "stages":
+            assert [one["only"] for one in _links(drawn, "/latency")] == [only]
     app.selectbox(key="only").select(controls.EVERY).run()
     every = sum(not row["synthetic"] for row in seeded[1].rows["requests"])
     assert f"Total latency by time · n {every:,}" in _text(app)
@@ -609,7 +767,9 @@ def test_a_stretch_of_time_in_the_address_is_the_range(
         not row["synthetic"] and from_ts <= row["started"] < from_ts + timedelta(seconds=120)
         for row in seeded[1].rows["requests"]
     )
-    assert f"p95 total · n {n:,}" in _text(_run(monkeypatch, seeded[0], "overview", between=text))
+    app = _run(monkeypatch, seeded[0], "overview", between=text)
+    assert f"p95 total · n {n:,}" in _text(app)
+    assert {one.get("between") for one in _links(app, "/latency")} == {text}
 
 
 def test_a_page_says_that_it_asks_until_its_answers_are_there(
@@ -635,6 +795,44 @@ def test_each_picture_shows_its_sql_ready_to_run(monkeypatch: pytest.MonkeyPatch
     assert answers.typed(answers.asked(bad)).num_rows >= bad.num_rows > 0
 
 
+@pytest.mark.parametrize(
+    ("page", "picture"), [("latency", "heatmap"), ("latency", "requests"), ("violations", "violations")]
+)
+def test_what_can_be_taken_away_is_what_the_picture_was_drawn_from(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded], page: str, picture: str
+) -> None:
+    taken: dict[str, bytes] = {}
+    monkeypatch.setattr(st, "download_button", lambda label, data, *_, **__: taken.update({label: data}))
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    app = AppTest.from_function(_script, args=(page,), default_timeout=120)
+    app.query_params["range"] = "1h"
+    app.session_state[f"tools-{picture}"] = True  # its menu is open
+    app.run()
+    again = answers.typed(next(code.value for code in app.code if code.language == "sql"))
+    rows = csv.read_csv(io.BytesIO(taken["Download the rows"]))
+    (told,) = {"n", "total_ms"} & {*again.column_names}
+    assert rows.num_rows == again.num_rows > 10
+    assert rows[told].to_pylist() == pytest.approx(again[told].to_pylist())
+
+
+def _asks_twice(reader: ApiReader) -> pa.Table:
+    reader.query("select 1 as first")
+    return reader.query("select 2 as second")
+
+
+def test_an_id_that_addresses_give_a_meaning_to_still_opens_its_trace() -> None:
+    linked = tables.linked(pa.table({"request_id": ["a/b c&request=d"]}))
+    assert linked["trace"].to_pylist() == ["/trace?request=a%2Fb%20c%26request%3Dd"]
+
+
+def test_an_answer_of_several_questions_shows_them_all(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
+    monkeypatch.setenv("TAILBUDGET_API", seeded[0])
+    shown = answers.asked(answers.answer(_asks_twice))
+    assert shown.split("\n;\n\n") == ["select 1 as first", "select 2 as second"]
+
+
 def test_a_diagnosis_says_what_it_saves_and_links_to_what_shows_it(seeded: tuple[str, Seeded]) -> None:
     text = _text(_read(seeded[0], "diagnoses", range="1h"))
     card = next(part for part in text.split('<div class="found ') if "no_pooling" in part)
@@ -655,7 +853,7 @@ def test_a_diagnosis_of_a_request_opens_its_trace() -> None:
     assert diagnosed.href(row).startswith("/trace?")
     assert "request=req-1" in diagnosed.href(row)
     whole = diagnosed.href({**row, "rule": "queue_deep", "request_id": None})
-    assert whole.startswith("/gpu?between=2026-03-01T12%3A00%3A00%2F2026-03-01T12%3A05%3A00")
+    assert whole == "/gpu?between=2026-03-01T12%3A00%3A00%2F2026-03-01T12%3A05%3A00&model=m"
 
 
 def test_every_rule_has_words_and_a_page_that_shows_it() -> None:
@@ -677,6 +875,17 @@ def test_a_what_if_is_in_the_address_and_says_what_it_would_save(
     found = re.search(r"these stages would save \*\*([\d.]+) (ms|s)\*\* of p95 together", _text(app))
     assert found is not None
     assert float(found[1]) > 0
+    of_kind = r"critical path of (\w+ )+\((around p50|from p95 on)\) · n (\d+)"
+    n = {which: int(said) for _, which, said in re.findall(of_kind, _text(app))}
+    assert n["around p50"] > 2 * n["from p95 on"] > 0  # a fifth of them, and a twentieth
+
+
+def test_a_what_if_of_few_requests_is_greyed(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:
+    begin = seeded[1].started + timedelta(seconds=100)
+    between = controls.stretch(begin, begin + timedelta(seconds=40))
+    text = _text(_run(monkeypatch, seeded[0], "stages", between=between, what_if="decode", at_most_decode="500"))
+    assert text.count('"card small"') == 3
+    assert re.search(r"of n \d\d requests, too few to judge by would", text)
 
 
 def test_a_wish_beyond_what_the_stage_takes_now_is_kept(
@@ -695,7 +904,9 @@ def test_a_wish_beyond_what_the_stage_takes_now_is_kept(
 def test_the_two_wrong_corners_of_queue_and_utilisation_are_counted(seeded: tuple[str, Seeded]) -> None:
     text = _text(_read(seeded[0], "gpu", range="1h"))
     assert int(re.search(r"(\d+) in the two named corners", text)[1]) > 0  # type: ignore[index]
-    assert "preemptions in each bucket" in text
+    assert {"preemptions in each bucket", "joules a generated token", "GPU clock, mean MHz", "GPU power, W"} <= set(
+        re.findall(r"^\*\*(.+?)\*\*", text, re.MULTILINE)
+    )
 
 
 def test_a_point_of_the_quadrant_lists_who_was_in_that_step(
@@ -705,6 +916,9 @@ def test_a_point_of_the_quadrant_lists_who_was_in_that_step(
     window = Window(seeded[1].started, seeded[1].ended)
     points = gpu.queue_quadrant(ApiReader(seeded[0]), window, bucket_s=60).to_pylist()
     deepest = max(points, key=lambda row: row["wait_ms"])
+    timed = max(points, key=lambda row: row["n"])
+    sql = f"select quantile_cont(queue_ms, 0.95) as ms from calls where started >= '{timed['t']}' and started < "
+    assert timed["wait_ms"] == pytest.approx(answers.typed(f"{sql} '{timed['t2']}'")["ms"][0].as_py())
     steps = [gpu.step_requests(ApiReader(seeded[0]), controls.bucket(row), instance=INSTANCE) for row in points]
     chosen, step = next((row, one) for row, one in zip(points, steps, strict=True) if one.num_rows and row != deepest)
     app = _run(monkeypatch, seeded[0], "gpu", range="1h", picked=str(chosen["id"]))
@@ -712,7 +926,11 @@ def test_a_point_of_the_quadrant_lists_who_was_in_that_step(
     assert listed["phase"].tolist() == step["phase"].to_pylist()
     assert listed["trace"].tolist() == [f"/trace?request={one}" for one in step["request_id"].to_pylist()]
     assert words.step(chosen, step)[0] in _text(app)
+    app.selectbox(key=f"mark {chosen['id']}").set_value(deepest["id"]).run()  # as by keyboard
+    assert app.query_params["picked"] == str(deepest["id"])
+    assert app.query_params["until"] == f"{app.session_state['until']:%Y-%m-%dT%H:%M:%S}"
     step = steps[points.index(deepest)]
+    assert words.step(deepest, step)[0] in _text(app)
     assert words.step(deepest, step)[0] in _text(_run(monkeypatch, seeded[0], "gpu", range="1h"))
 
 
@@ -724,12 +942,36 @@ def test_coverage_names_what_is_missing_with_its_line_and_what_was_not_stored(se
     assert unstored["reason"].tolist() == ["bad_id"]
 
 
+def test_coverage_is_of_the_chosen_range(seeded: tuple[str, Seeded]) -> None:
+    counts = [
+        int(re.findall(r"n ([\d,]+) calls", _text(_read(seeded[0], "coverage", range=chosen)))[0])
+        for chosen in ("5m", "1h")
+    ]
+    assert 0 < counts[0] < counts[1] == len(seeded[1].rows["requests"])
+
+
+def test_coverage_says_what_was_not_stored_where_nothing_else_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = empty(tmp_path)
+    furnish(connection, seed(connection, ended=datetime.now(UTC), minutes=5))
+    for table in ("spans_open", "resources", "requests", "calls"):
+        connection.execute(f"delete from {table}")
+    with local_api(connection) as api:
+        app = _run(monkeypatch, api, "coverage")
+    connection.close()
+    assert "No request yet" in _text(app)
+    assert app.dataframe[-1].value["reason"].tolist() == ["bad_id"]
+
+
 def test_sql_answers_what_is_typed_and_refuses_to_write(
     monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
 ) -> None:
     app = _run(monkeypatch, seeded[0], "sql", sql="select count(*) as n from violations")
     assert app.dataframe[0].value["n"].tolist() == [len(seeded[1].rows["violations"])]
     assert "total_ms" in app.dataframe[1].value["column"].tolist()
+    with pytest.raises(QueryError, match="more than 10000 rows"):
+        answers.typed("from range(20000)")
     app = _run(monkeypatch, seeded[0], "sql", sql="delete from violations")
     assert len(app.error) == 1
 
@@ -786,11 +1028,26 @@ def test_every_question_that_comes_with_the_page_is_answered(
         assert answers.typed(sql).num_rows, name
 
 
-def test_a_comparison_says_what_got_worse_with_both_n(seeded: tuple[str, Seeded]) -> None:
+def test_a_comparison_says_what_got_worse_with_both_n(
+    monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]
+) -> None:
     app = _read(seeded[0], "compare")
     assert [box.value for box in app.selectbox][-3:] == ["version", "1.3.9", "1.4.0"]
     assert "From 1\\.3\\.9 to 1\\.4\\.0" in _text(app)
     assert all(f"only=version+{version}" in _text(app) for version in ("1.3.9", "1.4.0"))
+    drawn: dict[str, pa.Table] = {}
+    monkeypatch.setattr(charts, "tools", lambda frame, *_, name, **__: drawn.update({name: frame}))
+    _run(monkeypatch, seeded[0], "compare", range="1h")
+    sql = "select median(total_ms) as ms from requests where not synthetic group by version order by version"
+    was, became = (words.duration(ms) for ms in answers.typed(sql)["ms"].to_pylist())
+    assert any(label.startswith(f"total p50: {was} → {became} ·") for label in drawn["comparison"]["label"].to_pylist())
+    _run(monkeypatch, seeded[0], "compare", range="1h", only="objective answers · acme")
+    acme = sql.replace("median(total_ms) as ms", "count(*) as n").replace("synthetic", "synthetic and tenant = 'acme'")
+    counts = answers.typed(acme.replace(" group", " and outcome <> 'rejected' group"))["n"].to_pylist()
+    assert any(
+        label.startswith("total p50") and label.endswith(f"n {counts[0]}, {counts[1]}")
+        for label in drawn["comparison"]["label"].to_pylist()
+    )
 
 
 def test_a_comparison_of_one_value_says_what_to_do(monkeypatch: pytest.MonkeyPatch, seeded: tuple[str, Seeded]) -> None:

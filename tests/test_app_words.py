@@ -3,9 +3,10 @@
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 import pytest
 
-from tailbudget.app.pages.parts import words
+from tailbudget.app.pages.parts import controls, tables, words
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,22 @@ def test_a_clock_is_in_the_viewers_zone_with_utc_on_hover(monkeypatch: pytest.Mo
     monkeypatch.setattr(words, "zone", lambda: ZoneInfo("Europe/Berlin"))
     assert words.clock(noon, now=noon) == "14:00:00 CEST"
     assert 'title="2026-07-01 12:00:00 UTC"' in words.html_clock(noon)
+
+
+def test_an_instant_in_a_table_is_in_the_viewers_zone_with_utc_on_hover(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "zone", lambda: ZoneInfo("Asia/Kolkata"))
+    noon = datetime(2026, 7, 1, 12, tzinfo=UTC)
+    column = tables.clock(pa.table({"started": [noon, noon + timedelta(minutes=5)]}), "started")
+    assert column["type_config"]["timezone"] == "Asia/Kolkata"
+    assert column["help"] == "In Asia/Kolkata: 2026-07-01 12:00:00 to 12:05:00 UTC. The CSV has UTC."
+
+
+def test_what_was_dragged_is_whole_seconds_from_the_earlier_to_the_later_end() -> None:
+    begin, end = datetime(2026, 7, 1, 12, tzinfo=UTC), datetime(2026, 7, 1, 12, 5, tzinfo=UTC)
+    dragged = [1000 * one.timestamp() + 400 for one in (end, begin)]  # from right to left
+    assert controls.time_of({"t": dragged}) == (begin, end + timedelta(seconds=1))
+    assert controls.time_of({}) is None
+    assert controls.stretch(begin, end) == "2026-07-01T12:00:00/2026-07-01T12:05:00"
 
 
 def test_markdown_in_a_name_is_shown_as_it_is() -> None:

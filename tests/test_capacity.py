@@ -12,6 +12,7 @@ from tailbudget.analytics.capacity import Kind, Limits, Replica, best_batch, hig
 from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.window import Window
 from tailbudget.analytics.worksheet import Demand, Terms, demands, worksheet
+from tailbudget.app.pages.parts import plans, words
 from tailbudget.gpu_runtime.settings import RuntimeSettings
 from tailbudget.gpu_runtime.simulator import Arrival, StepTime, simulate
 from tailbudget.instrument.errors import UserError
@@ -137,6 +138,7 @@ def test_what_a_lost_replica_does_to_the_queue_follows_from_little() -> None:
     assert away.growth_s > 0
     queue, served_s = away.growth_s * 300, away.rate_s - away.growth_s
     assert sheet.outage_wait_s == pytest.approx(queue / served_s)
+    assert plans._away(sheet).value == f"▲ {words.duration(1000 * queue / served_s)} wait"
     assert worksheet(replace(demand, peak_s=0.1), SMALL, limits=Limits(ttft_ms=1000), terms=Terms()).one_less is None
 
 

@@ -110,14 +110,23 @@ def test_a_guard_without_the_demo_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_up_with_a_guard_prints_both_runs_of_200_requests(tmp_path: Path) -> None:
-    up = Up(tmp_path, "--demo", "--guard", "cache", "--model", str(tiny_path()))
+@pytest.mark.parametrize("guard", GUARDS)
+def test_up_with_a_guard_prints_both_runs_of_200_requests(tmp_path: Path, guard: str) -> None:
+    up = Up(tmp_path, "--demo", "--guard", guard, "--model", str(tiny_path()))
     try:
         shown = up.lines_until("done: ")
     finally:
         up.process.send_signal(signal.SIGINT)
         status, output = up.ended()
     assert (status, "Traceback" in output) == (0, False)
-    rows = [line for line in shown if re.match(r"bare|guarded", line)]
-    assert [row.split()[1] for row in rows] == ["200", "200"]
+    assert HEAD in "".join(shown)
+    rows = [line.split(maxsplit=7) for line in shown if re.match(r"bare|guarded", line)]
+    assert [row[0] for row in rows] == ["bare", "guarded"]
+    for name, *figures, cost in rows:
+        answered, refused, failed, p50_ms, p95_ms, p99_ms = (int(figure.replace(",", "")) for figure in figures)
+        # Of "shed" the important quarter alone is timed, so that the others are no part of these figures.
+        assert answered + refused == 200 or guard == "shed"
+        assert (answered > 0, failed, refused == 0 or name == "guarded") == (True, 0, True)
+        assert 0 <= p50_ms <= p95_ms <= p99_ms > 0  # a hit of a cache takes less than half of one
+        assert re.fullmatch(r"[\d,]+ [a-z ]+(, [\d,]+ [a-z ]+)*\n", cost)
     assert not up.left_running()

@@ -40,12 +40,21 @@ assert child.exitcode == 0
 """
 
 
-def test_a_server_that_a_signal_stops_delivers_its_last_requests(tmp_path: Path) -> None:
+#: Options of uvicorn, and variables: an app may have no lifespan, as Django has none, or its server not be hooked.
+ENDINGS: list[tuple[list[str], dict[str, str]]] = [
+    (["--lifespan", "off"], {}), (["--lifespan", "on"], {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "uvicorn"})
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "variables"), ENDINGS)
+def test_a_server_that_a_signal_stops_delivers_its_last_requests(
+    tmp_path: Path, options: list[str], variables: dict[str, str]
+) -> None:
     (tmp_path / "service.py").write_text(SERVICE)
     port = free_port()
-    command = [*RUN, "uvicorn", "service:app", "--log-level", "warning", "--port", str(port)]
+    command = [*RUN, "uvicorn", "service:app", "--log-level", "warning", *options, "--port", str(port)]
     with sink() as collector:
-        with running(command, tmp_path, collector, **NEVER) as service:
+        with running(command, tmp_path, collector, **NEVER, **variables) as service:
             wait_until(lambda: get(f"http://127.0.0.1:{port}/why") == "hi", what="an answer")
             assert not collector.traces
         assert service.returncode == -15  # past every exit handler
@@ -75,4 +84,7 @@ def test_a_collector_that_hangs_holds_no_server_up(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(lifecycle, "DELIVERY_S", 0.1)
     lifecycle.deliver()
     assert began.wait(60)
+    began.clear()
+    lifecycle.deliver()  # of the app, then of its server: nobody waits a second time
+    assert not began.is_set()
     hung.set()

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -43,16 +44,23 @@ def url(scripted: tuple[ScriptedServer, str]) -> str:
     return scripted[1]
 
 
-@pytest.fixture
-def recorded(scripted: tuple[ScriptedServer, str]) -> Iterator[Recorded]:
+@contextmanager
+def hooked(*clients: str) -> Iterator[Recorded]:
+    """Record what these clients do; those that the body leaves open are closed behind it."""
     with recording() as recorded:
-        hooks.install(only=CLIENTS)
+        hooks.install(only=clients)
         try:
             yield recorded
         finally:
             hooks.uninstall()
             while opened:
                 opened.pop().close()
+
+
+@pytest.fixture
+def recorded(scripted: tuple[ScriptedServer, str]) -> Iterator[Recorded]:
+    with hooked(*CLIENTS) as recorded:
+        yield recorded
 
 
 def only(recorded: Recorded) -> dict[str, Any]:

@@ -248,7 +248,14 @@ def test_uninstalling_puts_the_sdk_back() -> None:
 
 @pytest.mark.parametrize(
     ("host", "provider"),
-    [("api.openai.com", "openai"), ("x.openai.azure.com", "azure.ai.openai"), ("127.0.0.1", "openai")],
+    [
+        ("api.openai.com", "openai"),
+        ("x.openai.azure.com", "azure.ai.openai"),
+        ("bedrock-runtime.us-east-1.amazonaws.com", "aws.bedrock"),
+        ("vllm-1.us-east-1.elb.amazonaws.com", "openai"),
+        ("us-central1-aiplatform.googleapis.com", "gcp.vertex_ai"),
+        ("127.0.0.1", "openai"),
+    ],
 )
 def test_the_provider_is_known_by_its_host(host: str, provider: str) -> None:
     assert provider_of(host) == provider

@@ -10,8 +10,7 @@ import pytest
 import requests
 import urllib3
 
-from tailbudget.instrument import hooks
-from tests.instrument_support import Recorded, recording, serve
+from tests.instrument_support import Recorded, serve
 from tests.scripted_server import ScriptedServer
 from tests.test_instrument_model_sdks import (
     ASK,
@@ -20,10 +19,10 @@ from tests.test_instrument_model_sdks import (
     by_async_httpx,
     by_httpx,
     by_requests,
+    hooked,
     named,
     of_openai,
     only,
-    opened,
     read,
 )
 
@@ -69,14 +68,8 @@ def url(served: tuple[Packing, str], request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def recorded() -> Iterator[Recorded]:
-    with recording() as recorded:
-        hooks.install(only=("openai", "httpx", "aiohttp", "urllib3"))
-        try:
-            yield recorded
-        finally:
-            hooks.uninstall()
-            while opened:
-                opened.pop().close()
+    with hooked("openai", "httpx", "aiohttp", "urllib3") as recorded:
+        yield recorded
 
 
 @pytest.mark.parametrize("ask", [by_httpx, by_requests, by_aiohttp, by_async_httpx], ids=named)

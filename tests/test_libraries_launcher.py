@@ -8,6 +8,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.instrument_support import sink
 from tests.support import free_port, wait_until
+from tests.test_instrument_endings import NEVER
 from tests.test_instrument_zero_code import ancestors, attributes, get, running, span_named
 
 pytestmark = [pytest.mark.libraries, pytest.mark.filterwarnings("default")]
@@ -59,6 +60,18 @@ def test_a_request_that_hangs_is_told_of(tmp_path: Path) -> None:
             assert service.wait(120) == 0
         assert collector.span_names() == ["hangs"]
         assert [record.event_name for record in collector.log_records()] == ["slo.request.running"]
+        assert collector.metric_named("slo.requests.ended")
+
+
+def test_a_server_that_a_signal_stops_delivers_what_the_launchers_providers_hold(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "service.py").write_text(FASTAPI)
+    with sink() as collector:
+        server = [sys.executable, "-m", "uvicorn", "service:app", "--log-level", "warning", "--port", str(port)]
+        with running([*LAUNCH, *server], tmp_path, collector, **ITS_EXPORTERS, **NEVER):
+            wait_until(lambda: "why" in get(f"http://127.0.0.1:{port}/chat/why"), what="an answer")
+            assert not collector.traces
+        assert "retrieval" in collector.span_names()
         assert collector.metric_named("slo.requests.ended")
 
 

@@ -1,8 +1,11 @@
-"""celery and rq with real workers: a task is a part of the request that sent it, without a change of the task."""
+"""celery, dramatiq and rq with real workers: a task is a part of the request that sent it, its code unchanged."""
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,8 @@ import pytest
 from tailbudget import request, stage
 from tailbudget.instrument import hooks
 from tests.instrument_support import Recorded, recording, sink
-from tests.test_instrument_zero_code import RUN, attributes, running, span_named
+from tests.test_instrument_endings import NEVER
+from tests.test_instrument_zero_code import RUN, SOURCES, attributes, running, span_named
 
 pytestmark = [pytest.mark.libraries, pytest.mark.filterwarnings("default")]
 
@@ -100,6 +104,85 @@ def test_a_forked_worker_without_a_line_of_ours_goes_on_with_the_request(tmp_pat
     assert attributes(queued)["slo.stage"] == "queue"
 
 
+DRAMATIQ_JOBS = """
+import os, dramatiq, redis.commands.core, tailbudget
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.results import Results
+from dramatiq.results.backends import RedisBackend
+
+def run(script, keys=(), args=(), client=None):  # fakeredis forgets scripts, and hangs up when it is told of one
+    return (client or script.registered_client).eval(script.script, len(keys), *keys, *args)
+
+redis.commands.core.Script.__call__ = run
+broker = RedisBroker(url=os.environ["STORE"])
+broker.add_middleware(Results(backend=RedisBackend(url=os.environ["STORE"])))
+dramatiq.set_broker(broker)
+
+@dramatiq.actor(store_results=True, max_retries=1, min_backoff=10, max_backoff=10)
+def report(question):
+    if question == "fail":
+        raise ValueError("secret")
+    return question.upper()
+
+@dramatiq.actor(store_results=True)
+async def report_async(question):
+    with tailbudget.stage("retrieval", "docs"):
+        return question.upper()
+
+broker.add_middleware(dramatiq.middleware.AsyncIO())
+"""
+DRAMATIQ_ASK = """
+import tailbudget
+from jobs import report, report_async
+
+with tailbudget.request("ask", tenant="acme"):
+    assert report.send("why").get_result(block=True, timeout=110_000) == "WHY"
+    assert report_async.send("why").get_result(block=True, timeout=110_000) == "WHY"
+    late = report.send_with_options(args=("late",), delay=700)
+    failed = report.send("fail")
+    assert late.get_result(block=True, timeout=110_000) == "LATE"
+    try:
+        failed.get_result(block=True, timeout=110_000)
+    except Exception as error:
+        assert "ValueError" in str(error), error
+"""
+
+
+def test_a_message_of_dramatiq_goes_on_with_the_request_and_its_worker_delivers_all_at_its_end(tmp_path: Path) -> None:
+    for name in ("dramatiq", "lupa"):  # its scripts are Lua
+        pytest.importorskip(name, reason=f"{name} is not installed")
+        print(f"\n{name} {version(name)}", end="")
+    (tmp_path / "jobs.py").write_text(DRAMATIQ_JOBS)
+    (tmp_path / "ask.py").write_text(DRAMATIQ_ASK)
+    command = [*RUN, sys.executable, "-m", "dramatiq", "jobs", "--processes", "1", "--threads", "2"]
+    with redis() as port, sink() as collector:
+        environ = {"STORE": f"redis://127.0.0.1:{port}", "PYTHONPATH": os.pathsep.join([str(SOURCES), str(tmp_path)])}
+        with running(command, tmp_path, collector, OTEL_SERVICE_NAME="worker", **NEVER, **environ):
+            asking = running([*RUN, sys.executable, "ask.py"], tmp_path, collector, **environ)
+            with asking as asker:
+                assert asker.wait(120) == 0
+            assert "process report" not in collector.span_names()
+        asked = span_named(collector, "ask")
+        worked = [span for span in collector.spans() if span.name.startswith("process report")]
+        queued = [span for span in collector.spans() if span.name.startswith("queue report")]
+    assert {span.trace_id for span in (*worked, *queued)} == {asked.trace_id}
+    assert [span.parent_span_id for span in worked] == [asked.span_id] * 5
+    assert {(attributes(span)["slo.tenant"], attributes(span)["messaging.system"]) for span in worked} == {
+        ("acme", "dramatiq")
+    }
+    (stage_inside,) = (span for span in collector.spans() if span.name == "retrieval docs")
+    (asynchronous,) = (span for span in worked if span.name == "process report_async")
+    assert stage_inside.parent_span_id == asynchronous.span_id  # in the thread of its event loop
+    errors = [attributes(span).get("error.type") for span in worked]
+    assert (errors.count("ValueError"), errors.count(None)) == (2, 3)  # one that failed was tried again
+    assert "secret" not in str([attributes(span) for span in worked])
+    assert {attributes(span)["slo.stage"] for span in queued} == {"queue"}
+    # All that is sent is sent in a second or so, but for one that was not to begin before 0.7 s were over.
+    late = max(worked, key=lambda span: span.start_time_unix_nano)
+    assert late.start_time_unix_nano - asked.start_time_unix_nano >= 700_000_000
+    assert asked.end_time_unix_nano >= max(span.end_time_unix_nano for span in worked if span is not late)
+
+
 RQ_JOBS = """
 def report(question):
     if question == "fail":
@@ -120,23 +203,30 @@ with tailbudget.request("ask", tenant="acme"):
 RQ_WORK = "import redis; redis.Redis.client_info = lambda _: {'addr': ''}; from rq.cli import main; main()"
 
 
-def test_a_job_of_rq_goes_on_with_the_request_though_its_process_ends_with_it(tmp_path: Path) -> None:
-    pytest.importorskip("rq", reason="rq is not installed")
+@contextmanager
+def redis() -> Iterator[int]:
+    """Run a store that speaks redis; gives its port."""
     fakeredis = pytest.importorskip("fakeredis", reason="fakeredis is not installed")
-    (tmp_path / "jobs.py").write_text(RQ_JOBS)
-    (tmp_path / "ask.py").write_text(RQ_ASK)
     store = fakeredis.TcpFakeServer(("127.0.0.1", 0))
     store.daemon_threads, store.block_on_close = True, False
-    port = store.server_address[1]
     threading.Thread(target=store.serve_forever, daemon=True).start()
-    with sink() as collector:
+    try:
+        yield store.server_address[1]
+    finally:
+        store.shutdown()
+        store.server_close()
+
+
+def test_a_job_of_rq_goes_on_with_the_request_though_its_process_ends_with_it(tmp_path: Path) -> None:
+    pytest.importorskip("rq", reason="rq is not installed")
+    (tmp_path / "jobs.py").write_text(RQ_JOBS)
+    (tmp_path / "ask.py").write_text(RQ_ASK)
+    with redis() as port, sink() as collector:
         with running([*RUN, sys.executable, "ask.py", str(port)], tmp_path, collector) as asking:
             assert asking.wait(120) == 0
         command = [*RUN, sys.executable, "-c", RQ_WORK, "worker", "--burst", "--url", f"redis://127.0.0.1:{port}"]
         with running(command, tmp_path, collector, OTEL_BSP_SCHEDULE_DELAY="3600000") as worker:
             assert worker.wait(120) == 0
-        store.shutdown()
-        store.server_close()
         (asked,) = (span for span in collector.spans() if span.name == "ask")
         worked = [span for span in collector.spans() if span.name == "process jobs.report"]
         queued = [span for span in collector.spans() if span.name == "queue jobs.report"]

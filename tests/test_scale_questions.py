@@ -151,7 +151,8 @@ def test_every_question_gives_the_same_rows_on_every_engine(
 
 #: Views and macros that a user selects from, with their arguments; the diagnoses' are in the question `diagnoses`.
 SELECTED = (
-    "coverage", "live_streams", "load_requests", "load_steps", "map_edges", "map_nodes", "gpu_processes",
+    "coverage", "live_streams", "load_requests", "load_steps", "map_edges", "map_nodes", "map_services",
+    "gpu_processes",
     "gpu_calls_between($from_ts, $now)", "gpu_requests_between($from_ts, $now)", "gpu_energy_between($from_ts, $now)",
     "gpu_throughput_between($from_ts, $now::timestamptz + interval 5 minute)",
     "req($request_id)", "trace($trace_id)", "requests where started > since('365d')",
@@ -177,7 +178,7 @@ def test_every_view_and_macro_says_the_same_on_every_engine(
 
 
 #: Macros that only others are made of.
-INNER = {"counted", "counted_requests", "coverage_over", "hops_over"}
+INNER = {"counted", "counted_requests", "coverage_over", "hops_over", "map_edges_of"}
 
 
 def _sorted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

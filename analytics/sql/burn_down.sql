@@ -1,7 +1,7 @@
 -- One row an objective, part and six hours of its period: what was left of its error budget then, beside spending it evenly.
 with budget as (
     select
-        objective, part, goal, target, judged, n as all_n, budget_left,
+        objective, part, goal, target, judged, n as all_n, budget_left, blind_since,
         case period  -- a calendar's period is taken in UTC
             when 'day' then date_trunc('day', judged at time zone 'UTC') at time zone 'UTC'
             when 'week' then date_trunc('week', judged at time zone 'UTC') at time zone 'UTC'
@@ -55,6 +55,7 @@ select
     1 - sum(bad) over so_far / (all_n * (1 - target)) as left_share,
     1 - (epoch(t) - epoch(since)) / (epoch(until) - epoch(since)) as even_share,
     all_n as n,
+    blind_since,
     bad,
     strftime(t at time zone 'UTC', '%d %b %H:%M') as clock,
     lag(t) over (partition by objective, part order by t) as before,
@@ -63,4 +64,4 @@ select
 from point
 where all_n > 0
 window so_far as (partition by objective, part order by t rows unbounded preceding)
-order by budget_left, label, t
+order by blind_since is null, budget_left, label, t

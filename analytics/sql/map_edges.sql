@@ -2,7 +2,7 @@
 select
     replace(from_node, 'service:', '') as caller,
     to_node as callee,
-    hops as n,
+    n,
     calls_per_request,
     p50_ms,
     p95_ms,
@@ -13,6 +13,9 @@ select
     to_region,
     calls_per_request_before,
     p95_ms_before,
-    change
+    change,
+    hops,
+    traces,
+    one_in
 from map_edges
 order by p95_ms desc nulls last, caller, callee

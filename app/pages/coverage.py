@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import pyarrow as pa
 import streamlit as st
 
 from tailbudget.analytics import coverage
@@ -18,9 +19,23 @@ def page() -> None:
 def _body() -> None:
     window, chosen = controls.window(), controls.chosen_range()
     seen = answer(coverage.coverage, span=timedelta(seconds=chosen.length_s))
-    if not seen.num_rows:
+    if seen.num_rows:
+        _services(seen)
+    else:
         empty.no_request()
+    arrived, unstored = answer(coverage.arrivals, window), answer(coverage.unstored, window)
+    if not arrived.num_rows and not unstored.num_rows:
         return
+    left, right = st.columns(2, gap="medium")
+    with left:
+        charts.tools(arrived, "What arrived, and how late (negative: the sender's clock is ahead)", name="arrivals")
+        tables.named(arrived)
+    with right:
+        charts.tools(unstored, f"What was received and not stored as it came, in {chosen.words}", name="unstored")
+        tables.named(unstored)
+
+
+def _services(seen: pa.Table) -> None:
     calls, requests = (sum(seen[name].to_pylist()) for name in ("calls", "requests"))
     n = f"n {words.count(calls, 'call')}, {words.count(requests, 'request')}"
     charts.draw("coverage", seen, f"Services and what they tell, up to the newest span · {n} · ▲ too little")
@@ -34,12 +49,3 @@ def _body() -> None:
         tables.plain(missing)
     else:
         st.success("Nothing is missing: every service tells first tokens, tokens, budgets and its count of requests.")
-    left, right = st.columns(2, gap="medium")
-    with left:
-        arrived = answer(coverage.arrivals, window)
-        charts.tools(arrived, "What arrived, and how late (negative: the sender's clock is ahead)", name="arrivals")
-        tables.named(arrived)
-    with right:
-        unstored = answer(coverage.unstored, window)
-        charts.tools(unstored, f"What was received and not stored as it came, in {chosen.words}", name="unstored")
-        tables.named(unstored)

@@ -49,6 +49,7 @@ def _quadrant(quadrant: pa.Table) -> None:
         charts.draw("queue_quadrant", quadrant, title, brush="point")
     with right:
         point = series.point(quadrant, picked.bounds())
+        picked.choose(series.points(quadrant), shown=point["id"])
         step = answer(gpu.step_requests, controls.bucket(point), instance=point["instance"])
         picked.ending()
         title, moment = words.step(point, step)

@@ -18,9 +18,8 @@ def _body() -> None:
     with left:
         asking.choose()
         if "sql" not in st.session_state and "sql" not in st.query_params:
-            st.session_state["sql"] = (
-                saved.first()
-            )  # no default of the widget's own, which a saved question could not replace
+            # No default of the widget's own, which a saved question could not replace.
+            st.session_state["sql"] = saved.first()
         text = st.text_area("SQL", height=190, key="sql", bind="query-params", label_visibility="collapsed")
         st.caption(f"Ctrl+Enter asks; only reading, at most {MOST_ROWS:,} rows; the address is a link to the question.")
         found = typed(text or saved.first())

@@ -24,16 +24,16 @@ def _body() -> None:
         return
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        n = words.count(waterfall["n"][0].as_py(), "request")
-        title = f"n {n} around p95, stage after stage · grey: the budget's room, dashed: the budget of all"
+        n = words.counted(waterfall["n"][0].as_py(), "request")
+        title = f"Around p95, {n} · stage after stage · grey: the budget's room, dashed: the budget of all"
         charts.draw("stage_waterfall", waterfall, title)
     with right:
         wishes.show(window, {row["stage"]: row for row in waterfall.to_pylist()})
     shares = answer(stages.stage_shares, window, bucket_s=bucket_s)
     for column, one in zip(st.columns(2, gap="medium"), series.split_by(shares, "kind"), strict=False):
         kind = str(one["kind"][0])
-        n = words.count(sum(one["n"].to_pylist()) // len(STAGES), "request")
+        n = words.counted(sum(one["n"].to_pylist()) // len(STAGES), "request")
         with column:
-            title = f"Share of the critical path of {KINDS[kind]} · n {n}"
+            title = f"Share of the critical path of {KINDS[kind]} · {n}"
             charts.draw("stage_shares", one, title, key=kind, brush="time", on_brush=controls.drag)
     leads.show({"Latency of this range": controls.link("latency")})

@@ -47,7 +47,8 @@ def _gpus(window: Window, bucket_s: int) -> None:
 
 def _streams(window: Window, bucket_s: int) -> None:
     troubled = answer(token_rate.stream_trouble, window, bucket_s=bucket_s)
-    if not troubled.num_rows:
+    if not sum(troubled["troubled"].to_pylist()):
+        charts.tools(troubled, series.trouble(troubled), name="stream_trouble")
         return
     left, right = st.columns(2, gap="medium")
     with left:

@@ -30,8 +30,9 @@ def connections(module: ModuleType) -> None:
     """Hook `urllib3.connection`."""
     replace(module.HTTPConnection, "_new_conn", _phase("connect"))
     replace(module.HTTPConnection, "request", _sending)
-    replace(module.HTTPConnection, "getresponse", _phase("wait_headers"))
-    replace(module, "_ssl_wrap_socket_and_match_hostname", _tls)
+    replace(module.HTTPConnection, "getresponse", _phase("wait_headers"), inherited=True)  # in urllib3 1.26
+    newer = "_ssl_wrap_socket_and_match_hostname"
+    replace(module, newer if hasattr(module, newer) else "ssl_wrap_socket", _tls)
 
 
 def _urlopen(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -133,7 +134,7 @@ def _tls(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(*args, **kwargs)
         with timed(attempt, "tls"):
             result = original(*args, **kwargs)
-        attempt.tls_resumed = getattr(result.socket, "session_reused", None)
+        attempt.tls_resumed = getattr(getattr(result, "socket", result), "session_reused", None)
         return result
 
     return wrap
@@ -154,6 +155,16 @@ def _answered(sent: Outgoing, response: Any) -> None:
     _observe(response, observer)
 
 
+def _is_last(name: str, response: Any, part: Any, args: tuple[Any, ...]) -> bool:
+    """Say whether this call of one of the functions that `_observe` watches gave the end of the body."""
+    if name == "_update_chunk_length":
+        return getattr(response, "chunk_left", None) == 0
+    if name == "_handle_chunk":
+        return False
+    left_before = len(part or b"") if name == "_fp_read" else 0  # urllib3 1.26 counts afterwards
+    return not part or args[:1] in ((), (None,)) or getattr(response, "length_remaining", None) == left_before
+
+
 def _observe(response: Any, observer: Observer | Collector) -> None:
     """Watch the functions through which a body is read, in chunks or by its length.
 
@@ -162,6 +173,7 @@ def _observe(response: Any, observer: Observer | Collector) -> None:
     alive = weakref.ref(response)
     kind = type(response)
     reading: list[bool] = []
+    plain = "_raw_read" if hasattr(kind, "_raw_read") else "_fp_read"
 
     def read(name: str) -> Callable[..., Any]:
         original = getattr(kind, name)
@@ -179,8 +191,7 @@ def _observe(response: Any, observer: Observer | Collector) -> None:
                 reading.pop()
             if part:
                 observer.see(part)
-            last_chunk = name == "_update_chunk_length" and getattr(found, "chunk_left", None) == 0
-            if last_chunk or (name == "_raw_read" and (not part or getattr(found, "length_remaining", None) == 0)):
+            if _is_last(name, found, part, args):
                 observer.end("complete")
             return part
 
@@ -191,6 +202,6 @@ def _observe(response: Any, observer: Observer | Collector) -> None:
         if not reading:
             observer.end("closed")
 
-    for name in ("_handle_chunk", "_raw_read", "_update_chunk_length"):
+    for name in ("_handle_chunk", plain, "_update_chunk_length"):
         setattr(response, name, read(name))
     response.close = close

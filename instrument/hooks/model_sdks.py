@@ -165,11 +165,13 @@ def _asked(function: Function, signature: inspect.Signature, args: Any, kwargs: 
     url = _address(function, given)
     model = str(given.get("model") or "")
     provider = DEFAULTS[function.library]
+    if function.library == "google-genai" and given["self"]._api_client.vertexai:  # noqa: SLF001 - it says so nowhere else
+        provider = "gcp.vertex_ai"
     if function.library == "litellm":
         provider, _, _ = model.rpartition("/")[0].partition("/")
     return Asked(
         function.dialect,
-        model=model.removeprefix("models/") if provider == "gcp.gemini" else model,
+        model=model.removeprefix("models/") if function.library == "google-genai" else model,
         provider=provider_of(url.hostname or "", provider),
         address=url.hostname or "",
         port=url.port or ({"https": 443, "http": 80}.get(url.scheme)),

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
 
@@ -16,6 +16,8 @@ SUPPRESSED = (
 CALL_SUPPRESSED = (INSIDE_A_CALL, *SUPPRESSED, "suppress_language_model_instrumentation")
 HTTP_SUPPRESSED = (*SUPPRESSED, getattr(otel_context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_instrumentation"))
 
+#: Stands for the original of a method that its owner did not define by itself.
+INHERITED: Final = object()
 _undone: list[Callable[[], object]] = []
 _replaced: list[tuple[Any, str, Any]] = []
 
@@ -26,18 +28,22 @@ def suppressed(keys: tuple[str, ...]) -> bool:
     return any(context.get(key) for key in keys)
 
 
-def replace(owner: Any, name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def replace(
+    owner: Any, name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]], *, inherited: bool = False
+) -> None:
     """Put `wrapper(original)` in place of `owner.name`, unless the library has no such name or it is replaced already.
 
-    Only what `owner` defines by itself is replaced: an inherited method belongs to the class above.
+    Only what `owner` defines by itself is replaced: an inherited method belongs to the class above. With `inherited`
+    it is overridden in `owner` alone.
     """
-    original = vars(owner).get(name)
-    if original is None or replaced(owner, name) is not None:
+    own = vars(owner).get(name, INHERITED)
+    original = getattr(owner, name, None) if inherited and own is INHERITED else own
+    if original in (None, INHERITED) or replaced(owner, name) is not None:
         return
     kind = type(original) if isinstance(original, (staticmethod, classmethod)) else None
-    function = original.__func__ if kind else original
+    function: Any = original.__func__ if kind else original
     wrapped: Any = functools.wraps(function)(wrapper(function))
-    _replaced.append((owner, name, original))
+    _replaced.append((owner, name, own))
     setattr(owner, name, kind(wrapped) if kind else wrapped)
 
 
@@ -63,4 +69,7 @@ def restore_all() -> None:
         _undone.pop()()
     while _replaced:
         owner, name, original = _replaced.pop()
-        setattr(owner, name, original)
+        if original is INHERITED:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, original)

@@ -1,4 +1,4 @@
-"""Web frameworks: every app of theirs is wrapped in the middleware, inside of another instrumentor's where one is."""
+"""Web frameworks, whose apps are wrapped in the middleware, inside of another instrumentor's; uvicorn, which ends."""
 
 import sys
 import weakref
@@ -8,6 +8,7 @@ from typing import Any
 
 from ..asgi import ROUTE, SEEN, ASGIMiddleware
 from ..guard import Guard
+from ..lifecycle import deliver
 from ..wsgi import WSGIMiddleware
 from .patching import replace
 
@@ -108,6 +109,21 @@ def django_routes(module: ModuleType) -> None:
         return resolve_request
 
     replace(module.BaseHandler, "resolve_request", noting)
+
+
+def uvicorn(module: ModuleType) -> None:
+    """Deliver when a server has shut down: it ends by the signal that stopped it, past every exit handler."""
+
+    def delivering(original: Callable[..., Any]) -> Callable[..., Any]:
+        async def shutdown(self: Any, *args: Any, **kwargs: Any) -> None:
+            try:
+                await original(self, *args, **kwargs)
+            finally:
+                deliver()
+
+        return shutdown
+
+    replace(module.Server, "shutdown", delivering)
 
 
 def flask(module: ModuleType) -> None:

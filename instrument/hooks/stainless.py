@@ -1,5 +1,8 @@
 """The SDKs of openai and anthropic, which one generator made: every method of theirs goes through `request`."""
 
+import functools
+import inspect
+import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -26,8 +29,18 @@ ROUTES: Mapping[str, Mapping[str, Dialect]] = {
     },
     "anthropic": {"/v1/messages": dialects.MESSAGES, "/v1/complete": dialects.MESSAGES},
 }
+#: Class of a client, or of one that it is made of -> its provider, whatever host it asks.
+PLATFORMS: Mapping[str, str] = {
+    "AnthropicBedrock": "aws.bedrock",
+    "AnthropicBedrockMantle": "aws.bedrock",
+    "AnthropicVertex": "gcp.vertex_ai",
+    "AzureOpenAI": "azure.ai.openai",
+    "BedrockOpenAI": "aws.bedrock",
+}
 #: Header that `with_raw_response` ("raw") and `with_streaming_response` ("stream") set: the answer is no object yet.
 RAW_RESPONSE = "x-stainless-raw-response"
+#: Header that `messages.stream` of anthropic sets.
+STREAM_HELPER = "x-stainless-stream-helper"
 
 guard = Guard("model SDK")
 
@@ -96,7 +109,7 @@ def _begin(library: str, client: Any, options: Any, kwargs: Mapping[str, Any]) -
     asked = Asked(
         dialect,
         model=str(arguments.get("model") or ""),
-        provider=provider_of(str(url.host), library),
+        provider=provider_of(str(url.host), _platform(client) or library),
         address=str(url.host),
         port=url.port or (443 if url.scheme == "https" else 80),
         streamed=bool(kwargs.get("stream")),
@@ -105,15 +118,29 @@ def _begin(library: str, client: Any, options: Any, kwargs: Mapping[str, Any]) -
     return begin(library, asked)
 
 
+def _platform(client: object) -> str | None:
+    names = (each.__name__.removeprefix("Async") for each in type(client).__mro__)
+    return next((PLATFORMS[name] for name in names if name in PLATFORMS), None)
+
+
+@functools.cache
+def _helper_reads_response() -> bool:
+    """Say whether anthropic's `messages.stream` reads the response by itself, past the stream of the call."""
+    kind = getattr(sys.modules.get("anthropic.lib.streaming"), "MessageStream", None)
+    return kind is not None and "response" in inspect.signature(kind.__init__).parameters
+
+
 def _answer(call: ModelCall, answer: Any, options: Any, *, asynchronous: bool) -> Any:
-    raw = ""
+    headers: dict[str, str] = {}
+    unread = False
     with guard:
-        headers = options.headers if isinstance(options.headers, Mapping) else {}
-        raw = next((str(value) for name, value in headers.items() if str(name).lower() == RAW_RESPONSE), "")
-    if not raw:
+        given = options.headers if isinstance(options.headers, Mapping) else {}
+        headers = {str(name).lower(): str(value) for name, value in given.items()}
+        unread = STREAM_HELPER in headers and _helper_reads_response()
+    if not headers.get(RAW_RESPONSE) and not unread:
         return call.answer(answer, asynchronous=asynchronous)
     with guard:
-        response = answer.http_response
+        response = answer.response if unread else answer.http_response
         if response.is_closed:
             report(call, response.content)
         else:

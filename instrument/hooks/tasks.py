@@ -1,4 +1,4 @@
-"""Other processes: tasks of celery and rq go on with the request that sent them, forked children deliver at the end."""
+"""Other processes: tasks of celery, dramatiq and rq go on with who sent them, forked children deliver at the end."""
 
 from collections.abc import Callable
 from functools import partial
@@ -57,6 +57,59 @@ def _ended(task_id: str, retval: Any = None, state: str | None = None, **_: Any)
 
 def _worker_ends(**_: Any) -> None:
     shutdown()  # a process of the pool ends by os._exit, past every exit handler
+
+
+#: Where a message of dramatiq carries its headers, in its `options`.
+DRAMATIQ_OPTION = "tailbudget"
+
+
+def dramatiq(module: ModuleType) -> None:
+    """Carry the context in a message's options, and open a task's span around its actor in the worker."""
+    replace(module.Broker, "emit_before", _before)
+    replace(module.Broker, "emit_after", _after)
+
+
+def _before(original: Callable[..., Any]) -> Callable[..., Any]:
+    def emit_before(self: Any, signal: str, *args: Any, **kwargs: Any) -> Any:
+        if signal == "enqueue":
+            _sent_by_dramatiq(*args)
+        answer = original(self, signal, *args, **kwargs)  # raises where the message is to be skipped
+        if signal == "process_message":
+            _begun_by_dramatiq(*args)
+        return answer
+
+    return emit_before
+
+
+def _after(original: Callable[..., Any]) -> Callable[..., Any]:
+    def emit_after(self: Any, signal: str, *args: Any, **kwargs: Any) -> Any:
+        if signal == "process_message":  # before the others: they send it once more if it failed
+            _ended_by_dramatiq(*args, **kwargs)
+        return original(self, signal, *args, **kwargs)
+
+    return emit_after
+
+
+@guard
+def _sent_by_dramatiq(message: Any, *_: Any) -> None:
+    known = message.options.get(DRAMATIQ_OPTION, {})  # of one that is tried again
+    now = job_headers()
+    if due_ms := message.options.get("eta"):  # until then it was not to be begun
+        now[ENQUEUED] = str(int(due_ms) * 1_000_000)
+    message.options[DRAMATIQ_OPTION] = {**now, **known, ENQUEUED: now[ENQUEUED]}
+
+
+@guard
+def _begun_by_dramatiq(message: Any) -> None:
+    headers = message.options.get(DRAMATIQ_OPTION)
+    _running[message.message_id] = scope = job(message.actor_name, headers, messaging_system="dramatiq")
+    scope.__enter__()
+
+
+@guard
+def _ended_by_dramatiq(message: Any, *, exception: BaseException | None = None, **_: Any) -> None:
+    if scope := _running.pop(message.message_id, None):
+        scope.__exit__(type(exception) if exception else None, exception, None)
 
 
 class _Ending:

@@ -55,13 +55,21 @@ def table(make: Callable[[Any], pa.Table], question: Callable[..., Any], *args: 
     return make(found).replace_schema_metadata({"sql": sql})
 
 
+def joined(rows: pa.Table, *answers: pa.Table) -> pa.Table:
+    """Return rows that were made of several answers, with the SQL that gave these."""
+    return rows.replace_schema_metadata({"sql": "\n;\n\n".join(asked(one) for one in answers)})
+
+
 def asked(answered: pa.Table) -> str:
     """Return the SQL that gave a table, or one that was made of it by selecting; empty when it is not known."""
     return str((answered.schema.metadata or {}).get(b"sql", b"").decode())
 
 
 def typed(sql: str) -> pa.Table:
-    """Return the first MOST_ROWS rows of a statement that a person wrote; raises QueryError."""
+    """Return the answer to a statement that a person wrote; raises QueryError, beyond MOST_ROWS of a collector too.
+
+    Another engine gives the first MOST_ROWS.
+    """
     if os.environ.get("TAILBUDGET_READER", READERS[0]) != READERS[0]:
         return _reader().query(f"from ({sql.strip().rstrip(';')}) limit {MOST_ROWS}")
     return ApiReader(api(), max_rows=MOST_ROWS).query(sql)

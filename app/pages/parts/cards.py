@@ -17,7 +17,7 @@ STYLE = """<style>
 .card .label, .card .note { font-size: 13px; color: #aab2c5 }
 .card .value { font-size: 24px; line-height: 1.35; overflow-wrap: anywhere }
 .card .bad { color: #f58d78 } .card .good { color: #5ad1b2 }
-.card.small .value, .card.small .bar { opacity: 0.5 }
+.card.small .value { color: #8a93a6 } .card.small .bar { opacity: 0.5 }
 a.card { color: inherit; text-decoration: none; display: block }
 a.card:hover, a.card:focus { border-color: #f2b84b }
 .card .bar { height: 6px; border-radius: 3px; background: #2c3140; margin: 5px 0 6px }
@@ -25,7 +25,7 @@ a.card:hover, a.card:focus { border-color: #f2b84b }
 .card .bar.bad div { background: #f58d78 }
 .card .figures { display: flex; flex-wrap: wrap; gap: 2px 14px; margin-top: 6px; font-size: 13px; color: #aab2c5 }
 .card .figures b { font-weight: 600; color: #e6e8ee } .card .figures b.bad { color: #f58d78 }
-.card.few .figures b { opacity: 0.5 }
+.card.few .figures b, .card.few .figures b.bad { color: #8a93a6 }
 @media (max-width: 460px) { .cards > :last-child:nth-child(odd) { grid-column: 1 / -1 } }
 .cards.wide { grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)) }
 </style>"""
@@ -34,6 +34,8 @@ LIGHT = """<style>
 .card { border-color: #d5d9e2 } .card .label, .card .note { color: #4b5468 } .card .bar { background: #d5d9e2 }
 .card .figures { color: #4b5468 } .card .figures b { color: #1d212b } .card .figures b.bad { color: #b53a21 }
 .card .bad { color: #b53a21 } .card .good { color: #0f7a5f }
+.card .bar div { background: #16876b } .card .bar.bad div { background: #c8452b }
+.card.small .value, .card.few .figures b, .card.few .figures b.bad { color: #667085 }
 </style>"""
 #: Of the requests that a service counted itself, the share below which an objective is not sure.
 COVERED = 0.99
@@ -87,9 +89,13 @@ def latency(summary: Mapping[str, Any], told: Mapping[str, Any], *, href: str = 
     """Draw p50, p95, p99 of a row of `percentiles` and the share of good requests of a row of `latency_summary`."""
     n = f"n {told['n']:,}" + (", within 1 %" if told["source"] == "roll-up" else "")
     row = [_held(f"p{q} total · {n}", told[f"p{q}_ms"], summary["budget_ms"]) for q in (50, 95, 99)]
-    if told["n"] < SMALL_N:
-        row = [card._replace(verdict="small", note=f"{card.note}: too few to judge by") for card in row]
-    show([card._replace(href=href) for card in (*row, _good(summary))])
+    known = [*(_sure(card, told["n"]) for card in row), _sure(_good(summary), summary["counted"])]
+    show([card._replace(href=href) for card in known])
+
+
+def _sure(card: Card, n: int) -> Card:
+    """Return the card, greyed where it rests on few."""
+    return card if n >= SMALL_N or not n else card._replace(verdict="small", note=f"{card.note}: too few to judge by")
 
 
 def budgets(rows: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]], *, span: str) -> None:
@@ -115,7 +121,7 @@ def _budget(row: Mapping[str, Any], told: Mapping[str, Any], span: str) -> Card:
     if row["blind_since"] is not None:
         blind = f"▲ no event since {clock(row['blind_since'])}: see Coverage"
         return good._replace(value="blind", note=blind, verdict="bad", bar=None, hover=utc(row["blind_since"]))
-    if row["n"] < SMALL_N:
+    if row["n"] < SMALL_N and not row["firing"]:  # an alert has weighed how few they are
         return good._replace(note=f"n {row['n']}: too few to judge by")
     left = row["budget_left"]
     words = f"{100 * left:.0f} % of the budget left" if left > 0 else f"▲ overspent by {-100 * left:.0f} %"

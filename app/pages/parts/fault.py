@@ -46,6 +46,8 @@ def budgets(found: pa.Table) -> None:
 
 def _left(last: Mapping[str, Any]) -> str:
     left = last["left_share"]
+    if last["blind_since"] is not None:
+        return f"▲ blind since {words.clock(last['blind_since'])}"
     if last["n"] < words.SMALL_N:
         return "too few to judge by"
     return f"{left:.0%} of the budget left" if left > 0 else f"▲ overspent by {-left:.0%}"

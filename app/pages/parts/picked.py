@@ -58,6 +58,20 @@ def _box(found: Mapping[str, Any]) -> str:
     return "/".join((*times, *(f"{round(ms, 1):g}" for ms in sorted(found["lo_ms"]))))
 
 
+def choose(marks: Mapping[int, str], *, shown: int) -> None:
+    """Draw the list of marks, ids in words, which picks by keyboard what a click picks in the picture."""
+    place = f"mark {shown}"  # another one is another list: it begins with the one that is shown
+    st.selectbox(
+        "Moment",
+        list(marks),
+        index=list(marks).index(shown),
+        format_func=marks.__getitem__,
+        key=place,
+        on_change=lambda: pick({"id": st.session_state[place]}),
+        label_visibility="collapsed",
+    )
+
+
 def ending() -> None:
     """Draw the button that ends what is picked; nothing while nothing is."""
     if text():

@@ -103,7 +103,7 @@ def cards_of(sheet: Sheet) -> None:
 def _away(sheet: Sheet) -> cards.Card:
     minutes = f"{OUTAGE_S / 60:.0f} minutes with one away"
     if sheet.one_less is None or sheet.outage_wait_s is None:
-        return cards.Card(minutes, "▲ nobody served", "it is the only one", "bad")
+        return cards.Card(minutes, "▲ outage", "it is the only one", "bad")
     grows = sheet.one_less.growth_s * (sheet.replicas - 1) * 60
     if not grows:
         return cards.Card(minutes, "no queue", f"{sheet.one_less.waiting:.2f} wait", "good")

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from tailbudget.analytics.sag import SagSettings
 
-from .words import plain, share
+from .words import clock, duration, plain, share
 
 #: Series shown on one page, the busiest first; more would be drawn too slowly to read live.
 MOST = 6
@@ -92,11 +92,26 @@ def point(quadrant: pa.Table, picked: Mapping[str, Any]) -> dict[str, Any]:
     return next((row for row in rows if row["id"] == picked.get("id")), max(rows, key=lambda row: row["wait_ms"]))
 
 
+def points(quadrant: pa.Table) -> dict[int, str]:
+    """Return the rows of `queue_quadrant` in words, by their id."""
+    rows = quadrant.to_pylist()
+    several = len({row["instance"] for row in rows}) > 1
+    return {
+        row["id"]: f"{clock(row['t'])} · wait {duration(row['wait_ms'])} · GPU {row['util']:.0%}"
+        + (f" · {row['instance']}" if several else "")
+        for row in rows
+    }
+
+
 def trouble(rows: pa.Table) -> str:
-    """Return the share of each kind of trouble in words, from an answer of `stream_trouble`."""
+    """Return the share of each kind of trouble in words, or that there was none, from an answer of `stream_trouble`."""
+    if not rows.num_rows:
+        return "**Streams** · no streamed call began in this range"
     parts = {str(part["kind"][0]): part for part in split_by(rows, "kind")}
     counts = {kind: (sum(part["troubled"].to_pylist()), sum(part["n"].to_pylist())) for kind, part in parts.items()}
     told = ", ".join(f"{share(*count)} {kind}" for kind, count in counts.items())
+    if not any(troubled for troubled, _ in counts.values()):
+        told = "no stall and no slow reader in this range"
     return f"**Streams** · {told} · n {next(iter(counts.values()))[1]:,}"
 
 

@@ -46,9 +46,8 @@ def _slider(stage: str, row: Mapping[str, Any]) -> float:
     key = f"at_most_{stage}"
     # A wish of before stays what it was: since then the stage may have become faster than it.
     most_ms = max(10, round(row["ms"]), _whole(st.session_state.get(key)), _whole(st.query_params.get(key)))
-    budget_ms = round(
-        row["budget_ms"] if row["over_ms"] else row["ms"] / 2
-    )  # within its budget it would change nothing
+    # Of a stage within its budget, that budget would change nothing.
+    budget_ms = round(row["budget_ms"] if row["over_ms"] else row["ms"] / 2)
     label = f"{stage}, ms (it takes {duration(row['ms'])} around p95)"
     return float(st.slider(label, 0, most_ms, budget_ms, key=key, bind="query-params"))
 

@@ -59,6 +59,11 @@ def share(part: float, whole: float) -> str:
     return f"{min(percent, 99.9) if part < whole else percent:.1f} %".replace("100.0", "100")
 
 
+def one_in(traces: int) -> str:
+    """Return ` · one trace in 16 looked at` to stand behind an n, nothing where all were."""
+    return f" · one trace in {traces:,} looked at" if traces > 1 else ""
+
+
 def count(n: int, noun: str) -> str:
     """Return `1 request`, `1,204 requests`."""
     return f"{n:,} {noun}" + ("" if n == 1 else "s")

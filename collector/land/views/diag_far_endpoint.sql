@@ -9,14 +9,17 @@ with hop as (
     from spans
     where started >= from_t::timestamptz and started < to_t::timestamptz and role in ('call', 'network')
 ),
+answer as (  -- nobody without a region: where services tell none, no span is looked at
+    select spans.trace_id, spans.parent_span_id, spans.service, callee.region
+    from spans
+    join resources as callee on callee.resource_id = spans.resource_id and callee.region is not null
+    where spans.started >= from_t::timestamptz and spans.started < to_t::timestamptz + interval 5 minutes
+),
 answered as (
-    select hop.service, hop.peer, hop.since, hop.round_trip_ms, caller.region as from_region, callee.region as to_region
+    select hop.service, hop.peer, hop.since, hop.round_trip_ms, caller.region as from_region, answer.region as to_region
     from hop
-    left join spans as answer
-        on answer.trace_id = hop.trace_id and answer.parent_span_id = hop.span_id and answer.service <> hop.service
-        and answer.started >= from_t::timestamptz and answer.started < to_t::timestamptz + interval 5 minutes
+    left join answer on answer.trace_id = hop.trace_id and answer.parent_span_id = hop.span_id and answer.service <> hop.service
     left join resources as caller on caller.resource_id = hop.resource_id
-    left join resources as callee on callee.resource_id = answer.resource_id
 ),
 far as (
     select

@@ -1,15 +1,30 @@
 -- Routes that run sibling tools or retrievals one after the other, at the cost of a fifth of the request. A span link from one to
 -- the other says that it needs its result; a model call between them has seen the first and asked for the second.
 create or replace macro found_tool_series(from_t, to_t, request_share := 0.2, fewest := 5) as table
-with step as (
+with sibling as (  -- no family of these saves more than all of them would: few traces are left
+    select trace_id, parent_span_id, (sum(duration_ns) - max(duration_ns)) / 1e6 as saved_ms
+    from spans
+    where started >= from_t::timestamptz and started < to_t::timestamptz + interval 5 minutes
+        and role = 'stage' and stage in ('tools', 'retrieval') and parent_span_id is not null
+    group by trace_id, parent_span_id
+    having count(*) >= 2
+),
+worth as (
+    select distinct sibling.trace_id, sibling.parent_span_id
+    from sibling
+    join requests on requests.trace_id = sibling.trace_id and sibling.saved_ms >= request_share * requests.total_ms
+    where requests.started >= from_t::timestamptz and requests.started < to_t::timestamptz and not requests.synthetic
+),
+step as (
     select
         requests.service, requests.route, requests.request_id, requests.trace_id, requests.started, requests.total_ms,
         spans.parent_span_id, spans.span_id, spans.name, spans.start_ns, spans.end_ns, spans.duration_ns / 1e6 as ms
     from requests
     join spans on spans.trace_id = requests.trace_id
+    join worth on worth.trace_id = spans.trace_id and worth.parent_span_id = spans.parent_span_id
     where requests.started >= from_t::timestamptz and requests.started < to_t::timestamptz and not requests.synthetic
         and spans.started >= from_t::timestamptz and spans.started < to_t::timestamptz + interval 5 minutes
-        and spans.role = 'stage' and spans.stage in ('tools', 'retrieval') and spans.parent_span_id is not null
+        and spans.role = 'stage' and spans.stage in ('tools', 'retrieval')
 ),
 turn as (  -- steps by how many model calls of their trace had ended when they began
     select trace_id, span_id, sum(ended_call) over (partition by trace_id order by at_ns, ended_call desc) as calls_before
