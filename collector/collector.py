@@ -22,8 +22,9 @@ from .journal.record import path_of, read
 from .journal.recover import recover
 from .journal.writer import Journal, Limits, Position
 from .land.database import open_database
-from .land.lander import Chore, Entry, Lander
+from .land.lander import Chore, Lander
 from .land.landing import Landing, landing_sql
+from .land.portion import Entry
 from .land.seen import Keys
 from .outward import Outward, stores
 from .receive.batches import CONTENT_DROPPED, Batches

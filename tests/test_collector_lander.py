@@ -18,8 +18,9 @@ from tailbudget.collector.counters import Counters
 from tailbudget.collector.journal.writer import Position
 from tailbudget.collector.land import lander as lander_module
 from tailbudget.collector.land.database import open_database
-from tailbudget.collector.land.lander import Chore, Entry, Lander
+from tailbudget.collector.land.lander import Chore, Lander
 from tailbudget.collector.land.landing import Body, Health, Landing
+from tailbudget.collector.land.portion import Entry
 from tailbudget.collector.receive.batches import SpanBatches
 from tailbudget.collector.receive.decode import BadBodyError, decode_traces
 
@@ -112,7 +113,7 @@ def test_bodies_that_come_one_by_one_share_a_transaction(
 def test_what_need_not_wait_leaves_no_wait_to_others(
     connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch, rows: int, bodies: int, pause_s: float
 ) -> None:
-    monkeypatch.setattr(lander_module, "MAX_ROWS", rows)
+    monkeypatch.setattr("tailbudget.collector.land.portion.ROW_GROUP_ROWS", rows)
     for name in ("EVERY_S", "AT_MOST_EVERY_S"):
         monkeypatch.setattr(lander_module, name, pause_s)
     with lander(connection) as running:

@@ -15,7 +15,7 @@ import pytest
 from tailbudget.collector.land.database import open_database
 from tailbudget.collector.land.landing import Landing
 
-from .collector_support import Collector, span_ids, trace_request
+from .collector_support import PROGRAM, Collector, span_ids, trace_request
 from .support import wait_until
 from .test_seal import traces
 
@@ -24,6 +24,12 @@ CLIENTS = 8
 AGO_NS = 3 * 3600 * 1_000_000_000
 
 
+#: Row groups so small that nearly every transaction ends amid a body.
+CUTTING = f"""
+from tailbudget.collector.land import portion
+portion.ROW_GROUP_ROWS = 130
+{PROGRAM}
+"""
 #: Lets go of the write-ahead log as a collector does when it has grown.
 CHECKPOINT = """
 import pathlib, sys
@@ -65,10 +71,10 @@ class Client(threading.Thread):
             return False
 
 
-def storm(data: Path, *, kills: int, spans: int, bodies: int) -> tuple[int, int]:
+def storm(data: Path, *, kills: int, spans: int, bodies: int, program: str = PROGRAM) -> tuple[int, int]:
     """Kill the collector at random instants while clients send, then compare; return (spans, sealed files)."""
     rng = random.Random(20_260_101)
-    running = Collector(data, {"free_bytes": 0}).start()
+    running = Collector(data, {"free_bytes": 0}, program=program).start()
     clients = [Client(number, running, spans=spans, bodies=bodies) for number in range(CLIENTS)]
     try:
         for client in clients:
@@ -99,8 +105,12 @@ def storm(data: Path, *, kills: int, spans: int, bodies: int) -> tuple[int, int]
 
 
 def test_ids_acknowledged_are_ids_stored_none_twice_over_five_kills(tmp_path: Path) -> None:
-    sent, _ = storm(tmp_path / "data", kills=5, spans=20, bodies=1_000_000)
+    data = tmp_path / "data"
+    sent, _ = storm(data, kills=5, spans=20, bodies=1_000_000, program=CUTTING)
     assert sent > 1000
+    with open_database(data) as connection:
+        ((cut,),) = connection.execute("select count(*) from bodies where spans % 20 > 0").fetchall()
+    assert cut > 10
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -14,14 +14,13 @@ import duckdb
 from ..counters import Counters
 from ..journal.writer import Position
 from ..receive.batches import Batches
-from .database import ROW_GROUP_ROWS, is_lost
-from .landing import Body, Landing
+from .database import is_lost
+from .landing import Landing
+from .portion import Entry, Portion, row_groups
 
 log: Final = logging.getLogger(__name__)
 
-#: A transaction at this many rows, more than a row group so that they are written past the write-ahead log, or this
-#: long after its first body.
-MAX_ROWS: Final = ROW_GROUP_ROWS * 3 // 2
+#: A transaction once a row group is full, or this long after its first body.
 EVERY_S: Final = 0.2
 #: A landing costs 20 ms of CPU time however small: it waits ten times as long as the last one cost, but no longer than
 #: this. One a body took 0.4 of a core at 20 bodies a second, and ten readers beside it trebled the time until SQL sees
@@ -48,32 +47,6 @@ ENVIRONMENT: Final = (
 
 class LostFileError(Exception):
     """No statement can run before the data file is opened anew."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """An acknowledged body: where it stands in the journal and, unless memory was short, what it decodes to."""
-
-    start: Position
-    end: Position
-    digest: bytes
-    arrived_s: float
-    batches: Batches | None = None
-    #: Memory that its batches hold.
-    decoded_bytes: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "decoded_bytes", 0 if self.batches is None else self.batches.nbytes)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in the journal."""
-        return self.end.offset - self.start.offset
-
-    @property
-    def decoded_rows(self) -> int:
-        """Rows of its batches."""
-        return 0 if self.batches is None else self.batches.rows
 
 
 @dataclass(slots=True)
@@ -142,7 +115,7 @@ class Lander:
     @property
     def _enough(self) -> bool:
         """Whether a transaction's worth waits: to wait for more would keep senders waiting for room."""
-        return self._decoded_rows >= MAX_ROWS or self.full
+        return row_groups(self._decoded_rows) > 0 or self.full
 
     @property
     def full(self) -> bool:
@@ -214,15 +187,16 @@ class Lander:
     def _land_some(self) -> None:
         """Land one transaction; bodies leave the queue once they are stored, or known not to be storable."""
         try:
-            entries, bodies = self._next_bodies()
+            portion = self._next_portion()
         except OSError as error:
             self._failed(error)
             self._next_s = time.monotonic() + RETRY_S
             return
+        entries = portion.entries
         unstored = self._counters.take_unstored()
         started, cpu_s = time.monotonic(), time.thread_time()
         try:
-            counted = self._landing.land(bodies, position=entries[-1].end, health=unstored)
+            counted = self._landing.land(portion.readable, position=portion.position, health=unstored)
         except ENVIRONMENT as error:
             _raise_if_lost(error)
             self._counters.give_back(unstored)
@@ -244,9 +218,16 @@ class Lander:
         self._internal = 0
         self._counters.work_s.labels("landing").observe(time.monotonic() - started)
         self._counters.stored(counted)
-        self._leave(entries)
-        pause_s = 0.0 if self._groups else min(max(EVERY_S, 10 * (time.thread_time() - cpu_s)), AT_MOST_EVERY_S)
+        self._leave(entries, rest=portion.rest)
+        self._pause(time.thread_time() - cpu_s, spans=portion.spans)
+
+    def _pause(self, cpu_s: float, *, spans: int) -> None:
+        """Set when the next transaction begins, unless enough waits before."""
         now_s = time.monotonic()
+        if row_groups(2 * spans) and not self._groups:
+            self._next_s = now_s + AT_MOST_EVERY_S  # by then so fast a sender has filled a row group
+            return
+        pause_s = 0.0 if self._groups else min(max(EVERY_S, 10 * cpu_s), AT_MOST_EVERY_S)
         self._next_s = min(max(self._next_s, now_s - SAVED_S), now_s) + pause_s
 
     def _store_counts(self) -> None:
@@ -261,21 +242,17 @@ class Lander:
             self._counters.give_back(unstored)
             self._failed(error)
 
-    def _next_bodies(self) -> tuple[list[Entry], list[Body]]:
+    def _next_portion(self) -> Portion:
         """Return the entries of the next transaction, and what of them can be decoded."""
-        entries: list[Entry] = []
-        bodies: list[Body] = []
-        rows = 0
+        portion = Portion()
         size = self._groups[-1] if self._groups else None
         for entry in list(self._queue):
-            if len(entries) == size or (size is None and rows >= MAX_ROWS):
+            if len(portion.entries) == size or (size is None and portion.is_full):
                 break
-            entries.append(entry)
-            batches = entry.batches or self._reload(entry)
-            if batches is not None:
-                bodies.append(Body(digest=entry.digest, batches=batches))
-                rows += max(batches.rows, 1)
-        return entries, bodies
+            portion.add(entry, entry.batches or self._reload(entry))
+        if size is None:
+            portion.shorten()
+        return portion
 
     def _reload(self, entry: Entry) -> Batches | None:
         try:
@@ -300,15 +277,21 @@ class Lander:
         half = len(entries) // 2
         self._groups += [len(entries) - half, half]
 
-    def _leave(self, entries: Sequence[Entry]) -> None:
+    def _leave(self, entries: Sequence[Entry], *, rest: Entry | None = None) -> None:
+        """Take entries from the queue, of the last one all but `rest`."""
         with self._lock:
             for entry in entries:
                 self._queue.popleft()
                 self._decoded_bytes -= entry.decoded_bytes
                 self._decoded_rows -= entry.decoded_rows
+            if rest is not None:
+                self._queue.appendleft(rest)
+                self._decoded_bytes += rest.decoded_bytes
+                self._decoded_rows += rest.decoded_rows
         if self._groups:
             self._groups.pop()
-        self._landed(entries[-1].end, sum(entry.nbytes for entry in entries))
+        if gone := entries[: len(entries) - (rest is not None)]:
+            self._landed(gone[-1].end, sum(entry.nbytes for entry in gone))
 
     def _failed(self, error: Exception) -> None:
         self._counters.failures.labels("landing").inc()

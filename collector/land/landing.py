@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from tailbudget.instrument.vocabulary import ENGINE_METRICS, FEEDBACK_EVENT, GPU_METRICS
 
 from ..journal.writer import Position
-from ..receive.batches import Batches, LogBatches, MetricBatches, SpanBatches
+from ..receive.batches import ACCEPTED, Batches, LogBatches, MetricBatches, SpanBatches, are_of
 from .rates import NAMES, DecodeRates, Last
 from .seen import Keys, RecentKeys
 from .span_inserts import SpanInserts, joined
@@ -65,7 +65,7 @@ class Landing:
         self._spans = RecentKeys(keep_s=SPANS_KEPT_S, limit=SPANS_KEPT)
         self._rates = DecodeRates(self._last_stored)
         self._inserts = SpanInserts(connection)
-        kept = {"since": datetime.now(UTC) - timedelta(seconds=SPANS_KEPT_S), "most": SPANS_KEPT}
+        kept = {"now": datetime.now(UTC), "kept": timedelta(seconds=SPANS_KEPT_S), "most": SPANS_KEPT}
         for name in ("sealed_span_keys", "recent_span_keys"):
             self._spans.add(connection.execute(landing_sql(name), kept).fetchnumpy()["key"])
         resources = connection.execute("select resource_id from resources").fetchnumpy()["resource_id"]
@@ -226,16 +226,14 @@ class Landing:
 def _without(batches: SpanBatches, gone: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> SpanBatches:
     """Return the batches without the spans marked `gone`, their events and their links."""
     spans = batches.spans.filter(pa.array(~gone))
-    kept = set(zip(spans["trace_id"].to_pylist(), spans["span_id"].to_pylist(), strict=True))
     tables = {}
     for name in ("events", "links"):
         table = getattr(batches, name)
-        ids = zip(table["trace_id"].to_pylist(), table["span_id"].to_pylist(), strict=True)
-        tables[name] = table.filter(pa.array([key in kept for key in ids], pa.bool_()))
+        tables[name] = table.filter(pa.array(are_of(table, spans), pa.bool_()))
     health = batches.health.copy()
     services = Counter(batches.spans.filter(pa.array(gone))["service"].to_pylist())
     for service, n in services.items():
-        health[service, "accepted"] -= n
+        health[service, ACCEPTED] -= n
         health[service, "duplicate"] += n
     return replace(batches, spans=spans, health=health, **tables)
 

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 #: The promoted keys that any span of the body has follow as one nullable string column each, named like the key.
 SPANS: Final = pa.schema(
@@ -98,6 +99,7 @@ LOGS: Final = pa.schema(
     ]
 )
 
+ACCEPTED: Final = "accepted"
 CONTENT_DROPPED: Final = "content_dropped"
 #: What is counted of content, by what becomes of it.
 CONTENT_REASONS: Final = {
@@ -129,6 +131,14 @@ def _held(*tables: pa.Table) -> int:
     return sum(table.get_total_buffer_size() for table in tables)
 
 
+def are_of(table: pa.Table, spans: pa.Table) -> list[bool]:
+    """Return for each event or link whether its span is one of these."""
+    if not table.num_rows:
+        return []
+    ids = set(zip(spans["trace_id"].to_pylist(), spans["span_id"].to_pylist(), strict=True))
+    return [one in ids for one in zip(table["trace_id"].to_pylist(), table["span_id"].to_pylist(), strict=True)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanBatches:
     """One trace body, decoded."""
@@ -150,6 +160,20 @@ class SpanBatches:
     def nbytes(self) -> int:
         """Memory that the batches hold."""
         return _held(self.spans, self.events, self.links, self.resources)
+
+    def cut(self, spans: int) -> tuple[Self, Self]:
+        """Return the first so many spans with their events and links, and the rest, which tells what was rejected."""
+        first, rest = self.spans.slice(0, spans), self.spans.slice(spans)
+        health = Counter((service, ACCEPTED) for service in first["service"].to_pylist())
+        heads, tails = {}, {}
+        for name in ("events", "links"):
+            table = getattr(self, name)
+            of_first = pa.array(are_of(table, first), pa.bool_())
+            heads[name], tails[name] = table.filter(of_first), table.filter(pc.invert(of_first))
+        return (
+            replace(self, spans=first, rejected=0, health=health, **heads),
+            replace(self, spans=rest, health=self.health - health, **tails),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

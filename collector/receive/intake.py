@@ -16,7 +16,8 @@ from tailbudget.instrument.vocabulary import convert
 from ..counters import Counters
 from ..journal.record import Encoding, Record, Signal
 from ..journal.writer import Journal, JournalRefusedError, Position
-from ..land.lander import Entry, Lander
+from ..land.lander import Lander
+from ..land.portion import Entry
 from ..land.seen import Keys, RecentKeys
 from .batches import Batches, content_dropped
 from .census import check_items
