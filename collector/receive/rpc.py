@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, NoReturn, TypeAlias
@@ -29,6 +30,8 @@ STREAMS: Final = 64
 #: An acknowledgement takes milliseconds, and two seconds when landing cannot keep up.
 ANSWER_WITHIN_S: Final = 20.0
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+#: gRPC tells that a client has left some milliseconds after it refused its message.
+LEAVES_WITHIN_S: Final = 1.0
 ANY_HOST: Final = "0.0.0.0"  # noqa: S104 - what an empty --host asks for
 SETTING: Final = "--grpc or TAILBUDGET_GRPC_PORT"
 DETAILS: Final = "grpc-status-details-bin"
@@ -149,7 +152,10 @@ class _Services(grpc.GenericRpcHandler):
         try:
             return next(messages)
         except StopIteration:
-            self._refuse(context, endpoint, NO_MESSAGE)
+            if _is_waited_for(context):
+                self._refuse(context, endpoint, NO_MESSAGE)
+            self._counters.dropped(endpoint.signal, "unread")
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the message was refused")  # nobody hears it any more
         except Exception:
             self._counters.dropped(endpoint.signal, "unread")
             raise
@@ -172,6 +178,17 @@ class _Services(grpc.GenericRpcHandler):
         self._counters.dropped(endpoint.signal, f"http_{refusal.status}")
         context.set_trailing_metadata(((DETAILS, refusal.message().SerializeToString()),))
         context.abort(status, refusal.reason)
+
+
+def _is_waited_for(context: grpc.ServicerContext) -> bool:
+    """Return whether the client of a call without a message waits for its answer: where gRPC refused one it has left.
+
+    gRPC may say so a moment after it has said that no message comes.
+    """
+    give_up_s = time.monotonic() + LEAVES_WITHIN_S
+    while context.is_active() and time.monotonic() < give_up_s:
+        time.sleep(0.01)
+    return bool(context.is_active())
 
 
 def _raw(value: str | bytes) -> bytes:
