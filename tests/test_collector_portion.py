@@ -102,6 +102,16 @@ def test_less_than_a_row_group_lands_as_it_is() -> None:
     assert (len(taken.entries), taken.spans, taken.rest) == (2, 9, None)
 
 
+@pytest.mark.usefixtures("small_groups")
+def test_bodies_without_a_row_fill_a_transaction_too() -> None:
+    taken = Portion()
+    for number in range(100):
+        if taken.is_full:
+            break
+        taken.add(entry(number, None), None)
+    assert len(taken.entries) == 20
+
+
 def test_events_links_and_counts_go_with_the_spans_of_a_cut_body() -> None:
     whole = batches(1, 5)
     first, rest = whole.cut(2)

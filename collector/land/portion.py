@@ -62,14 +62,14 @@ class Portion:
     bodies: list[Body | None] = field(default_factory=list)
     rest: Entry | None = None  # of the last entry, of which only the first spans are in the body
     spans: int = 0  # of the bodies
-    rows: int = 0  # that were added, of every kind
+    rows: int = 0  # that were added, of every kind; at least one a body
 
     def add(self, entry: Entry, batches: Batches | None) -> None:
         """Take an entry and what it decodes to."""
         self.entries.append(entry)
         self.bodies.append(Body(digest=entry.digest, batches=batches) if batches else None)
         self.spans += _spans(self.bodies[-1])
-        self.rows += batches.rows if batches else 0
+        self.rows += max(batches.rows if batches else 0, 1)
 
     @property
     def is_full(self) -> bool:
