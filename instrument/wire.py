@@ -55,7 +55,7 @@ def call_of(library: str, method: str, path: str, host: str, port: int | None, b
             request.work.notice()
         return None
     dialect, provider = ROUTES[end]
-    said = _json(body)
+    said = json_object(body)
     if end in MODEL_IN_BODY and "model" not in said:
         return None
     options = said.get("options") or said.get("generationConfig")
@@ -78,8 +78,9 @@ def _is_call(span: trace.Span) -> bool:
     return not OTHERS_SAY.isdisjoint(getattr(span, "attributes", None) or ())
 
 
-def _json(body: bytes | None) -> dict[str, Any]:
-    if not body or len(body) > MAX_BODY_BYTES:
+def json_object(body: object) -> dict[str, Any]:
+    """Return what a body says, where it is text or bytes of no more than MAX_BODY_BYTES; else an empty dictionary."""
+    if not isinstance(body, (str, bytes, bytearray)) or len(body) > MAX_BODY_BYTES:
         return {}
     try:
         said = json.loads(body)
@@ -91,7 +92,7 @@ def _json(body: bytes | None) -> dict[str, Any]:
 def report(call: ModelCall, body: bytes | None) -> None:
     """End a call whose answer came whole."""
     with guard:
-        call.report(_json(body))
+        call.report(json_object(body))
 
 
 def observer_of(call: ModelCall, headers: Mapping[str, str], *, decoded: bool = False) -> "Observer | Collector":
@@ -193,7 +194,7 @@ class Observer:
 def _event(line: bytes) -> dict[str, Any]:
     """Return the JSON of a line: what follows `data:` in an event, or all of it."""
     text = line[5:] if line.startswith(b"data:") else line
-    return _json(text.strip()) if text.lstrip().startswith(b"{") else {}
+    return json_object(text.strip()) if text.lstrip().startswith(b"{") else {}
 
 
 def observed(parts: Iterator[bytes], observer: Observer | Collector) -> Iterator[bytes]:

@@ -31,7 +31,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tailbudget.instrument import providers
+from tailbudget.instrument import hooks, providers
 from tailbudget.instrument.guard import Guard
 from tests.support import free_port, wait_until
 
@@ -115,6 +115,17 @@ def recording() -> Iterator[Recorded]:
         recorded.tracer_provider.shutdown()
         recorded.meter_provider.shutdown()
         recorded.logger_provider.shutdown()
+
+
+@contextlib.contextmanager
+def hooked(*libraries: str) -> Iterator[Recorded]:
+    """Record what these libraries do in the body."""
+    with recording() as recorded:
+        hooks.install(only=libraries)
+        try:
+            yield recorded
+        finally:
+            hooks.uninstall()
 
 
 @dataclass

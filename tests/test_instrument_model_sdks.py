@@ -16,7 +16,7 @@ from opentelemetry.trace import StatusCode
 
 from tailbudget import calls, request
 from tailbudget.instrument import hooks
-from tests.instrument_support import Recorded, recording, serve
+from tests.instrument_support import Recorded, hooked, serve
 from tests.scripted_server import BACKOFF_S, STALL_S, ScriptedServer
 from tests.support import wait_until
 
@@ -45,21 +45,19 @@ def url(scripted: tuple[ScriptedServer, str]) -> str:
 
 
 @contextmanager
-def hooked(*clients: str) -> Iterator[Recorded]:
+def asked_by(*clients: str) -> Iterator[Recorded]:
     """Record what these clients do; those that the body leaves open are closed behind it."""
-    with recording() as recorded:
-        hooks.install(only=clients)
-        try:
+    try:
+        with hooked(*clients) as recorded:
             yield recorded
-        finally:
-            hooks.uninstall()
-            while opened:
-                opened.pop().close()
+    finally:
+        while opened:
+            opened.pop().close()
 
 
 @pytest.fixture
 def recorded(scripted: tuple[ScriptedServer, str]) -> Iterator[Recorded]:
-    with hooked(*CLIENTS) as recorded:
+    with asked_by(*CLIENTS) as recorded:
         yield recorded
 
 
@@ -418,7 +416,7 @@ def test_another_model_after_one_that_failed_is_a_fallback(recorded: Recorded, u
 PLACES = (
     "calls.ModelCall.__init__", "calls.ModelCall.activate", "calls.ModelCall.record", "calls.ModelCall.report",
     "network.NetRecord.begin", "network.NetRecord.end", "network.Attempt.begin", "network.Attempt.end",
-    "network.Attempt.stop", "propagation.inject", "wire._event", "wire._json", "hooks.http_httpx.observer_of",
+    "network.Attempt.stop", "propagation.inject", "wire._event", "wire.json_object", "hooks.http_httpx.observer_of",
     "hooks.http_urllib3.observer_of", "dialects.take_message", "chunks.Reported.take", "hygiene._hygiene",
     "stream_record.StreamRecord._see", "stream_record.StreamRecord._finish", "work.Work.call_began",
     "providers.tracer", "call_metrics.current_request",

@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
 from tailbudget import UserError, request
-from tailbudget.instrument import hooks, propagation
-from tests.instrument_support import Recorded, certificate, recording, serve
+from tailbudget.instrument import propagation
+from tests.instrument_support import Recorded, certificate, hooked, serve
 from tests.scripted_server import ScriptedServer
 from tests.support import free_port
 
@@ -28,13 +28,9 @@ def attributes_of(span: ReadableSpan) -> dict[str, Any]:
 
 @pytest.fixture
 def recorded() -> Iterator[Recorded]:
-    with recording() as recorded:
-        hooks.install(only=CLIENTS)
-        try:
-            yield recorded
-        finally:
-            hooks.uninstall()
-            propagation.use_hosts(None)
+    with hooked(*CLIENTS) as recorded:
+        yield recorded
+    propagation.use_hosts(None)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tailbudget.instrument import hooks
 from tailbudget.instrument.calls import provider_of
 from tailbudget.instrument.hooks.patching import CALL_SUPPRESSED, HTTP_SUPPRESSED
 from tailbudget.instrument.hygiene import hygiene
-from tests.instrument_support import ModelServer, Recorded, recording, serve
+from tests.instrument_support import ModelServer, Recorded, hooked, serve
 from tests.support import wait_until
 
 ASK: Any = {"model": "tiny", "messages": [{"role": "user", "content": "secret-prompt"}], "max_tokens": 32}
@@ -26,12 +26,8 @@ ASK: Any = {"model": "tiny", "messages": [{"role": "user", "content": "secret-pr
 
 @pytest.fixture
 def recorded() -> Iterator[Recorded]:
-    with recording() as recorded:
-        hooks.install(only=("openai", "httpx"))
-        try:
-            yield recorded
-        finally:
-            hooks.uninstall()
+    with hooked("openai", "httpx") as recorded:
+        yield recorded
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from tests.scripted_server import ScriptedServer
 from tests.test_instrument_model_sdks import (
     ASK,
     USAGE,
+    asked_by,
     by_aiohttp,
     by_async_httpx,
     by_httpx,
     by_requests,
-    hooked,
     named,
     of_openai,
     only,
@@ -68,7 +68,7 @@ def url(served: tuple[Packing, str], request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def recorded() -> Iterator[Recorded]:
-    with hooked("openai", "httpx", "aiohttp", "urllib3") as recorded:
+    with asked_by("openai", "httpx", "aiohttp", "urllib3") as recorded:
         yield recorded
 
 

@@ -22,7 +22,7 @@ from tailbudget import UserError, stage
 from tailbudget.instrument import hooks
 from tailbudget.instrument.run import AUTOLOAD, environment, executable
 from tailbudget.instrument.running import beat, registry
-from tests.instrument_support import ModelServer, Recorded, Sink, recording, serve, sink
+from tests.instrument_support import ModelServer, Recorded, Sink, hooked, serve, sink
 from tests.support import free_port, wait_until
 
 SOURCES = Path(__file__).resolve().parents[1] / "src"
@@ -364,12 +364,8 @@ def test_the_instrumentor_hooks_for_providers_that_are_there_and_makes_none() ->
 
 @pytest.fixture
 def recorded() -> Iterator[Recorded]:
-    with recording() as recorded:
-        hooks.install(only=("starlette", "fastapi"))
-        try:
-            yield recorded
-        finally:
-            hooks.uninstall()
+    with hooked("starlette", "fastapi") as recorded:
+        yield recorded
 
 
 def test_an_app_that_serves_already_is_wrapped_when_telemetry_starts(recorded: Recorded) -> None:

@@ -12,8 +12,7 @@ import anthropic
 import openai
 import pytest
 
-from tailbudget.instrument import hooks
-from tests.instrument_support import Recorded, recording, serve
+from tests.instrument_support import Recorded, hooked, serve
 from tests.scripted_clouds import Clouds
 from tests.support import wait_until
 
@@ -45,12 +44,8 @@ def url(clouds: Clouds) -> Iterator[str]:
 
 @pytest.fixture
 def recorded() -> Iterator[Recorded]:
-    with recording() as recorded:
-        hooks.install(only=LIBRARIES)
-        try:
-            yield recorded
-        finally:
-            hooks.uninstall()
+    with hooked(*LIBRARIES) as recorded:
+        yield recorded
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from tailbudget.instrument import hooks
 from tailbudget.instrument.wire import unpacking
-from tests.instrument_support import Recorded, recording, serve
+from tests.instrument_support import Recorded, hooked, serve
 from tests.scripted_server import ScriptedServer
 from tests.support import wait_until
 
@@ -30,12 +30,8 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def recorded() -> Iterator[Recorded]:
-    with recording() as recorded:
-        hooks.install(only=CLIENTS)
-        try:
-            yield recorded
-        finally:
-            hooks.uninstall()
+    with hooked(*CLIENTS) as recorded:
+        yield recorded
 
 
 def only(recorded: Recorded) -> dict[str, Any]:

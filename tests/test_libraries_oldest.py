@@ -13,15 +13,15 @@ import httpx
 import pytest
 import requests
 
-from tailbudget.instrument import hooks
 from tests import test_instrument_network as network
-from tests.instrument_support import Recorded, recording, serve
+from tests.instrument_support import Recorded, serve
 from tests.scripted_server import ScriptedServer
 from tests.test_instrument_model_sdks import (
     ASK,
     CLIENTS,
     SDKS,
     anthropic_messages,
+    asked_by,
     async_anthropic,
     async_openai,
     by_aiohttp,
@@ -33,7 +33,6 @@ from tests.test_instrument_model_sdks import (
     of_openai,
     only,
     openai_chat,
-    opened,
     read,
 )
 from tests.test_instrument_network import scripted, secure
@@ -55,14 +54,8 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def recorded() -> Iterator[Recorded]:
-    with recording() as recorded:
-        hooks.install(only=CLIENTS)
-        try:
-            yield recorded
-        finally:
-            hooks.uninstall()
-            while opened:
-                opened.pop().close()
+    with asked_by(*CLIENTS) as recorded:
+        yield recorded
 
 
 every_stream = pytest.mark.parametrize("ask", STREAMS, ids=named)

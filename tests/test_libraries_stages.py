@@ -18,9 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tailbudget.instrument import hooks
 from tailbudget.instrument.hooks.libraries import ROWS
-from tests.instrument_support import Recorded, recording, serve
+from tests.instrument_support import Recorded, hooked, serve
 from tests.support import free_port, wait_until
 
 pytestmark = [pytest.mark.libraries, pytest.mark.filterwarnings("default")]
@@ -29,12 +28,8 @@ LIBRARIES = sorted({row.library for row in ROWS} | {"openai-agents"})
 
 @pytest.fixture
 def recorded() -> Iterator[Recorded]:
-    with recording() as recorded:
-        hooks.install(only=LIBRARIES)
-        try:
-            yield recorded
-        finally:
-            hooks.uninstall()
+    with hooked(*LIBRARIES) as recorded:
+        yield recorded
 
 
 def stages(recorded: Recorded) -> list[tuple[str, str]]:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tailbudget import request, stage
-from tailbudget.instrument import hooks
-from tests.instrument_support import Recorded, recording, sink
+from tests.instrument_support import Recorded, hooked, sink
 from tests.test_instrument_endings import NEVER
 from tests.test_instrument_zero_code import RUN, SOURCES, attributes, running, span_named
 
@@ -21,12 +20,8 @@ pytestmark = [pytest.mark.libraries, pytest.mark.filterwarnings("default")]
 
 @pytest.fixture
 def recorded() -> Iterator[Recorded]:
-    with recording() as recorded:
-        hooks.install(only=("celery",))
-        try:
-            yield recorded
-        finally:
-            hooks.uninstall()
+    with hooked("celery") as recorded:
+        yield recorded
 
 
 def test_a_task_goes_on_with_the_request_that_sent_it(recorded: Recorded) -> None:

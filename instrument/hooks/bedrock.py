@@ -1,6 +1,5 @@
 """Amazon Bedrock through boto3 and aiobotocore: converse and invoke_model, streamed or not."""
 
-import json
 import weakref
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -11,7 +10,7 @@ from .. import dialects
 from ..calls import Asked, ModelCall, begin
 from ..dialects import INVOCATION, Dialect
 from ..guard import Guard
-from ..wire import MAX_BODY_BYTES
+from ..wire import MAX_BODY_BYTES, json_object
 from .inside import Inside
 from .patching import replace
 
@@ -82,7 +81,7 @@ def _begin(client: Any, operation: Operation, params: Mapping[str, Any]) -> Mode
     if client.meta.service_model.service_name != "bedrock-runtime":
         return None
     url = urlsplit(client.meta.endpoint_url)
-    said = {**params, **_json(params.get("body"))}
+    said = {**params, **json_object(params.get("body"))}
     for name in SETTINGS:
         if isinstance(found := said.get(name), Mapping):
             said |= found
@@ -97,16 +96,6 @@ def _begin(client: Any, operation: Operation, params: Mapping[str, Any]) -> Mode
         arguments=said,
     )
     return begin("botocore", asked)
-
-
-def _json(body: Any) -> Mapping[str, Any]:
-    if not isinstance(body, (str, bytes, bytearray)) or len(body) > MAX_BODY_BYTES:
-        return {}
-    try:
-        said = json.loads(body)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def _answered(call: ModelCall, operation: Operation, answer: Any, *, asynchronous: bool) -> Any:
@@ -199,4 +188,4 @@ def _reading(original: Callable[..., Any], kept: _Kept) -> Callable[..., Any]:
 
 @guard
 def _report(call: ModelCall, body: bytearray, counts: Mapping[str, int]) -> None:
-    call.report({**_json(body), INVOCATION: counts})
+    call.report({**json_object(body), INVOCATION: counts})
