@@ -1,10 +1,12 @@
 """celery, dramatiq and rq with real workers: a task is a part of the request that sent it, its code unchanged."""
 
 import os
+import shutil
+import socket
+import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from tailbudget import request, stage
 from tests.instrument_support import Recorded, hooked, sink
+from tests.support import free_port, wait_until
 from tests.test_instrument_endings import NEVER
 from tests.test_instrument_zero_code import RUN, SOURCES, attributes, running, span_named
 
@@ -100,15 +103,11 @@ def test_a_forked_worker_without_a_line_of_ours_goes_on_with_the_request(tmp_pat
 
 
 DRAMATIQ_JOBS = """
-import os, dramatiq, redis.commands.core, tailbudget
+import os, dramatiq, tailbudget
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
-def run(script, keys=(), args=(), client=None):  # fakeredis forgets scripts, and hangs up when it is told of one
-    return (client or script.registered_client).eval(script.script, len(keys), *keys, *args)
-
-redis.commands.core.Script.__call__ = run
 broker = RedisBroker(url=os.environ["STORE"])
 broker.add_middleware(Results(backend=RedisBackend(url=os.environ["STORE"])))
 dramatiq.set_broker(broker)
@@ -144,13 +143,12 @@ with tailbudget.request("ask", tenant="acme"):
 
 
 def test_a_message_of_dramatiq_goes_on_with_the_request_and_its_worker_delivers_all_at_its_end(tmp_path: Path) -> None:
-    for name in ("dramatiq", "lupa"):  # its scripts are Lua
-        pytest.importorskip(name, reason=f"{name} is not installed")
-        print(f"\n{name} {version(name)}", end="")
+    pytest.importorskip("dramatiq", reason="dramatiq is not installed")
+    print(f"\ndramatiq {version('dramatiq')}", end="")
     (tmp_path / "jobs.py").write_text(DRAMATIQ_JOBS)
     (tmp_path / "ask.py").write_text(DRAMATIQ_ASK)
     command = [*RUN, sys.executable, "-m", "dramatiq", "jobs", "--processes", "1", "--threads", "2"]
-    with redis() as port, sink() as collector:
+    with redis(tmp_path) as port, sink() as collector:
         environ = {"STORE": f"redis://127.0.0.1:{port}", "PYTHONPATH": os.pathsep.join([str(SOURCES), str(tmp_path)])}
         with running(command, tmp_path, collector, OTEL_SERVICE_NAME="worker", **NEVER, **environ):
             asking = running([*RUN, sys.executable, "ask.py"], tmp_path, collector, **environ)
@@ -194,32 +192,38 @@ with tailbudget.request("ask", tenant="acme"):
     queue.enqueue(report, "why")
     queue.enqueue(report, "fail")
 """
-#: fakeredis answers CLIENT INFO with what redis cannot read.
-RQ_WORK = "import redis; redis.Redis.client_info = lambda _: {'addr': ''}; from rq.cli import main; main()"
 
 
 @contextmanager
-def redis() -> Iterator[int]:
-    """Run a store that speaks redis; gives its port."""
-    fakeredis = pytest.importorskip("fakeredis", reason="fakeredis is not installed")
-    store = fakeredis.TcpFakeServer(("127.0.0.1", 0))
-    store.daemon_threads, store.block_on_close = True, False
-    threading.Thread(target=store.serve_forever, daemon=True).start()
+def redis(folder: Path) -> Iterator[int]:
+    """Run a redis server; gives its port."""
+    if not (server := shutil.which("redis-server")):
+        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+    port = free_port()
+    command = [server, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        yield store.server_address[1]
+        wait_until(lambda: _answers(port), what="redis-server")
+        yield port
     finally:
-        store.shutdown()
-        store.server_close()
+        process.terminate()
+        process.wait(20)
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 def test_a_job_of_rq_goes_on_with_the_request_though_its_process_ends_with_it(tmp_path: Path) -> None:
     pytest.importorskip("rq", reason="rq is not installed")
     (tmp_path / "jobs.py").write_text(RQ_JOBS)
     (tmp_path / "ask.py").write_text(RQ_ASK)
-    with redis() as port, sink() as collector:
+    with redis(tmp_path) as port, sink() as collector:
         with running([*RUN, sys.executable, "ask.py", str(port)], tmp_path, collector) as asking:
             assert asking.wait(120) == 0
-        command = [*RUN, sys.executable, "-c", RQ_WORK, "worker", "--burst", "--url", f"redis://127.0.0.1:{port}"]
+        command = [*RUN, sys.executable, "-m", "rq.cli", "worker", "--burst", "--url", f"redis://127.0.0.1:{port}"]
         with running(command, tmp_path, collector, OTEL_BSP_SCHEDULE_DELAY="3600000") as worker:
             assert worker.wait(120) == 0
         (asked,) = (span for span in collector.spans() if span.name == "ask")
