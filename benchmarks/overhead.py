@@ -28,7 +28,7 @@ from served import alone, streaming
 from served.instructions import CYCLES, INSTRUCTIONS, Counter
 
 from tailbudget import stage, stream
-from tailbudget.instrument import providers
+from tailbudget.instrument import calls, dialects, providers, wire
 
 SPANS = 5_000
 CHUNKS = 1_000
@@ -83,6 +83,12 @@ def chat_chunk(text: str) -> Any:
     """Return a chunk of the shape of a chat completion's."""
     delta = SimpleNamespace(content=text, tool_calls=None)
     return SimpleNamespace(id="c", model="m", usage=None, choices=[SimpleNamespace(delta=delta, finish_reason=None)])
+
+
+def on_the_wire(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Return the parts of an answer, observed as those of a client that no hook knows."""
+    call = calls.begin("bench", calls.Asked(dialects.CHAT, model="bench", streamed=True))
+    return wire.observed(parts, wire.Observer(call)) if call else parts
 
 
 def read_streams(chunks: list[Any], wrapped: Callable[[Iterator[Any]], Iterator[Any]]) -> Callable[[], int]:
@@ -345,6 +351,9 @@ def main() -> None:
             bare = best_ns(read_async_streams(chunks, lambda it: it))
             ours = best_ns(read_async_streams(chunks, lambda it: stream(it, model="bench", span=INVALID_SPAN)))
             print(f"{kind} chunk, async: {ours - bare:.0f} ns added ({ours:.0f} ns against {bare:.0f} ns)")
+        events = [event.encode() for event in streaming.events(CHUNKS)]
+        bare, ours = best_ns(read_streams(events, lambda it: it)), best_ns(read_streams(events, on_the_wire))
+        print(f"event of a client that is not hooked, on the wire: {ours - bare:.0f} ns added")
     imported_ms, begun_ms, grown_kb = import_costs()
     print(f"import {imported_ms:.0f} ms, init {begun_ms:.0f} ms, {grown_kb / 1024:.1f} MB, all beyond the SDK's own")
     services()

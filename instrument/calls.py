@@ -17,7 +17,7 @@ from opentelemetry.util.types import AttributeValue
 from . import call_metrics
 from .caps import caps_around
 from .chunks import Reported
-from .dialects import Dialect
+from .dialects import Dialect, Take
 from .guard import Guard
 from .hooks.patching import CALL_SUPPRESSED, INSIDE_A_CALL, suppressed
 from .hygiene import hygiene_of
@@ -189,8 +189,8 @@ class ModelCall:
         """Make the call current, so that its HTTP requests are found and no second call span is made."""
         return Activation(self.context)
 
-    def record(self) -> StreamRecord:
-        """Return the record of a streamed answer; it ends the span."""
+    def record(self, take: Take | None = None) -> StreamRecord:
+        """Return the record of a streamed answer; it ends the span. `take` reads what its dialect's would."""
         asked = self.asked
         instance = f"{asked.address}:{asked.port}" if asked.port else asked.address
         meter = decode_meter(model=asked.model, provider=asked.provider, server_address=instance, side="client")
@@ -200,7 +200,7 @@ class ModelCall:
             request=self._request,
             meter=meter if asked.model else None,
             text_of=asked.dialect.read,
-            take=asked.dialect.take,
+            take=take or asked.dialect.take,
         )
 
     def answer(self, answer: Any, *, asynchronous: bool) -> Any:

@@ -5,6 +5,7 @@ Objects of an SDK and the JSON on the wire are read alike.
 
 import functools
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,16 @@ Take = Callable[[Reported, Any], None]
 
 @dataclass(frozen=True)
 class Dialect:
-    """`operation` in the GenAI conventions; `read` None means to find out by the first chunk."""
+    """`operation` in the GenAI conventions; `read` None means to find out by the first chunk.
+
+    `has_token` finds what only the JSON of an event with a token has, which then need not be read: quotes within texts
+    are escaped, so that `"content":` is a name wherever it stands. Events that it does not find may have a token too.
+    """
 
     operation: str
     read: ChunkReader | None
     take: Take
+    has_token: re.Pattern[bytes] | None = None
 
 
 def _get(message: Any, *names: str) -> Any:
@@ -238,12 +244,21 @@ def take_embeddings(reported: Reported, answer: Any) -> None:
     _count(reported, usage, into={"input_tokens": names})
 
 
-CHAT = Dialect("chat", None, Reported.take)
-COMPLETION = Dialect("text_completion", read_completion, Reported.take)
-RESPONSES = Dialect("chat", read_response, take_response)
-MESSAGES = Dialect("chat", read_message_event, take_message)
-GEMINI = Dialect("generate_content", read_gemini, take_gemini)
+def _text_in(*names: str, after: str = "") -> re.Pattern[bytes]:
+    """Return what finds a text, not the empty one, by one of these names, behind that."""
+    return re.compile(rf'{after}"(?:{"|".join(names)})":\s*"[^"]'.encode())
+
+
+CHAT = Dialect("chat", None, Reported.take, _text_in("content"))
+COMPLETION = Dialect("text_completion", read_completion, Reported.take, _text_in("text"))
+RESPONSES = Dialect(
+    "chat", read_response, take_response, _text_in("delta", after=r'"type":\s*"response\.output_text\.delta".*')
+)
+MESSAGES = Dialect(
+    "chat", read_message_event, take_message, _text_in("text", after=r'"type":\s*"content_block_delta".*')
+)
+GEMINI = Dialect("generate_content", read_gemini, take_gemini, _text_in("text"))
 CONVERSE = Dialect("chat", read_converse, take_converse)
 INVOKED = Dialect("chat", read_invoked, take_invoked)
-OLLAMA = Dialect("chat", read_ollama, take_ollama)
+OLLAMA = Dialect("chat", read_ollama, take_ollama, _text_in("content", "response"))
 EMBEDDINGS = Dialect("embeddings", None, take_embeddings)

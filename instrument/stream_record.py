@@ -67,7 +67,7 @@ class StreamRecord:
     __slots__ = (
         "_caps", "_consumer_ns", "_first_chunk_ns", "_first_token_ns", "_gaps", "_marked", "_meter", "_others", "_read",
         "_reported", "_request", "_seen_ns", "_take", "_text", "_text_chunks", "_usable", "arrivals", "asked_ns",
-        "asks", "end_ns", "ended", "last_chunk", "plain", "see", "span", "started_ns",
+        "asks", "end_ns", "ended", "flows", "last_chunk", "plain", "see", "span", "started_ns",
     )  # fmt: skip
 
     def __init__(
@@ -86,8 +86,8 @@ class StreamRecord:
         self.end_ns = 0
         self.ended = False
         self.see: Callable[[Any, int], None] = self._see_first
-        #: From here on a chat chunk with content needs no more than to be kept, which its reader does by itself.
-        self.plain = False
+        #: From here on a chunk with a token is kept, its text not looked at; a chat chunk by who reads the stream.
+        self.flows = self.plain = False
         #: When each chunk with a token came, and when the caller had asked for it. Of at most MAX_GAPS: see `_fold`.
         self.arrivals: list[int] = []
         self.asks: list[int] = []
@@ -147,6 +147,7 @@ class StreamRecord:
             if self._usable:
                 self._text = ""
                 self.see = self._see_steady
+                self.flows = True
                 self.plain = self._read is read_chat
         except Exception as error:
             if not guard.swallow(error):
@@ -175,13 +176,17 @@ class StreamRecord:
             self._others += 1
             self._take(self._reported, chunk)
             return None
+        self.keep(chunk, arrived_ns)
+        return text
+
+    def keep(self, chunk: Any, arrived_ns: int) -> None:
+        """Take a chunk that has a token; of an answer that flows no more is needed."""
         arrivals = self.arrivals
         arrivals.append(arrived_ns)
         self.asks.append(self.asked_ns)
         self.last_chunk = chunk
         if len(arrivals) > MAX_GAPS:
             self._fold()
-        return text
 
     def _fold(self) -> None:
         """Turn arrivals into gaps, so that an endless stream needs bounded memory."""
@@ -256,7 +261,7 @@ class StreamRecord:
         # Of each chunk when it was asked for, less when it came; the caller may have asked once more before the end.
         self._consumer_ns += max(self.asked_ns, self.last_ns) if self.last_ns else 0
         self.ended = True
-        self.plain = False
+        self.flows = self.plain = False
         self.see = _see_nothing  # a bound method of the record in the record would be a cycle
         if self._meter and self._first_token_ns:
             self._meter.unwatch(self)

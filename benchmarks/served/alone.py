@@ -32,10 +32,10 @@ SCOPE = {
 
 
 class Words(httpx2.AsyncByteStream):
-    """The body of an answer."""
+    """The body of an answer, which comes once: openai's SDK asks again for what may follow the last event."""
 
     def __init__(self, parts: list[bytes]) -> None:
-        self._parts = parts
+        self._parts = iter(parts)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for part in self._parts:
