@@ -13,12 +13,14 @@ import pytest
 
 from tailbudget.analytics.reader import ARROW_STREAM, ApiReader, QueryError
 from tailbudget.app.cli import run
+from tailbudget.collector.api.spool import MEMORY_BYTES, Spool
 from tailbudget.collector.token import read_token
 from tailbudget.instrument.errors import UserError
 
 from .collector_support import Collector, collector, send, trace_body
 from .support import wait_until
 
+FILES = Path("/proc/self/fd")
 SLOW = "select count(*) from range(100000000) a, range(100000) b"
 
 
@@ -130,6 +132,16 @@ def test_a_long_answer_is_not_held_in_memory(running: Collector) -> None:
     assert running.ask("select r, repeat('x', 300) as s from range(1000000) t(r)")[0] == 200  # 330 MB of JSON
     assert peak_mb() - before < 100
     assert not [path for path in running.data.iterdir() if path.name.startswith("tmp") and path.is_file()]
+
+
+@pytest.mark.skipif(not FILES.exists(), reason="open files are counted in /proc")
+def test_only_an_answer_that_has_a_file_is_read_by_a_thread_of_its_own(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, max_bytes=2 * MEMORY_BYTES, reserve_bytes=0)
+    before = len(list(FILES.iterdir()))
+    for nbytes, in_memory in ((MEMORY_BYTES, True), (1, False)):
+        spool.write(bytes(nbytes))
+        assert (spool.in_memory, len(list(FILES.iterdir()))) == (in_memory, before + (not in_memory))
+    spool.close()
 
 
 def test_clients_that_do_not_read_their_answers_hold_no_slot(running: Collector) -> None:

@@ -1,19 +1,29 @@
 """Who reads gives way to what lands, where both want the same CPUs."""
 
 import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tailbudget.collector.giving_way import STEPS, give_way
+from tailbudget.collector.giving_way import STEPS, TURN_S, give_way
 
 from .collector_support import Collector
 from .support import free_port, wait_until
 from .test_app_serve import _answers, _start
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+SERVE = """
+import asyncio, sys
+from pathlib import Path
+from tailbudget.collector import serve
+from tailbudget.collector.settings import CollectorSettings
+asyncio.run = lambda serving: (serving.close(), print(sys.getswitchinterval()))
+ports = dict(zip(("http_port", "grpc_port", "api_port"), map(int, sys.argv[2:])))
+serve(CollectorSettings(data=Path(sys.argv[1]), **ports))
+"""
 
 
 def own() -> int:
@@ -29,6 +39,7 @@ def by_thread(process: int) -> dict[int, int]:
     return {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
 
 
+@linux
 def test_a_thread_that_gives_way_takes_nobody_else_along() -> None:
     expected, before = lower(), own()
     with ThreadPoolExecutor(1, initializer=give_way) as pool:
@@ -36,6 +47,7 @@ def test_a_thread_that_gives_way_takes_nobody_else_along() -> None:
     assert (found, own()) == (expected, before)
 
 
+@linux
 def test_questions_give_way_to_landing_and_nothing_else_of_a_collector_does(tmp_path: Path) -> None:
     running = Collector(tmp_path).start()
     assert running.process
@@ -50,6 +62,7 @@ def test_questions_give_way_to_landing_and_nothing_else_of_a_collector_does(tmp_
         running.kill()
 
 
+@linux
 def test_the_dashboard_gives_way(tmp_path: Path) -> None:
     port = free_port()
     process = _start(port, str(tmp_path))
@@ -60,3 +73,9 @@ def test_the_dashboard_gives_way(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_threads_of_a_collector_share_the_interpreter_in_short_turns(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SERVE, str(tmp_path), *(str(free_port()) for _ in range(3))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"{TURN_S}\n", "")

@@ -212,7 +212,10 @@ class ApiApp:
             await send({"type": "http.response.start", "status": 200, "headers": fields})
             left = answer.size
             while left:
-                chunk = await asyncio.to_thread(answer.read, CHUNK_BYTES)
+                if answer.in_memory:
+                    chunk = answer.read(CHUNK_BYTES)
+                else:
+                    chunk = await asyncio.to_thread(answer.read, CHUNK_BYTES)
                 left -= len(chunk)
                 async with asyncio.timeout(STUCK_S):
                     await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})

@@ -42,6 +42,11 @@ class Spool:
                 raise AnswerTooLargeError(f"the disk has no room for an answer of more than {self.size} bytes")
         self._file.write(data)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading it never waits for the disk."""
+        return self.size <= MEMORY_BYTES
+
     def rewind(self) -> "Spool":
         """Go to the first byte, to read from there."""
         self._file.seek(0)
