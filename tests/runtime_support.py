@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import httpx
@@ -29,7 +28,7 @@ from tailbudget.gpu_runtime.tokenizer import TextTokenizer
 from tailbudget.gpu_runtime.weights import open_model
 
 from .forked import python
-from .support import free_port, wait_until
+from .support import free_port, scratch, wait_until
 
 # Two threads on a contended machine took 2 s a token.
 torch.set_num_threads(1)
@@ -47,7 +46,7 @@ on_devices = pytest.mark.parametrize("device", DEVICES)
 @cache
 def tiny_path() -> Path:
     """Return the file of the tiny model, written once a test run."""
-    return write_tiny_model(Path(mkdtemp(prefix="tailbudget-tiny-")) / "tiny.gguf")
+    return write_tiny_model(scratch() / "tiny.gguf")
 
 
 @cache

@@ -1,10 +1,14 @@
 """What several tests need: free ports, waiting for a condition, the folder of shared captures."""
 
+import atexit
+import os
 import random
+import shutil
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TypeVar
 
 import pytest
@@ -28,6 +32,13 @@ def free_port() -> int:
                 continue
             return port
     raise RuntimeError("no free port")
+
+
+def scratch() -> Path:
+    """Return a new folder for what is made once a process; it goes with this process, not with one forked from it."""
+    folder, owner = Path(mkdtemp(prefix="tailbudget-scratch-")), os.getpid()
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
+    return folder
 
 
 def wait_until(condition: Callable[[], T | None], *, timeout_s: float = 120.0, what: str = "condition") -> T:

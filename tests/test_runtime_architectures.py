@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import gguf
@@ -17,6 +16,7 @@ from tailbudget.gpu_runtime.model import Llama, Segment
 from tailbudget.gpu_runtime.weights import ModelFile, open_model
 
 from .runtime_support import on_devices
+from .support import scratch
 
 SIZES = {
     "vocab_size": 320,
@@ -120,7 +120,7 @@ def _tokenizer() -> Tokenizer:
 
 @cache
 def _folder(name: str) -> Path:
-    path = Path(mkdtemp(prefix="tailbudget-architecture-"))
+    path = scratch()
     _reference(name).save_pretrained(path, max_shard_size="100KB" if name == "qwen2" else "5GB")
     _tokenizer().save(str(path / "tokenizer.json"))
     return path
@@ -130,7 +130,7 @@ def _folder(name: str) -> Path:
 def _gguf(name: str) -> Path:
     """Write what a converter would: llama's query and key rows permuted, its RoPE scaling as factors."""
     kind, model = KINDS[name], _reference(name)
-    config, path = model.config, Path(mkdtemp(prefix="tailbudget-architecture-")) / "model.gguf"
+    config, path = model.config, scratch() / "model.gguf"
     writer = gguf.GGUFWriter(path, kind.architecture)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)

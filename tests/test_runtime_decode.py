@@ -3,8 +3,6 @@
 import random
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -16,6 +14,8 @@ from tailbudget.gpu_runtime.model import COMPILED_ROWS, Llama, Segment
 from tailbudget.gpu_runtime.settings import Form
 from tailbudget.gpu_runtime.tiny import write_tiny_model
 from tailbudget.gpu_runtime.weights import FourBit, ModelFile, open_model
+
+from .support import scratch
 
 pytestmark = pytest.mark.skipif(
     library() is None, reason="steps are not compiled here, or the processor lacks AVX-512 VNNI"
@@ -75,7 +75,7 @@ class _Rounded(Linear):
 @cache
 def _models(form: Form, dressed: bool) -> tuple[Llama, Llama]:
     """Return a model whose steps are compiled, and the textbook's one with the same weights in float32."""
-    folder = Path(mkdtemp(prefix="tailbudget-decode-"))
+    folder = scratch()
     file = open_model(write_tiny_model(folder / "tiny.gguf", quantisation="Q4_1" if form != "int8" else "Q8_0"))
     model, exact = (Llama(_Dressed(file) if dressed else file, form=each) for each in (form, "float32"))
     assert model.compiled
@@ -142,7 +142,7 @@ def test_guesses_and_short_prompts_see_those_before_them_and_only_wanted_rows_ge
 
 
 def test_a_model_of_floats_is_left_to_torch() -> None:
-    folder = Path(mkdtemp(prefix="tailbudget-decode-"))
+    folder = scratch()
     plain = open_model(write_tiny_model(folder / "tiny.gguf"))
     assert Llama(plain, form="bfloat16").compiled is None
     assert Llama(plain, form="auto").compiled is None
