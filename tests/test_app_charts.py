@@ -252,6 +252,21 @@ def test_the_heatmap_has_one_line_at_the_budget_and_an_axis_with_units() -> None
     assert {">500 ms<", ">1 s<", ">2 s<"} <= set(re.findall(r">\d+ m?s<", drawn))
 
 
+def test_the_token_rate_and_its_band_share_a_scale_that_a_wide_band_does_not_stretch() -> None:
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    rows: list[dict[str, object]] = [
+        {"t": noon + timedelta(seconds=10 * at), "t2": noon + timedelta(seconds=10 * at + 10), "rate": rate,
+         "expected_rate": 40.0, "low_rate": 30.0, "high_rate": high_rate, "slow": rate < 30, "tokens": 100,
+         "active_stream_s": 2.0, "streams": 2, "alert_id": None, "slowdown": None, "clock": "12:00:00",
+         "window_from": noon, "window_to": noon + timedelta(minutes=1)}
+        for at, (rate, high_rate) in enumerate([(39.0, 45.0), (41.0, 900.0), (20.0, 50.0)])
+    ]  # fmt: skip
+    told = _told("token_rate", rows)
+    assert 'stroke="#f58d78"' in _mark(told, "; rate: 20; t2")
+    assert _mark(told, "low_rate: 30", "band_to: 45")
+    assert _mark(told, "low_rate: 30", "band_to: 53.3")
+
+
 def test_the_waterfall_of_stages_shows_the_room_of_each_budget_and_what_is_over_it() -> None:
     times = (("retrieval", 0.0, 150.0, 300.0), ("decode", 150.0, 3000.0, 2000.0))
     told = _told(

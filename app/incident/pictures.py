@@ -96,4 +96,5 @@ def _svg(chart: str, rows: pa.Table) -> str:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+    """Return a row for JSON; instants are numbers, with which charts reckon."""
+    return {name: 1e3 * value.timestamp() if isinstance(value, datetime) else value for name, value in row.items()}
