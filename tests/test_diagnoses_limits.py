@@ -166,3 +166,11 @@ def test_what_few_samples_of_few_requests_say_by_chance_contradicts_nothing(told
     for number in range(150):
         sent.ask(number * 2, 1_040)
     assert bool(about("littles_law", sent)) == found
+
+
+@pytest.mark.parametrize(("requests", "found"), [(5, False), (29, False), (30, True)])
+def test_clients_who_left_are_too_many_only_of_enough_that_ended(requests: int, found: bool) -> None:
+    sent = Traffic()
+    for at in range(requests):
+        sent.ask(at, attrs={"slo.outcome": "dropped"} if at < 4 else {})
+    assert bool(about("dropped", sent)) == found

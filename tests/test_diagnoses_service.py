@@ -56,10 +56,9 @@ REFUSALS: Final = 9
 #: Requests to each twin. Half of them suffice: traffic may stand across the edge of two five minutes.
 EACH: Final = 22
 FEWEST: Final[dict[str, float]] = {"fewest": EACH // 2 - 1}
-#: Clients that leave have no sample size. Of a pool's connections four are opened, and on a busy machine a loop takes
-#: 50 ms, on one with fifteen at work a core 300, to notice that one is.
+#: Of a pool's connections four are opened, and on a busy machine a loop takes 50 ms, on one with fifteen at work a core
+#: 300, to notice that one is.
 SETTINGS: Final[dict[str, dict[str, float]]] = {
-    "dropped": {},
     "far_endpoint": {"fewest": 3, "far_ms": 1000},
 }
 FAR_S: Final = 1.2

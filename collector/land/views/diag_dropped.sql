@@ -1,5 +1,6 @@
--- Routes of which more than 2 % of the clients leave before the answer is usable, by Wilson's lower bound at 95 %.
-create or replace macro found_dropped(from_t, to_t, most_share := 0.02) as table
+-- Routes of which more than 2 % of the clients leave before the answer is usable, by Wilson's lower bound at 95 %. Of few requests
+-- those who left are too many: they ended, while others still run.
+create or replace macro found_dropped(from_t, to_t, most_share := 0.02, fewest := 30) as table
 with left_early as (
     select
         service, route, five_minutes(started) as since, count(*)::double as n,
@@ -21,7 +22,7 @@ select
     to_json({'n': n, 'dropped': k, 'at_least': at_least, 'stage': stage, 'left_after_ms': after_ms}) as evidence,
     format('show something before {:.0f} ms on {}: most leave in {}; give it a budget', after_ms, route, coalesce(stage, 'other')) as advice
 from bounded
-where at_least > most_share;
+where at_least > most_share and n >= fewest;
 
 -- One row a finding of the last hour: a route whose clients leave.
 create or replace view diag_dropped as
