@@ -66,6 +66,8 @@ def to_json(found: Blame) -> str:
 def report(found: Blame, *, rows: int = 20) -> str:
     """Return what people read: the first rows of the ranking, without columns that say nothing."""
     windows = f"{found.requests:,} requests against {found.baseline_requests:,} of the baseline"
+    if not found.baseline_requests:
+        windows += " (--baseline-from and --baseline-to name a time in which all was well)"
     if not found.ranking:
         return f"{windows}: nobody to blame\n"
     listed: list[dict[str, Any]] = [dataclasses.asdict(one) for one in found.ranking[:rows]]

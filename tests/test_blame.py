@@ -247,6 +247,8 @@ def test_people_get_a_table_and_the_hour_before_is_the_baseline(folder: Path) ->
     text = CliRunner().invoke(cli, arguments(folder, "--by", "operation")).stdout
     assert text.startswith("10 requests against 10 of the baseline")
     assert text.splitlines()[3].split()[:4] == ["1", "pay", "serve", "pay"]
+    empty = CliRunner().invoke(cli, arguments(folder, "--baseline", "week")).stdout
+    assert empty.startswith("10 requests against 0 of the baseline (--baseline-from and --baseline-to name a time in")
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def _rows(reader: Reader, window: Window) -> Iterator[tuple[str, pa.Table]]:
 
 
 def _report(own: Reader, reader: Reader, window: Window, pictures: str) -> str:
-    usual = blaming.before(window)
+    usual, blamed = _blame(reader, window)
     params = {"from_ts": window.from_ts, "to_ts": window.to_ts}
     summary = own.query(_sql("summary"), params)
     rows = (
@@ -113,8 +113,8 @@ def _report(own: Reader, reader: Reader, window: Window, pictures: str) -> str:
         f"## Pictures\n\n{pictures}",
         *(_section(heading, own.query(_sql(name), params)) for heading, name in QUESTIONS.items()),
         f"## Diagnoses\n\n{_diagnosed(reader, window)}",
-        f"## Blame\n\nAgainst {usual.from_ts:%Y-%m-%d %H:%M} to {usual.to_ts:%H:%M}, best suspect first.",
-        *(_blamed(reader, window, usual, by) for by in BLAMED),
+        f"## Blame\n\nAgainst {usual.from_ts:%Y-%m-%d %H:%M} to {usual.to_ts:%H:%M}, {_beside(blamed[0])}.",
+        *(_blamed(found, by) for found, by in zip(blamed, BLAMED, strict=True)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -127,8 +127,24 @@ def _table(rows: pa.Table) -> str:
     return f"```\n{to_text(rows)}```"
 
 
-def _blamed(reader: Reader, window: Window, usual: Window, by: str) -> str:
-    found = blaming.blame(reader, window, baseline=usual, by=by)
+def _blame(reader: Reader, window: Window) -> tuple[Window, list[blaming.Blame]]:
+    """Return what came an hour before, or just before where nothing did, and who is to blame against it."""
+    length = window.to_ts - window.from_ts
+    for usual in (blaming.before(window), Window(window.from_ts - length, window.from_ts)):
+        blamed = [blaming.blame(reader, window, baseline=usual, by=by) for by in BLAMED]
+        if blamed[0].baseline_requests:
+            break
+    return usual, blamed
+
+
+def _beside(found: blaming.Blame) -> str:
+    """Say how much a baseline is worth, behind its times."""
+    if not found.baseline_requests:
+        return "when there was no request: more than nothing is all of their time"
+    return f"{found.baseline_requests} requests, best suspect first"
+
+
+def _blamed(found: blaming.Blame, by: str) -> str:
     names: Mapping[str, Callable[[Any], Any]] = {
         "suspect": lambda one: one.value or one.operation or one.stage or one.service,
         "service": lambda one: one.service,
