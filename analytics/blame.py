@@ -84,3 +84,13 @@ def before(window: Window, baseline: str = "hour") -> Window:
         raise UserError(f"unknown baseline {baseline!r}: expected one of {', '.join(BASELINES)}")
     back = max(BASELINES[baseline], window.to_ts - window.from_ts)
     return Window(window.from_ts - back, window.to_ts - back)
+
+
+def blame_usual(reader: Reader, window: Window, *, by: str) -> Blame:
+    """Rank as `blame` does, against the same length an hour before or, if no request began then, just before."""
+    length = window.to_ts - window.from_ts
+    for baseline in (before(window), Window(window.from_ts - length, window.from_ts)):
+        found = blame(reader, window, baseline=baseline, by=by)
+        if found.baseline_requests:
+            break
+    return found

@@ -4,7 +4,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from .blame import before, blame
+from .blame import blame_usual
 from .questions import ask
 from .reader import Reader
 from .window import Window
@@ -60,14 +60,10 @@ def suspects(reader: Reader, window: Window) -> pa.Table:
     same length an hour before, or, if nothing came then, just before), n, baseline_n (requests). No row where nothing
     came before. Raises QueryError.
     """
-    earlier = Window(window.from_ts - (window.to_ts - window.from_ts), window.from_ts)
-    for baseline in (before(window), earlier):
-        found = blame(reader, window, baseline=baseline, by="operation")
-        if found.baseline_requests:
-            break
+    found = blame_usual(reader, window, by="operation")
     common = {
-        "since": baseline.from_ts,
-        "until": baseline.to_ts,
+        "since": found.baseline.from_ts,
+        "until": found.baseline.to_ts,
         "n": found.requests,
         "baseline_n": found.baseline_requests,
     }

@@ -9,8 +9,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tailbudget.analytics import blame as blaming
 from tailbudget.analytics import diagnoses
+from tailbudget.analytics.blame import Blame, blame_usual
 from tailbudget.analytics.duck import connect
 from tailbudget.analytics.reader import DATABASE_NAME, ConnectionReader, Reader
 from tailbudget.analytics.window import Window
@@ -99,7 +99,8 @@ def _rows(reader: Reader, window: Window) -> Iterator[tuple[str, pa.Table]]:
 
 
 def _report(own: Reader, reader: Reader, window: Window, pictures: str) -> str:
-    usual, blamed = _blame(reader, window)
+    blamed = [blame_usual(reader, window, by=by) for by in BLAMED]
+    usual = blamed[0].baseline
     params = {"from_ts": window.from_ts, "to_ts": window.to_ts}
     summary = own.query(_sql("summary"), params)
     rows = (
@@ -127,24 +128,14 @@ def _table(rows: pa.Table) -> str:
     return f"```\n{to_text(rows)}```"
 
 
-def _blame(reader: Reader, window: Window) -> tuple[Window, list[blaming.Blame]]:
-    """Return what came an hour before, or just before where nothing did, and who is to blame against it."""
-    length = window.to_ts - window.from_ts
-    for usual in (blaming.before(window), Window(window.from_ts - length, window.from_ts)):
-        blamed = [blaming.blame(reader, window, baseline=usual, by=by) for by in BLAMED]
-        if blamed[0].baseline_requests:
-            break
-    return usual, blamed
-
-
-def _beside(found: blaming.Blame) -> str:
+def _beside(found: Blame) -> str:
     """Say how much a baseline is worth, behind its times."""
     if not found.baseline_requests:
         return "when there was no request: more than nothing is all of their time"
     return f"{found.baseline_requests} requests, best suspect first"
 
 
-def _blamed(found: blaming.Blame, by: str) -> str:
+def _blamed(found: Blame, by: str) -> str:
     names: Mapping[str, Callable[[Any], Any]] = {
         "suspect": lambda one: one.value or one.operation or one.stage or one.service,
         "service": lambda one: one.service,
