@@ -244,21 +244,24 @@ def take_embeddings(reported: Reported, answer: Any) -> None:
     _count(reported, usage, into={"input_tokens": names})
 
 
-def _text_in(*names: str, after: str = "") -> re.Pattern[bytes]:
-    """Return what finds a text, not the empty one, by one of these names, behind that."""
-    return re.compile(rf'{after}"(?:{"|".join(names)})":\s*"[^"]'.encode())
+def _pattern(text: str) -> re.Pattern[bytes]:
+    """Return what finds these names with a text behind the last, not the empty one.
+
+    `{` and `[` begin objects and lists, in which no other may stand before the next name: servers add more words to
+    their events, such as the whole answer so far, or what a source says.
+    """
+    names = text.replace("[", r"\[\s*").replace("{", r"\{[^{}]*").replace(": ", r":\s*")
+    return re.compile(rf'{names}:\s*"[^"]'.encode())
 
 
-CHAT = Dialect("chat", None, Reported.take, _text_in("content"))
-COMPLETION = Dialect("text_completion", read_completion, Reported.take, _text_in("text"))
-RESPONSES = Dialect(
-    "chat", read_response, take_response, _text_in("delta", after=r'"type":\s*"response\.output_text\.delta".*')
-)
+CHAT = Dialect("chat", None, Reported.take, _pattern('"delta": {"content"'))
+COMPLETION = Dialect("text_completion", read_completion, Reported.take, _pattern('"choices": [{"text"'))
+RESPONSES = Dialect("chat", read_response, take_response, _pattern('"type": "response.output_text.delta".*"delta"'))
 MESSAGES = Dialect(
-    "chat", read_message_event, take_message, _text_in("text", after=r'"type":\s*"content_block_delta".*')
+    "chat", read_message_event, take_message, _pattern('"type": "content_block_delta".*"delta": {"text"')
 )
-GEMINI = Dialect("generate_content", read_gemini, take_gemini, _text_in("text"))
+GEMINI = Dialect("generate_content", read_gemini, take_gemini, _pattern('"parts": [{"text"'))
 CONVERSE = Dialect("chat", read_converse, take_converse)
 INVOKED = Dialect("chat", read_invoked, take_invoked)
-OLLAMA = Dialect("chat", read_ollama, take_ollama, _text_in("content", "response"))
+OLLAMA = Dialect("chat", read_ollama, take_ollama, _pattern('(?:"message": {"content"|"response")'))
 EMBEDDINGS = Dialect("embeddings", None, take_embeddings)

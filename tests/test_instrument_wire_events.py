@@ -58,13 +58,15 @@ SAYS: dict[str, tuple[Dialect, Callable[[Any], Any], tuple[Any, ...]]] = {
                 "choices": [{**CHOICE, "delta": {"tool_calls": [{"id": '"content":"a"'}]}}],
             },
             {**CHAT, "choices": [{**CHOICE, "delta": {}, "finish_reason": "stop", "logprobs": {"content": []}}]},
+            {**CHAT, "choices": [{**CHOICE, "message": {"content": "all"}, "delta": {"content": ""}}]},
+            {**CHAT, "choices": [{**CHOICE, "delta": {"content": ""}, "message": {"content": "all"}}]},
             {**CHAT, "choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 7}},
         ),
     ),
     "completion": (
         dialects.COMPLETION,
         completion,
-        ({**CHAT, "choices": [{**CHOICE, "text": "", "finish_reason": "length"}], "usage": {"prompt_tokens": 5}},),
+        ({**CHAT, "choices": [{**CHOICE, "text": ""}], "usage": {"prompt_tokens": 5}, "prompt": {"text": "a"}},),
     ),
     "response": (
         dialects.RESPONSES,
@@ -81,6 +83,7 @@ SAYS: dict[str, tuple[Dialect, Callable[[Any], Any], tuple[Any, ...]]] = {
         (
             {"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "hm"}},
             {"type": "content_block_delta", "delta": {"type": "signature_delta", "signature": "text"}},
+            {"type": "content_block_delta", "delta": {"type": "citations_delta", "citation": {"text": "a"}}},
             {"type": "content_block_start", "content_block": {"type": "text", "text": "none"}},
             {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}},
         ),
@@ -90,6 +93,7 @@ SAYS: dict[str, tuple[Dialect, Callable[[Any], Any], tuple[Any, ...]]] = {
         gemini,
         (
             {"candidates": [{"content": {"parts": [{"text": "hm", "thought": True}]}, "finishReason": "STOP"}]},
+            {"candidates": [{"content": {"parts": [{"text": ""}]}, "groundingMetadata": {"segment": {"text": "a"}}}]},
             {"candidates": [{"content": {"parts": [{"functionCall": {"name": "text"}}]}}], "responseId": "r"},
         ),
     ),
