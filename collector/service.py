@@ -15,7 +15,7 @@ from .api.http import ApiApp
 from .api.snapshots import SnapshotRoute
 from .collector import Collector
 from .forward import Forwarder
-from .giving_way import take_short_turns
+from .giving_way import go_first, take_short_turns
 from .lean import become_lean
 from .peers import Peers
 from .receive.cors import Cors
@@ -43,6 +43,7 @@ def serve(settings: CollectorSettings) -> None:
     """
     become_lean()
     take_short_turns()
+    go_first()
     otlp = bind(settings.host, settings.http_port, setting="--http or TAILBUDGET_HTTP_PORT")
     with otlp, bind(settings.host, settings.api_port, setting="--api or TAILBUDGET_API_PORT") as api:
         rpc = GrpcPort(settings.host, settings.grpc_port, max_body_bytes=settings.max_body_bytes, tls=settings.tls)

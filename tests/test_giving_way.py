@@ -1,6 +1,8 @@
-"""Who reads gives way to what lands, where both want the same CPUs."""
+"""Who reads gives way to what lands, and what acknowledges goes first, where they want the same CPUs."""
 
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tailbudget.collector.giving_way import STEPS, TURN_S, give_way
+from tailbudget.collector.giving_way import SCHED_ATTR, SCHED_SETATTR, SLICE_NS, STEPS, TURN_S, give_way, go_first
 
 from .collector_support import Collector
 from .support import free_port, wait_until
@@ -32,6 +34,19 @@ def own() -> int:
 
 def lower() -> int:
     return min(own() + STEPS, 19)
+
+
+def slice_ns(thread: int = 0) -> int:
+    """Ask by `sched_getattr`, whose number follows that of `sched_setattr`; 0 before Linux 6.12."""
+    found = ctypes.create_string_buffer(SCHED_ATTR.size)
+    ctypes.CDLL(None).syscall(SCHED_SETATTR[platform.machine()] + 1, thread, found, SCHED_ATTR.size, 0)
+    return int(SCHED_ATTR.unpack(found.raw)[5])
+
+
+slices = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in SCHED_SETATTR or not slice_ns(),
+    reason="threads have slices of their own from Linux 6.12 on",
+)
 
 
 def by_thread(process: int) -> dict[int, int]:
@@ -62,6 +77,44 @@ def test_questions_give_way_to_landing_and_nothing_else_of_a_collector_does(tmp_
         running.kill()
 
 
+@slices
+def test_a_thread_that_goes_first_takes_neither_priority_nor_those_that_it_starts_along() -> None:
+    def first() -> tuple[int, int, int]:
+        go_first()
+        with ThreadPoolExecutor(1) as started:
+            return slice_ns(), started.submit(slice_ns).result(), own()
+
+    before = slice_ns(), own()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(first).result() == (SLICE_NS, *before)
+    assert (slice_ns(), own()) == before
+
+
+@slices
+def test_what_acknowledges_goes_first_and_nothing_else_of_a_collector_does(tmp_path: Path) -> None:
+    running = Collector(tmp_path).start()
+    assert running.process
+    pid = running.process.pid
+    try:
+        assert running.value("select 1") == 1
+        found = {thread: slice_ns(thread) for thread in by_thread(pid)}
+        assert found.pop(pid) == SLICE_NS, "the event loop, which decodes"
+        assert sorted(found.values())[:2] == [SLICE_NS, slice_ns()], "the journal, and the rest"
+    finally:
+        running.kill()
+
+
+@linux
+def test_a_thread_of_another_policy_keeps_it() -> None:
+    def idle() -> int:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        go_first()
+        return os.sched_getscheduler(0)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(idle).result() == os.SCHED_IDLE
+
+
 @linux
 def test_the_dashboard_gives_way(tmp_path: Path) -> None:
     port = free_port()
@@ -78,4 +131,4 @@ def test_the_dashboard_gives_way(tmp_path: Path) -> None:
 def test_threads_of_a_collector_share_the_interpreter_in_short_turns(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SERVE, str(tmp_path), *(str(free_port()) for _ in range(3))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == (f"{TURN_S}\n", "")
+    assert (float(done.stdout), done.stderr) == (pytest.approx(TURN_S, abs=1e-6), "")  # kept in whole microseconds

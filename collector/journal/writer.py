@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from ..giving_way import go_first
 from .record import MAGIC, Record, path_of, segments
 
 log: Final = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ class Journal:
             _delete(path_of(self._folder, segment))
 
     def _run(self) -> None:
+        go_first()
         while True:
             with self._lock:
                 while not self._waiting and not self._closing and not self._rolling:
