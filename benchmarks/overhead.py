@@ -34,11 +34,11 @@ SPANS = 5_000
 CHUNKS = 1_000
 STREAMS = 30
 ROUNDS = 7
-#: Milliseconds from chunk to chunk (0: as fast as they go) and answers at once. Tokens of real models take 5 to 20 ms.
-PACES = ((0.0, 4), (5.0, 12))
-#: A pace takes no longer than this, if that leaves enough rounds to show a spread.
-PACE_S = 200.0
-FEWEST_ROUNDS, MOST_ROUNDS = 4, 10
+#: Milliseconds from chunk to chunk (0: as fast as they go), and answers of each service, at once and in all. Tokens of
+#: real models take 5 to 20 ms.
+PACES = ((0.0, 2, 96), (5.0, 4, 64))
+#: Pairs of processes a variant: of equals one is up to 5 % dearer than the other, by where its memory happens to lie.
+PAIRS = 10
 #: Spans are sent a second after they ended: whoever is measured pays for it in its own turn.
 EXPORTED_AFTER_S = 1.1
 STREAMING = Path(streaming.__file__)
@@ -209,7 +209,7 @@ async def ask(url: str, requests: int, pace_ms: float, at_once: int) -> float:
 
 @dataclass
 class Used:
-    """What a process used in each round, a request; NaN where nobody may count. Instructions are of user space."""
+    """What a process of each pair used, a request; NaN where nobody may count. Instructions are of user space."""
 
     requests_per_s: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
@@ -221,24 +221,21 @@ class Used:
 
 
 class Served:
-    """A service that runs in a process of its own."""
+    """A service that runs in a process of its own, and what it has used since it was made."""
 
     def __init__(self, pid: int, url: str) -> None:
+        self.url = url
         self._pid = pid
-        self._url = url
-        self._counters: list[Counter] = []
-
-    def load(self, requests: int, pace_ms: float, at_once: int, used: Used) -> None:
-        """Add to `used` what so many requests took; the export of their spans counts."""
-        self._counters = self._counters or [
-            Counter(self._pid, INSTRUCTIONS), Counter(self._pid, CYCLES), Counter(self._pid, CYCLES, kernel=True)
+        self._counters = [
+            Counter(pid, INSTRUCTIONS), Counter(pid, CYCLES), Counter(pid, CYCLES, kernel=True)
         ]  # fmt: skip
-        before = self._figures()
-        took_s = asyncio.run(ask(self._url, requests, pace_ms, at_once))
-        time.sleep(EXPORTED_AFTER_S)
-        used.requests_per_s.append(requests / took_s)
-        figures = [(now - then) / requests for now, then in zip(self._figures(), before, strict=True)]
+        self._before = self._figures()
+
+    def tell(self, used: Used, requests: int, took_s: float) -> None:
+        """Add what so many requests took; the export of their spans counts."""
+        figures = [(now - then) / requests for now, then in zip(self._figures(), self._before, strict=True)]
         spent_ms, aside_ms, instructions, cycles, in_kernel = figures
+        used.requests_per_s.append(requests / took_s)
         used.cpu_ms.append(spent_ms)
         used.aside_ms.append(aside_ms)
         used.user_ms.append(spent_ms * cycles / (cycles + in_kernel))
@@ -250,83 +247,82 @@ class Served:
         return (*cpu_ms(self._pid), *(counter.total() for counter in self._counters))
 
 
-def services(requests: int = 48) -> None:
+def services() -> None:
     """Print what each instrumentor makes of a service that streams.
 
-    Two processes a variant, since the layout of its memory makes one process slower than its twin; all take turns, in
-    both orders. The control is one of the bare processes beside the other: how far equals are apart here.
+    It runs beside a bare one, both asked at the same time: what else the machine does befalls both. New processes each
+    time, since the layout of its memory makes one slower than its twin. The control is a bare one beside another.
     """
     with ExitStack() as stack:
         model_url = stack.enter_context(started("model"))[1]
         subprocess.run([sys.executable, alone.__file__, model_url], env=os.environ | {"PYTHONPATH": BESIDE}, check=True)
-        running = [
-            (name, Served(*stack.enter_context(started(name, model_url))))
-            for _ in range(2)
-            for name, (_, module) in streaming.VARIANTS.items()
-            if installed(module)
-        ]
-        for pace_ms, at_once in PACES:
-            begun_s = time.monotonic()
-            for _, served in running:
-                served.load(requests // 2, pace_ms, at_once, Used())  # warms up
-            turns = [(served, Used()) for _, served in running]
-            rounds = 0
-            while rounds < FEWEST_ROUNDS or (rounds < MOST_ROUNDS and time.monotonic() - begun_s < PACE_S):
-                for served, taken in turns[:: -1 if rounds % 2 else 1]:
-                    served.load(requests, pace_ms, at_once, taken)
-                rounds += 1
-            show(pace_ms, at_once, [(name, taken) for (name, _), (_, taken) in zip(running, turns, strict=True)])
-    for name in streaming.VARIANTS.keys() - {name for name, _ in running}:
+        names = [name for name, (_, module) in streaming.VARIANTS.items() if installed(module)]
+        for pace_ms, at_once, requests in PACES:
+            pace = f"a chunk every {pace_ms:g} ms" if pace_ms else "chunks as fast as they go"
+            print(f"service, {streaming.CHUNKS} chunks an answer, {at_once} answers at once, {pace}, {PAIRS} pairs:")
+            for name in names:
+                theirs, mine = Used(), Used()
+                for number in range(PAIRS):
+                    pair = [("bare", theirs), (name, mine)]
+                    beside(pair[:: -1 if number % 2 else 1], model_url, pace_ms, at_once, requests)
+                show(name, mine, theirs)
+    for name in streaming.VARIANTS.keys() - set(names):
         print(f"service, {name}: not installed; make test-libraries, then .venv-libraries/bin/python {sys.argv[0]}")
 
 
-def show(pace_ms: float, at_once: int, used: list[tuple[str, Used]]) -> None:
-    """Print a line a variant; a share is the median over the rounds, each beside the bare services of that round.
+def beside(pair: list[tuple[str, Used]], model_url: str, pace_ms: float, at_once: int, requests: int) -> None:
+    """Start two services, ask both at once, and add to each `Used` what its service used."""
 
-    Chunks that arrive together are read together, so a busy machine makes every variant cheaper: compare one round.
+    async def asked(number: int) -> list[float]:
+        return await asyncio.gather(*(ask(url, number, pace_ms, at_once) for _, url in running))
+
+    with ExitStack() as stack:
+        running = [stack.enter_context(started(name, model_url)) for name, _ in pair]
+        asyncio.run(asked(2 * at_once))  # warms up
+        time.sleep(EXPORTED_AFTER_S)
+        served = [Served(*one) for one in running]
+        took_s = asyncio.run(asked(requests))
+        time.sleep(EXPORTED_AFTER_S)
+        for (_, used), one, seconds in zip(pair, served, took_s, strict=True):
+            one.tell(used, requests, seconds)
+
+
+def show(name: str, mine: Used, theirs: Used) -> None:
+    """Print two lines on a variant; a share is of what the bare service of the same pair used.
+
     More CPU than instructions is no contradiction: what telemetry adds runs once a chunk or a request and finds nothing
     of its own in the caches: half an instruction a cycle, where the service's own loop does two.
     """
-    pace = f"a chunk every {pace_ms:g} ms" if pace_ms else "chunks as fast as they go"
-    rounds = len(used[0][1].cpu_ms)
-    print(f"service, {streaming.CHUNKS} chunks an answer, {at_once} answers at once, {pace}, {rounds} rounds:")
-    processes: dict[str, list[Used]] = {}
-    for name, taken in used:
-        processes.setdefault(name, []).append(taken)
-    bare = processes["bare"]
-    compared = {"bare, one beside the other": (bare[1:], bare[:1])} | {name: (p, bare) for name, p in processes.items()}
-    for name, (mine, theirs) in compared.items():
-        low, middle, high = statistics.quantiles(shares(mine, theirs, "cpu_ms"), n=4)
-        used_ms, per_s = typical(mine, "cpu_ms"), max(max(p.requests_per_s) for p in mine)
-        user_us, system_us = (1e3 * more(mine, theirs, measure) for measure in ("user_ms", "system_ms"))
-        aside, a_cycle = typical(mine, "aside_ms") / used_ms, typical(mine, "instructions") / typical(mine, "cycles")
-        print(f"  {name:43} {per_s:6.1f} requests/s, {used_ms:5.1f} CPU ms a request, {middle:+.1%} ", end="")
-        print(f"(half of the rounds {low:+.1%} to {high:+.1%}): {user_us:+.0f} us user, {system_us:+.0f} us system")
-        print(f"  {'':43} {aside:.1%} of it beside the event loop; ", end="")
-        print(f"{statistics.median(shares(mine, theirs, 'instructions')):+.2%} instructions: ", end="")
-        print(f"{more(mine, theirs, 'instructions') / 1e3:+,.0f} thousand, {a_cycle:.2f} a cycle")
+    found = shares(mine, theirs, "cpu_ms")
+    low, middle, high = statistics.quantiles(found, n=4)
+    error = statistics.stdev(found) / len(found) ** 0.5
+    used_ms, per_s = statistics.median(mine.cpu_ms), statistics.median(mine.requests_per_s)
+    user_us, system_us = (1e3 * more(mine, theirs, measure) for measure in ("user_ms", "system_ms"))
+    aside, a_cycle = (
+        statistics.median(mine.aside_ms) / used_ms,
+        statistics.median(mine.instructions) / statistics.median(mine.cycles),
+    )
+    title = "bare, one beside the other" if name == "bare" else name
+    print(f"  {title:43} {per_s:6.1f} requests/s, {used_ms:5.1f} CPU ms a request, ", end="")
+    print(f"{statistics.mean(found):+.1%} (standard error {error:.1%}; median {middle:+.1%}, ", end="")
+    print(f"half of the pairs {low:+.1%} to {high:+.1%}): {user_us:+.0f} us user, {system_us:+.0f} us system")
+    print(f"  {'':43} {aside:.1%} of it beside the event loop; ", end="")
+    print(f"{statistics.median(shares(mine, theirs, 'instructions')):+.2%} instructions: ", end="")
+    print(f"{more(mine, theirs, 'instructions') / 1e3:+,.0f} thousand, {a_cycle:.2f} a cycle")
 
 
-def typical(processes: list[Used], measure: str) -> float:
-    """Return the median over the rounds of what these processes used on average."""
-    columns: list[list[float]] = [getattr(process, measure) for process in processes]
-    means: list[float] = [statistics.mean(column) for column in zip(*columns, strict=True)]
-    return statistics.median(means)
+def more(mine: Used, theirs: Used, measure: str) -> float:
+    """Return the median over the pairs of how much more of it these processes used a request than those."""
+    return statistics.median(ours - bare for ours, bare in _pairs(mine, theirs, measure))
 
 
-def more(mine: list[Used], theirs: list[Used], measure: str) -> float:
-    """Return the median over the rounds of how much more of it these processes used a request than those."""
-    return statistics.median(ours - bare for ours, bare in _by_round(mine, theirs, measure))
+def shares(mine: Used, theirs: Used, measure: str) -> list[float]:
+    """Return by how much more of it these processes used than those, pair by pair."""
+    return [ours / bare - 1 for ours, bare in _pairs(mine, theirs, measure)]
 
 
-def shares(mine: list[Used], theirs: list[Used], measure: str) -> list[float]:
-    """Return by how much more of it these processes used than those, round by round."""
-    return [ours / bare - 1 for ours, bare in _by_round(mine, theirs, measure)]
-
-
-def _by_round(mine: list[Used], theirs: list[Used], measure: str) -> list[tuple[float, float]]:
-    columns = [zip(*(getattr(process, measure) for process in group), strict=True) for group in (mine, theirs)]
-    return [(statistics.mean(ours), statistics.mean(bare)) for ours, bare in zip(*columns, strict=True)]
+def _pairs(mine: Used, theirs: Used, measure: str) -> list[tuple[float, float]]:
+    return list(zip(getattr(mine, measure), getattr(theirs, measure), strict=True))
 
 
 def installed(module: str) -> bool:
