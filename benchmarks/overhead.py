@@ -223,8 +223,7 @@ class Used:
 class Served:
     """A service that runs in a process of its own, and what it has used since it was made."""
 
-    def __init__(self, pid: int, url: str) -> None:
-        self.url = url
+    def __init__(self, pid: int) -> None:
         self._pid = pid
         self._counters = [
             Counter(pid, INSTRUCTIONS), Counter(pid, CYCLES), Counter(pid, CYCLES, kernel=True)
@@ -280,7 +279,7 @@ def beside(pair: list[tuple[str, Used]], model_url: str, pace_ms: float, at_once
         running = [stack.enter_context(started(name, model_url)) for name, _ in pair]
         asyncio.run(asked(2 * at_once))  # warms up
         time.sleep(EXPORTED_AFTER_S)
-        served = [Served(*one) for one in running]
+        served = [Served(pid) for pid, _ in running]
         took_s = asyncio.run(asked(requests))
         time.sleep(EXPORTED_AFTER_S)
         for (_, used), one, seconds in zip(pair, served, took_s, strict=True):
@@ -298,15 +297,12 @@ def show(name: str, mine: Used, theirs: Used) -> None:
     error = statistics.stdev(found) / len(found) ** 0.5
     used_ms, per_s = statistics.median(mine.cpu_ms), statistics.median(mine.requests_per_s)
     user_us, system_us = (1e3 * more(mine, theirs, measure) for measure in ("user_ms", "system_ms"))
-    aside, a_cycle = (
-        statistics.median(mine.aside_ms) / used_ms,
-        statistics.median(mine.instructions) / statistics.median(mine.cycles),
-    )
+    a_cycle = statistics.median(mine.instructions) / statistics.median(mine.cycles)
     title = "bare, one beside the other" if name == "bare" else name
     print(f"  {title:43} {per_s:6.1f} requests/s, {used_ms:5.1f} CPU ms a request, ", end="")
     print(f"{statistics.mean(found):+.1%} (standard error {error:.1%}; median {middle:+.1%}, ", end="")
     print(f"half of the pairs {low:+.1%} to {high:+.1%}): {user_us:+.0f} us user, {system_us:+.0f} us system")
-    print(f"  {'':43} {aside:.1%} of it beside the event loop; ", end="")
+    print(f"  {'':43} {statistics.median(mine.aside_ms) / used_ms:.1%} of it beside the event loop; ", end="")
     print(f"{statistics.median(shares(mine, theirs, 'instructions')):+.2%} instructions: ", end="")
     print(f"{more(mine, theirs, 'instructions') / 1e3:+,.0f} thousand, {a_cycle:.2f} a cycle")
 
