@@ -16,7 +16,7 @@ STEPS: Final = 10
 #: Beside ten live viewers, with the folder in memory, the p99 of acknowledgements falls from 20 to 13 ms with 0.0005,
 #: and from there by 15 % with 0.0002; with half and a quarter of that it is 10 % higher again.
 TURN_S: Final = 0.0002
-#: What a thread that goes first asks of a CPU at a time, in nanoseconds. Others ask for 1.4 ms on two cores and run till
+#: What a thread that goes first asks of a CPU at a time, in nanoseconds. Others ask for 1.4 ms on two cores, and run to
 #: the next tick of the clock (4 ms), however nice they are, unless one wakes up that asks for less. Beside ten viewers,
 #: the folder in memory, p90 and p99 of acknowledgements fall by 17 and 11 %; at full speed a span costs 4 % more CPU.
 SLICE_NS: Final = 300_000
