@@ -12,7 +12,7 @@ LOAD_TOOLS := .venv-load
 SCALE := .venv-scale
 LLAMA_CPP := .venv-llamacpp
 NATIVE := collector/receive/csrc
-EXTENSIONS := collector/receive/_otlp.abi3.so gpu_runtime/_decode.abi3.so
+EXTENSIONS := collector/receive/_otlp.abi3.so gpu_runtime/_decode.abi3.so instrument/_clocks.abi3.so
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: up test test-all test-libraries test-scale check bench fuzz venv
@@ -77,7 +77,7 @@ fuzz:
 venv: $(VENV)/.installed $(EXTENSIONS)
 
 # Installing builds them, and this again when their sources change; without a compiler Python and torch serve.
-$(EXTENSIONS): $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h gpu_runtime/csrc/*) | $(VENV)/.installed
+$(EXTENSIONS): $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h gpu_runtime/csrc/* instrument/csrc/*) | $(VENV)/.installed
 	@$(BIN)/python -c "from setuptools import setup; setup()" --quiet build_ext --inplace
 
 # The stamp is rebuilt when what to install changes; sources are seen through the editable install without it.

@@ -14,6 +14,7 @@ from opentelemetry.util.types import AttributeValue
 
 from .budget import OverBudgetError, is_positive
 from .caps import async_cap_of
+from .clocks import Parts
 from .errors import UserError
 from .guard import Guard
 from .identity import request_attributes
@@ -53,7 +54,6 @@ EXAMPLE = "{'/chat': {'total': 2500}}"
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 guard = Guard("ASGIMiddleware")
-_now_ns = time.perf_counter_ns
 
 
 class ASGIMiddleware:
@@ -168,7 +168,6 @@ class Exchange:
         self._complete = False
         self._ended = False
         self._left_ns: int | None = None
-        #: The client is there and has the first byte.
         self._flows = False
         self._first_byte_ns: int | None = None
         self._last_byte_ns: int | None = None
@@ -293,13 +292,14 @@ class Exchange:
         return attributes
 
 
-class _AsgiExchange(Exchange):
+class _AsgiExchange(Parts, Exchange):
     """An exchange whose messages pass through here."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, route: str | None, budgets: BudgetsMs) -> None:
         super().__init__(scope, route, budgets)
         self._receive = Listening(receive, scope["headers"])
         self._send = send
+        self._clock = time.perf_counter_ns
         self._activation = Activation(self.context)
         #: The server tells of a client that left through `receive` alone: from ASGI 2.4 on `send` raises OSError too.
         self._send_tells_nothing = _before_2_4(str((scope.get("asgi") or {}).get("spec_version", "2.0")))
@@ -317,17 +317,6 @@ class _AsgiExchange(Exchange):
         if message["type"] == "http.disconnect":
             self.leave()
         return message
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """Send a part of the answer and stamp its first and last byte."""
-        try:
-            # Most parts of a stream: a coroutine around each would cost twice as much as all the rest here.
-            if not (self._flows and message["more_body"] and message["body"] and self._send_tells_nothing):
-                return self._send_and_look(message)
-        except KeyError:
-            return self._send_and_look(message)
-        self._last_byte_ns = _now_ns()
-        return self._send(message)
 
     async def _send_and_look(self, message: Message) -> None:
         part = message["type"] == "http.response.body"

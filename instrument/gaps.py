@@ -4,8 +4,8 @@ import statistics
 import sys
 from array import array
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, repeat
-from operator import floordiv, sub
+
+from .clocks import in_us, reckon
 
 #: First byte of the encoding: this layout. Then little-endian u32 microseconds, at most MAX_GAPS of them; if there
 #: were more gaps, HISTOGRAM_BUCKETS u32 counts follow, bucket i counting those from 2^(i-1) up to 2^i microseconds.
@@ -28,31 +28,25 @@ class Gaps:
     count: int = 0
     max_ns: int = 0
     stall_ns: int = 0
-    _kept: list[int] = field(default_factory=list)
+    _kept: "array[int]" = field(default_factory=lambda: array("q"))
     _histogram: list[int] = field(default_factory=lambda: [0] * HISTOGRAM_BUCKETS)
     _lag_ns: int = 0
 
     def feed(self, arrivals: list[int]) -> None:
         """Add the gaps between these arrivals; the first one is the last of the block before."""
-        gaps = list(map(sub, arrivals[1:], arrivals))
-        if not gaps:
-            return
-        longest_ns = max(gaps)
+        encoded, longest_ns, worst_ns, self._lag_ns = reckon(arrivals, self._lag_ns, READING_NS)
         # The reader waits when the text that came lies behind the reading pace: max_j(a_j - j * tau) - a_0.
-        # No gap above the pace, and no lag so far: nobody waited, which is the usual case and costs nothing.
-        if longest_ns > READING_NS:
-            self.stall_ns = max(self.stall_ns, max(accumulate((g - READING_NS for g in gaps), initial=self._lag_ns)))
-        self._lag_ns += arrivals[-1] - arrivals[0] - READING_NS * len(gaps)
+        self.stall_ns = max(self.stall_ns, worst_ns)
         self.max_ns = max(self.max_ns, longest_ns)
-        self.count += len(gaps)
-        room = MAX_GAPS - len(self._kept)
-        self._kept.extend(gaps[:room])
-        for gap_ns in gaps[room:]:
+        self._kept.frombytes(encoded)
+        self.count += max(len(arrivals) - 1, 0)
+        for gap_ns in self._kept[MAX_GAPS:]:
             self._histogram[min((gap_ns // 1000).bit_length(), HISTOGRAM_BUCKETS - 1)] += 1
+        del self._kept[MAX_GAPS:]
 
     def until(self, now_ns: int, arrivals: list[int]) -> "Gaps":
         """Return a copy with the gaps between these arrivals and the silence since the last one, which goes on."""
-        longer = replace(self, _kept=self._kept.copy(), _histogram=self._histogram.copy())
+        longer = replace(self, _kept=self._kept[:], _histogram=self._histogram.copy())
         longer.feed([*arrivals, max(now_ns, arrivals[-1])])
         return longer
 
@@ -77,15 +71,13 @@ class Gaps:
 
     def encode(self) -> bytes:
         """Return the gaps as bytes in the layout described at GAPS_VERSION."""
-        gaps_us = list(map(floordiv, self._kept, repeat(1000)))
-        if self.max_ns // 1000 > _U32_MAX:
-            gaps_us = [min(gap_us, _U32_MAX) for gap_us in gaps_us]
-        words = array("I", gaps_us)
-        if self.count > len(self._kept):
-            words.extend(min(n, _U32_MAX) for n in self._histogram)
+        layout, gaps_us = bytes((GAPS_VERSION,)), in_us(self._kept)
+        if self.count <= len(self._kept):
+            return layout + gaps_us
+        counts = array("I", (min(n, _U32_MAX) for n in self._histogram))
         if sys.byteorder == "big":
-            words.byteswap()
-        return bytes((GAPS_VERSION,)) + words.tobytes()
+            counts.byteswap()
+        return layout + gaps_us + counts.tobytes()
 
 
 def decode_gaps(encoded: bytes) -> tuple[list[int], list[int]]:

@@ -13,7 +13,7 @@ from typing import Protocol
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.trace import Span, format_span_id, set_span_in_context
 
-from . import providers
+from . import collected, providers
 from .gaps import STALL_MIN_NS
 from .guard import Guard
 from .vocabulary import (
@@ -138,6 +138,7 @@ def _stalled(stream: Stream | None, now_ns: int) -> bool:
 
 def tell_all() -> None:
     """Emit a record of each request that still runs: the process ends, and its span will never come."""
+    collected.end_rest()
     now_ns = time.perf_counter_ns()
     for request in registry.running():
         if request.span.get_span_context().trace_flags.sampled:
@@ -210,12 +211,14 @@ class Watch:
 
     def _forked(self) -> None:
         registry.clear()
+        collected.forget()
         if not self._stopped.is_set():
             self._stopped = threading.Event()  # a lock inside may have been held by a thread that is not here
             self._thread = self._start()
 
     def _run(self) -> None:
         while not self._stopped.wait(self._tick_s):
+            collected.end_rest()
             self._tick(time.perf_counter_ns())
 
     def stop(self) -> None:

@@ -14,6 +14,7 @@ from . import call_metrics
 from .budget import OverBudgetError
 from .caps import RanOut, caps_around, cut_short
 from .chunks import ChunkReader, Reported, read_chat, reader_for
+from .clocks import Clocks
 from .gaps import MAX_GAPS, Gaps
 from .guard import Guard
 from .metering import DecodeMeter
@@ -57,7 +58,7 @@ def _seconds(duration_ns: int) -> float:
     return duration_ns * S_PER_NS
 
 
-class StreamRecord:
+class StreamRecord(Clocks):
     """Clocks and counts of one stream; all clocks are `perf_counter_ns`.
 
     The wrapper sets `asked_ns` before it asks for a chunk and calls `see` with each chunk that it does not keep by
@@ -66,8 +67,8 @@ class StreamRecord:
 
     __slots__ = (
         "_caps", "_consumer_ns", "_first_chunk_ns", "_first_token_ns", "_gaps", "_marked", "_meter", "_others", "_read",
-        "_reported", "_request", "_seen_ns", "_take", "_text", "_text_chunks", "_usable", "arrivals", "asked_ns",
-        "asks", "end_ns", "ended", "flows", "last_chunk", "plain", "see", "span", "started_ns",
+        "_reported", "_request", "_seen_ns", "_take", "_text", "_text_chunks", "_usable", "end_ns", "ended", "flows",
+        "see", "span", "started_ns",
     )  # fmt: skip
 
     def __init__(
@@ -80,18 +81,14 @@ class StreamRecord:
         text_of: ChunkReader | None = None,
         take: Callable[[Reported, Any], None] = Reported.take,
     ) -> None:
+        super().__init__(MAX_GAPS)
         self.span = span
         self.started_ns = started_ns
-        self.asked_ns = 0
         self.end_ns = 0
         self.ended = False
         self.see: Callable[[Any, int], None] = self._see_first
         #: From here on a chunk with a token is kept, its text not looked at; a chat chunk by who reads the stream.
-        self.flows = self.plain = False
-        #: When each chunk with a token came, and when the caller had asked for it. Of at most MAX_GAPS: see `_fold`.
-        self.arrivals: list[int] = []
-        self.asks: list[int] = []
-        self.last_chunk: Any = None
+        self.flows = False
         self._request = request
         self._caps = caps_around()
         self._meter = meter
@@ -114,7 +111,7 @@ class StreamRecord:
     @property
     def last_ns(self) -> int:
         """When the last chunk came, 0 before the first."""
-        return max(self.arrivals[-1], self._seen_ns) if self.arrivals else self._seen_ns
+        return max(self.last_kept_ns, self._seen_ns)
 
     def _see_first(self, chunk: Any, arrived_ns: int) -> None:
         self._first_chunk_ns = self._seen_ns = arrived_ns
@@ -179,22 +176,11 @@ class StreamRecord:
         self.keep(chunk, arrived_ns)
         return text
 
-    def keep(self, chunk: Any, arrived_ns: int) -> None:
-        """Take a chunk that has a token; of an answer that flows no more is needed."""
-        arrivals = self.arrivals
-        arrivals.append(arrived_ns)
-        self.asks.append(self.asked_ns)
-        self.last_chunk = chunk
-        if len(arrivals) > MAX_GAPS:
-            self._fold()
-
     def _fold(self) -> None:
         """Turn arrivals into gaps, so that an endless stream needs bounded memory."""
-        self._gaps.feed(self.arrivals)
-        if self.asks:
-            self._consumer_ns += sum(self.asks) - sum(self.arrivals[-len(self.asks) :])
-            self.asks.clear()
-        del self.arrivals[:-1]
+        arrivals, consumer_ns = self.drain()
+        self._gaps.feed(arrivals)
+        self._consumer_ns += consumer_ns
 
     def _look_for_end(self, known: int, before_ns: int, arrived_ns: int) -> None:
         end = SENTENCE_END.search(self._text)
@@ -217,7 +203,7 @@ class StreamRecord:
             return 0, 0, 0
         waiting = self.asked_ns > self.last_ns
         until_ns = (self.end_ns or time.perf_counter_ns()) if waiting else self.last_ns
-        chunks = self._gaps.count + max(len(self.arrivals) - 1, 0)
+        chunks = self._gaps.count + max(self.kept - 1, 0)
         tokens = (self._reported.output_tokens or 0) if self.ended else 0
         return tokens, chunks, until_ns - self._first_token_ns
 
@@ -227,7 +213,7 @@ class StreamRecord:
 
     def flow(self, now_ns: int) -> Flow | None:
         """Return how the stream goes, from any thread; None before its first token and after its end."""
-        arrivals = self.arrivals.copy()
+        arrivals = self.arrivals.copy()  # a further one may come meanwhile
         if not self._first_token_ns or self.ended or not arrivals:
             return None
         silence_ns = self.silence_ns(now_ns)
@@ -279,7 +265,7 @@ class StreamRecord:
         if self._request is None:
             return
         self._request.work.call_ended(self.span)  # which held this record, and the request holds the work
-        last_ns = self.arrivals[-1] if self.arrivals else self.end_ns
+        last_ns = self.last_kept_ns or self.end_ns
         if end == "complete" and self._text_chunks and not self._usable:
             self._request.stream_usable(self.started_ns, last_ns, "final")
         final_ns = last_ns if end == "complete" else self.end_ns
@@ -292,13 +278,13 @@ class StreamRecord:
             reported=self._reported,
             error=error,
             first_chunk_s=_seconds(self._first_chunk_ns - self.started_ns) if self._first_chunk_ns else None,
-            per_chunk_s=_seconds(self.arrivals[-1] - first_ns) / chunks if chunks and first_ns else None,
+            per_chunk_s=_seconds(self.last_kept_ns - first_ns) / chunks if chunks and first_ns else None,
         )
 
     def _attributes(self, end: StreamEnd) -> dict[str, AttributeValue]:
         attributes: dict[str, AttributeValue] = {
             STREAM_END: end,
-            STREAM_CHUNKS: self._gaps.count + len(self.arrivals) + self._others,
+            STREAM_CHUNKS: self._gaps.count + self.kept + self._others,
             STREAM_CONSUMER_TIME: _seconds(self._consumer_ns),
         }
         if self._first_chunk_ns:
@@ -309,8 +295,8 @@ class StreamRecord:
             attributes[STREAM_STALLS] = self._gaps.stalls
             attributes[STREAM_STALL_TIME] = _seconds(self._gaps.stall_ns)
             attributes[STREAM_GAPS] = self._gaps.encode()
-            if end == "complete" and self.arrivals:  # else the stream's end is its final moment, and the span's
-                attributes[TIME_TO_FINAL] = _seconds(self.arrivals[-1] - self.started_ns)
+            if end == "complete" and self.kept:  # else the stream's end is its final moment, and the span's
+                attributes[TIME_TO_FINAL] = _seconds(self.last_kept_ns - self.started_ns)
         return attributes
 
 

@@ -2,7 +2,6 @@
 
 import sys
 import time
-import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
@@ -11,6 +10,8 @@ from opentelemetry.trace import Span, SpanKind
 
 from . import call_metrics
 from .chunks import ChunkReader
+from .clocks import NATIVE
+from .collected import end_rest, when_collected
 from .gaps import MAX_GAPS
 from .guard import Guard
 from .metering import decode_meter
@@ -33,10 +34,11 @@ class _Wrapped:
     _record: StreamRecord
 
     def _wrap(self, chunks: Any, record: StreamRecord) -> None:
+        end_rest()
         self._chunks = chunks
         self._record = record
         # Abandoned without a word: the record is ended when the wrapper is collected, or at exit.
-        self._finalizer = weakref.finalize(self, record.finish, "abandoned")
+        self._finalizer = when_collected(self, record.finish, "abandoned")
 
     def _end(self, end: StreamEnd, error: BaseException | None = None) -> None:
         if self._finalizer.detach():
@@ -73,8 +75,8 @@ class _Wrapped:
 class Stream(_Wrapped, Generic[T]):
     """Iterator over the same chunks, measured.
 
-    A loop runs over a generator, which costs a sixth less than as many calls of `__next__`; it holds the wrapper, and a
-    loop that is left half-way ends nothing.
+    A loop runs over an object of its own, in C or a generator, which costs less than as many calls of `__next__`; it
+    holds the wrapper, and a loop that is left half-way ends nothing.
     """
 
     __slots__ = ("_source",)
@@ -85,6 +87,9 @@ class Stream(_Wrapped, Generic[T]):
         self._pull = self._source.__next__
 
     def __iter__(self) -> Iterator[T]:
+        return NATIVE.Loop(self._source, self, self._record, _now_ns) if NATIVE else self._loop()
+
+    def _loop(self) -> Iterator[T]:
         record = self._record
         arrivals, keep, keep_ask = record.arrivals, record.arrivals.append, record.asks.append
         theirs = False  # what is thrown in while the caller has a chunk is the caller's
@@ -137,7 +142,7 @@ class Stream(_Wrapped, Generic[T]):
 
 
 class AsyncStream(_Wrapped, Generic[T]):
-    """Asynchronous iterator over the same chunks, measured; a loop runs over a generator here too."""
+    """Asynchronous iterator over the same chunks, measured; a loop runs over an object of its own here too."""
 
     __slots__ = ("_source",)
 
@@ -146,7 +151,7 @@ class AsyncStream(_Wrapped, Generic[T]):
         self._source = _source_of(chunks)
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return _unhooked(self._loop())
+        return _NativeLoop(self._source, self, self._record, _now_ns) if NATIVE else _unhooked(self._loop())
 
     async def _loop(self) -> AsyncGenerator[T | None, None]:
         record = self._record
@@ -207,6 +212,16 @@ class AsyncStream(_Wrapped, Generic[T]):
         self._end("closed" if error is None or end_of(error) == "error" else end_of(error))
         leave = getattr(self._chunks, "__aexit__", None)
         return await leave(kind, error, trace) if leave else await self.aclose()
+
+
+class _NativeLoop(NATIVE.AsyncLoop if NATIVE else object):  # type: ignore[misc]
+    """The loop in C, with what a generator has for who leaves it early."""
+
+    __slots__ = ()
+
+    async def aclose(self) -> None:
+        """Give no further chunk; the stream is not closed."""
+        self.close()
 
 
 def _unhooked(primed: AsyncGenerator[Any, None]) -> AsyncIterator[Any]:

@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-import weakref
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
@@ -14,6 +13,7 @@ from opentelemetry import trace
 from . import dialects
 from .calls import Asked, ModelCall, begin, provider_of
 from .chunks import Reported
+from .collected import when_collected
 from .dialects import Dialect
 from .guard import Guard
 from .request import current_request
@@ -165,7 +165,7 @@ class Observer:
         self._unpack = unpack
         self._rest = b""
         self._failure: Any = None
-        self._finalizer = weakref.finalize(self, self._record.finish, "abandoned")
+        self._finalizer = when_collected(self, self._record.finish, "abandoned")
 
     def ask(self) -> None:
         """Take note that the reader asks for more."""

@@ -20,6 +20,7 @@ FLOORS = {"instrument": 1, "gpu_runtime": 2, "analytics": 2, "collector": 3, "ap
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 EXTENSION = "tailbudget/collector/receive/_otlp.abi3.so"
 STEPS = "tailbudget/gpu_runtime/_decode.abi3.so"
+CLOCKS = "tailbudget/instrument/_clocks.abi3.so"
 DECODE = """
 from tailbudget.collector.receive import _otlp, decoder
 from tailbudget.collector.receive.privacy import DROP
@@ -99,7 +100,7 @@ def test_a_wheel_built_from_the_sdist_holds_every_file_of_every_part(wheel: Path
     files = (path.relative_to(wheel) for path in wheel.rglob("*") if path.is_file())
     packed = {str(path) for path in files if not path.parts[0].endswith(".dist-info")}
     tracked = {f"tailbudget/{name}" for name in _tracked() if not name.endswith((".c", ".h"))}
-    built = {EXTENSION, STEPS} if COMPILER else set()
+    built = {EXTENSION, STEPS, CLOCKS} if COMPILER else set()
     own = {f"tailbudget/{name}" for name in ("__init__.py", "guards.py", "py.typed", "testing.py")}
     assert packed == own | tracked | built
 

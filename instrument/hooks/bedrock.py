@@ -1,6 +1,5 @@
 """Amazon Bedrock through boto3 and aiobotocore: converse and invoke_model, streamed or not."""
 
-import weakref
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from urllib.parse import urlsplit
 
 from .. import dialects
 from ..calls import Asked, ModelCall, begin
+from ..collected import when_collected
 from ..dialects import INVOCATION, Dialect
 from ..guard import Guard
 from ..wire import MAX_BODY_BYTES, json_object
@@ -125,7 +125,7 @@ class _Kept:
     def __init__(self, body: Any, call: ModelCall, counts: Mapping[str, int]) -> None:
         self._call = call
         self._read = bytearray()
-        self.end = weakref.finalize(body, _report, call, self._read, counts)  # left unread: what headers say
+        self.end = when_collected(body, _report, call, self._read, counts)  # left unread: what headers say
 
     @guard
     def see(self, part: bytes, args: tuple[Any, ...]) -> None:

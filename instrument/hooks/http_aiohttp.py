@@ -2,12 +2,12 @@
 
 import contextvars
 import json
-import weakref
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from ..collected import when_collected
 from ..guard import Guard
 from ..vocabulary import StreamEnd
 from ..wire import Collector, Observer, observer_of
@@ -86,7 +86,7 @@ def _answered(sent: Outgoing, response: Any, *, decoded: bool) -> None:
     observer = observer_of(sent.call, headers, decoded=decoded)
     content = response.content
     _observers[id(content)] = observer
-    weakref.finalize(response, _abandoned, id(content))
+    when_collected(response, _abandoned, id(content))
     if content.at_eof():
         _end(content, "complete")
 
