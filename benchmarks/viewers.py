@@ -1,7 +1,8 @@
 """Ten viewers of live pages beside ingest at half of its capacity, for `dashboard.py`: what they cost each other.
 
 A viewer speaks Streamlit's protocol as a browser does, and asks again as often as the page says; it draws nothing and
-gives way to all else, since that is done on the viewers' machines. Stretches of time with and without viewers come in
+gives way to all else, since that is done on the viewers' machines. Who sends has a machine of its own as well: it has a
+CPU as soon as it wakes up, else half of what it measures would be its own wait. Stretches of time with and without viewers come in
 pairs, each the other way round than the one before; what is said is the median of the pairs' ratios, with their
 quartiles, so that what else the machine does falls on both sides, or out.
 """
@@ -85,6 +86,7 @@ def run(collector: Collector, *, per_s: float, seconds: float, found: Seen) -> N
     """Send at a rate, and add what was seen."""
     bodies, marks = Bodies(seed=time.time_ns()), threading.Semaphore(1)
     connection = http.client.HTTPConnection("127.0.0.1", collector.http_port, timeout=60)
+    go_first()
     began_s = due_s = time.perf_counter()
     next_mark_s, waiting = began_s, []
     while due_s < began_s + seconds:
