@@ -2,25 +2,25 @@
 
 import asyncio
 import functools
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
-from .budget import OverBudgetError, is_positive
-from .caps import async_cap_of
+from .budget import OverBudgetError
+from .caps import Cap, async_cap_of
 from .clocks import Parts
-from .errors import UserError
 from .guard import Guard
 from .identity import request_attributes
 from .lifecycle import delivering
 from .listening import Listening
 from .loop_lag import watch_loop
+from .marked import Marks
 from .request import BudgetsMs, RequestState, request_context
 from .spans import Activation, error_type, put, start
 from .vocabulary import (
@@ -31,8 +31,7 @@ from .vocabulary import (
     TIME_TO_FIRST_BYTE,
     TIME_TO_LAST_BYTE,
     Outcome,
-    budget_attribute,
-    convert,
+    seconds,
 )
 
 Scope = MutableMapping[str, Any]
@@ -50,10 +49,10 @@ ROUTE = "tailbudget.route"
 #: In the scope of a connection that a middleware of ours has seen.
 SEEN = "tailbudget.seen"
 
-EXAMPLE = "{'/chat': {'total': 2500}}"
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 guard = Guard("ASGIMiddleware")
+_SERVER = SpanKind.SERVER  # which the enumeration looks up anew each time
 
 
 class ASGIMiddleware:
@@ -80,19 +79,19 @@ class ASGIMiddleware:
         if exchange is None:
             await self._app(scope, receive, delivering(send) if scope["type"] == "lifespan" else send)
             return
+        answered = None
         try:
-            answered = await self._serve(scope, exchange)
+            if exchange.cap is None:
+                await self._app(scope, exchange.receive, exchange.send)
+            else:
+                answered = await self._serve(scope, exchange, exchange.cap)
         except BaseException as error:
             exchange.finish(error)
             raise
         exchange.finish(answered)
 
-    async def _serve(self, scope: Scope, exchange: "_AsgiExchange") -> OverBudgetError | None:
+    async def _serve(self, scope: Scope, exchange: "_AsgiExchange", cap: Cap) -> OverBudgetError | None:
         """Run the app within the budget; returns what ended it, if the client has been told."""
-        cap = exchange.cap
-        if cap is None:
-            await self._app(scope, exchange.receive, exchange.send)
-            return None
         try:
             async with cap.around():
                 await self._app(scope, exchange.receive, exchange.send)
@@ -113,48 +112,20 @@ class ASGIMiddleware:
         return None
 
 
-class Marks:
-    """Which paths are requests, and their budgets in milliseconds by name.
+class _Headers(Getter[Mapping[bytes, bytes]]):
+    """Headers as they come, of which propagators ask for few: to decode all of them costs more than a span's start."""
 
-    Raises UserError for a budget that does not exist or is no positive number.
-    """
+    def get(self, carrier: Mapping[bytes, bytes], key: str) -> list[str] | None:
+        """Return the value of a header."""
+        value = carrier.get(key.encode())
+        return None if value is None else [value.decode("latin-1")]
 
-    def __init__(self, budgets_ms: Mapping[str, BudgetsMs]) -> None:
-        if not isinstance(budgets_ms, Mapping):
-            raise UserError(f"budgets_ms is {budgets_ms!r}: expected paths and their budgets, such as {EXAMPLE}")
-        self._exact = dict(budgets_ms)
-        for path, budgets in self._exact.items():
-            _check(path, budgets)
-        self._patterns = [(_pattern(path), path) for path in self._exact if "{" in path]
-
-    def of(self, path: str) -> tuple[str | None, BudgetsMs]:
-        """Return the route and budgets of a path, None and none for one that is not marked."""
-        if path in self._exact:
-            return path, self._exact[path]
-        for pattern, route in self._patterns:
-            if pattern.fullmatch(path):
-                return route, self._exact[route]
-        return None, {}
+    def keys(self, carrier: Mapping[bytes, bytes]) -> list[str]:
+        """Return the names of the headers."""
+        return [name.decode("latin-1") for name in carrier]
 
 
-def _check(path: object, budgets: object) -> None:
-    if not isinstance(path, str) or not isinstance(budgets, Mapping):
-        raise UserError(f"budgets_ms has {path!r}: {budgets!r}: expected a path and its budgets, such as {EXAMPLE}")
-    for name, budget_ms in budgets.items():
-        try:
-            budget_attribute(name)
-        except ValueError as error:
-            raise UserError(f"budgets_ms[{path!r}]: {error}") from None
-        if not is_positive(budget_ms):
-            raise UserError(
-                f"budgets_ms[{path!r}][{name!r}] is {budget_ms!r}: expected a positive number of milliseconds, "
-                "such as 4000; leave the name out where there is no budget"
-            )
-
-
-def _pattern(path: str) -> re.Pattern[str]:
-    parts = re.split(r"\{[^}]*\}", path)
-    return re.compile("[^/]+".join(re.escape(part) for part in parts))
+_headers = _Headers()
 
 
 class Exchange:
@@ -162,6 +133,8 @@ class Exchange:
 
     def __init__(self, scope: Scope, route: str | None, budgets: BudgetsMs) -> None:
         self._scope = scope
+        #: The last one of each name.
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._route = route
         self._started_ns = time.perf_counter_ns()
         self._status = 0
@@ -175,7 +148,7 @@ class Exchange:
         self._own = not _is_server(current)
         parent, attributes = self._described(current)
         name = route or str(attributes["http.request.method"])
-        self._span = start(name, context=parent, kind=SpanKind.SERVER, attributes=attributes) if self._own else current
+        self._span = start(name, context=parent, kind=_SERVER, attributes=attributes) if self._own else current
         if not self._own:
             put(current, attributes)
         self._state = RequestState(
@@ -198,10 +171,9 @@ class Exchange:
         self._state.discover(self._framework_route() or self._method())
 
     def _described(self, current: Span) -> tuple[Context | None, dict[str, AttributeValue]]:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._scope["headers"]}
         # Within a server span that is not sampled this one is not either: it has no trace of its own.
         unsampled = current.get_span_context().is_valid and not current.is_recording()
-        parent = propagate.extract(headers) if self._own and not unsampled else None
+        parent = propagate.extract(self._headers, getter=_headers) if self._own and not unsampled else None
         method = self._scope["method"]
         attributes: dict[str, AttributeValue] = {
             "http.request.method": method if method in HTTP_METHODS else "_OTHER",
@@ -211,13 +183,13 @@ class Exchange:
         if self._route is not None:
             attributes["http.route"] = self._route
         attributes |= request_attributes(
-            self._route or "", tenant=None, request_id=headers.get("x-request-id"), context=parent
+            self._route or "", tenant=None, request_id=self._header("x-request-id"), context=parent
         )
         return parent, attributes
 
     def _header(self, name: str) -> str | None:
-        wanted = name.encode()
-        return next((value.decode("latin-1") for key, value in self._scope["headers"] if key == wanted), None)
+        value = self._headers.get(name.encode())
+        return None if value is None else value.decode("latin-1")
 
     def answered(self, status: int) -> None:
         """Take the status of the answer."""
@@ -283,10 +255,11 @@ class Exchange:
         return method if method in HTTP_METHODS else "HTTP"
 
     def _clocks(self) -> dict[str, AttributeValue]:
-        clocks = {TIME_TO_FIRST_BYTE: self._first_byte_ns, TIME_TO_LAST_BYTE: self._last_byte_ns}
-        attributes: dict[str, AttributeValue] = {
-            name: convert(at_ns - self._started_ns, "ns", "s") for name, at_ns in clocks.items() if at_ns is not None
-        }
+        attributes: dict[str, AttributeValue] = {}
+        if self._first_byte_ns is not None:
+            attributes[TIME_TO_FIRST_BYTE] = seconds(self._first_byte_ns - self._started_ns)
+        if self._last_byte_ns is not None:
+            attributes[TIME_TO_LAST_BYTE] = seconds(self._last_byte_ns - self._started_ns)
         if self._status:
             attributes["http.response.status_code"] = self._status
         return attributes
@@ -297,14 +270,14 @@ class _AsgiExchange(Parts, Exchange):
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, route: str | None, budgets: BudgetsMs) -> None:
         super().__init__(scope, route, budgets)
-        self._receive = Listening(receive, scope["headers"])
+        self._receive = Listening(receive, self._headers)
         self._send = send
         self._clock = time.perf_counter_ns
         self._activation = Activation(self.context)
         #: The server tells of a client that left through `receive` alone: from ASGI 2.4 on `send` raises OSError too.
         self._send_tells_nothing = _before_2_4(str((scope.get("asgi") or {}).get("spec_version", "2.0")))
         #: The total, if it bites.
-        self.cap = async_cap_of(None, self._span)
+        self.cap = None if self._state.on_over == "record" else async_cap_of(None, self._span)
 
     @property
     def begun(self) -> bool:
@@ -384,4 +357,4 @@ def _before_2_4(version: str) -> bool:
 
 
 def _is_server(span: Span) -> bool:
-    return span.is_recording() and getattr(span, "kind", None) == SpanKind.SERVER
+    return span.is_recording() and getattr(span, "kind", None) is _SERVER

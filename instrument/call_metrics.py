@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal
 
 from opentelemetry import context as otel_context
+from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
@@ -61,13 +62,16 @@ _calls: "weakref.WeakKeyDictionary[Span, _Call]" = weakref.WeakKeyDictionary()
 
 
 @Guard("call metrics")
-def began(span: Span, attributes: Mapping[str, AttributeValue], *, streamed: bool) -> None:
+def began(
+    span: Span, attributes: Mapping[str, AttributeValue], *, streamed: bool, context: Context | None = None
+) -> None:
     """Take note of a call, here, in the request that makes it and in the attempt of a hedge that it belongs to.
 
-    `attributes` are those with which its span started; the conventions say which of them are labels.
+    `attributes` are those with which its span started; the conventions say which of them are labels. `context` is
+    where it is made, None the current one.
     """
     call = _calls[span] = _Call({name: str(attributes[name]) for name in LABELS if attributes.get(name)})
-    context = otel_context.get_current()
+    context = otel_context.get_current() if context is None else context
     if attempt := current_attempt(context):
         attempt.made(span)
     if request := current_request(context):

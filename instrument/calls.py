@@ -22,7 +22,7 @@ from .guard import Guard
 from .hooks.patching import CALL_SUPPRESSED, INSIDE_A_CALL, suppressed
 from .hygiene import hygiene_of
 from .metering import decode_meter
-from .network import NetRecord, with_record
+from .network import RECORD_KEY, NetRecord
 from .request import current_request
 from .spans import Activation, record_error, start, stopped
 from .stream_record import StreamRecord, end_of, ended_by_budget, tell_reported
@@ -84,12 +84,20 @@ OTHERS = {
     "urllib3": ("opentelemetry.instrumentation.urllib3", "opentelemetry.instrumentation.requests"),
 }  # fmt: skip
 
+#: Kinds of calls whose attributes are kept: models, hosts and ports, of which a service has few.
+MAX_KINDS = 512
+
+guard = Guard("model call")
+_CLIENT = SpanKind.CLIENT  # which the enumeration looks up anew each time
 _SAID_KEY = otel_context.create_key("tailbudget-call-attributes")
 
 
 def covered(library: str) -> bool:
     """Say whether another instrumentor is at work on this library."""
-    for name in OTHERS.get(library, ()):
+    names = OTHERS.get(library, ())
+    if sys.modules.keys().isdisjoint(names):
+        return False
+    for name in names:
         module = sys.modules.get(name)
         for kind in vars(module).values() if module else ():
             instance = getattr(kind, "_instance", None) if isinstance(kind, type) else None
@@ -127,7 +135,30 @@ def calls(
         activation.restore()
 
 
-@dataclass(frozen=True)
+@functools.lru_cache(maxsize=MAX_KINDS)
+def _kind(
+    operation: str,
+    model: str,
+    provider: str,
+    address: str,
+    port: int | None,
+    streamed: bool,  # noqa: FBT001 - by keyword the cache costs twice as much
+) -> Mapping[str, AttributeValue]:
+    said: dict[str, AttributeValue | None] = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.request.model": model or None,
+        "gen_ai.provider.name": provider or None,
+        "server.address": address or None,
+        "server.port": port,
+    }
+    if operation == "embeddings":
+        said[STAGE] = "retrieval"
+    else:
+        said["gen_ai.request.stream"] = streamed
+    return {name: value for name, value in said.items() if value is not None}
+
+
+@dataclass(slots=True)
 class Asked:
     """What a call asks for, as far as its caller says."""
 
@@ -141,22 +172,13 @@ class Asked:
 
     def attributes(self) -> dict[str, AttributeValue]:
         """Return the attributes with which the span starts."""
-        said: dict[str, AttributeValue | None] = {
-            "gen_ai.operation.name": self.dialect.operation,
-            "gen_ai.request.model": self.model or None,
-            "gen_ai.provider.name": self.provider or None,
-            "server.address": self.address or None,
-            "server.port": self.port,
-        }
-        if self.dialect.operation == "embeddings":
-            said[STAGE] = "retrieval"
-        else:
-            said["gen_ai.request.stream"] = self.streamed
+        kind = _kind(self.dialect.operation, self.model, self.provider, self.address, self.port, self.streamed)
+        said = dict(kind)
         for argument in REQUEST_ARGUMENTS if not REQUEST_ARGUMENTS.keys().isdisjoint(self.arguments) else ():
             value = self.arguments.get(argument)
             if isinstance(value, (bool, int, float, str)):  # an SDK's "not given" is an object
                 said.setdefault(REQUEST_ARGUMENTS[argument], value)
-        return {name: value for name, value in said.items() if value is not None}
+        return said
 
 
 class ModelCall:
@@ -168,22 +190,21 @@ class ModelCall:
         context = otel_context.get_current()
         self._request = current_request(context)
         self._caps = caps_around()
-        said = context.get(_SAID_KEY)
-        counted = {} if asked.dialect.operation == "embeddings" else hygiene_of(asked.arguments)
-        attributes = {**asked.attributes(), **counted, **(said if isinstance(said, dict) else {})}
+        attributes = asked.attributes()
+        if asked.dialect.operation != "embeddings":
+            attributes.update(hygiene_of(asked.arguments, self._request))
+        if isinstance(said := context.get(_SAID_KEY), dict):
+            attributes.update(said)
         if self._request and self._request.failed_model not in ("", asked.model):
             attributes.setdefault(FALLBACK, True)
             self._request.failed_model = ""
-        self.span = start(
-            f"{asked.dialect.operation} {asked.model}".strip(), kind=SpanKind.CLIENT, attributes=attributes
-        )
-        call_metrics.began(self.span, attributes, streamed=asked.streamed)
+        name = f"{asked.dialect.operation} {asked.model}".strip()
+        self.span = start(name, kind=_CLIENT, attributes=attributes, context=context)
+        call_metrics.began(self.span, attributes, streamed=asked.streamed, context=context)
         self.network = NetRecord(self.span, host=asked.address)
-        self.context = self._context()
-
-    def _context(self) -> Context:
-        context = otel_context.set_value(INSIDE_A_CALL, value=True, context=set_span_in_context(self.span))
-        return with_record(self.network, context)
+        # One copy for two values: each that is set copies all of them.
+        inside = Context({**context, INSIDE_A_CALL: True, RECORD_KEY: self.network})
+        self.context = set_span_in_context(self.span, inside)
 
     def activate(self) -> Activation:
         """Make the call current, so that its HTTP requests are found and no second call span is made."""
@@ -205,7 +226,7 @@ class ModelCall:
 
     def answer(self, answer: Any, *, asynchronous: bool) -> Any:
         """Return the answer: a stream wrapped, any other as it is with its figures on the span."""
-        with Guard("model call"):
+        with guard:
             if self.asked.streamed:
                 return wrap(answer, self.record(), asynchronous=asynchronous)
             self.report(answer)
@@ -221,7 +242,7 @@ class ModelCall:
             self.span.end()
             call_metrics.ended(self.span, reported=reported)
 
-    @Guard("model call")
+    @guard
     def fail(self, error: BaseException) -> None:
         """End the span of a call that got no answer."""
         try:

@@ -11,32 +11,44 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanKind, StatusCode
+
+from .vocabulary import REQUEST_ID
 
 #: Attributes, keys, and resources with scopes whose bytes are kept: services repeat few, and nothing grows with time.
 MAX_KEPT: Final = 1_024
 MAX_KEPT_BYTES: Final = 128
+#: Keys whose values are never said again: to keep them would push out all others after a thousand requests.
+UNIQUE: Final = frozenset(("gen_ai.response.id", REQUEST_ID))
 _INT64_MAX: Final = 2**63 - 1
 #: Lengths and small counts as they are on the wire.
 _SHORT: Final = tuple(bytes((n,)) for n in range(128))
 #: Of `flags`: whether the parent is remote is known, and it is.
 _LOCAL, _REMOTE = (b"\x85\x01" + struct.pack("<I", flags) for flags in (0x100, 0x300))
 
+_KINDS: Final = {id(kind): _SHORT[kind.value + 1] for kind in SpanKind}  # by id: an enumeration's hash is a call
+_UNSET: Final = StatusCode.UNSET
+
 _double = struct.Struct("<d").pack
 _times = struct.Struct("<cQcQ").pack
 
+_names: dict[str, bytes] = {}
 _floats: dict[str, bytes] = {}
-_said: dict[tuple[str, type, Any], bytes] = {}
+_said: dict[tuple[Any, ...], bytes] = {}
 _heads: dict[tuple[int, int], "_Head"] = {}
 
 
 def encode(spans: Sequence[ReadableSpan]) -> bytes:
     """Return the spans as the bytes of an ExportTraceServiceRequest; raises what OpenTelemetry's encoder raises."""
     resources: dict[int, dict[_Head, list[bytes]]] = {}
+    last: tuple[int, int] | None = None
+    same: list[bytes] = []
     for span in spans:
         key = (id(span.resource), id(span.instrumentation_scope))
-        head = _heads.get(key) or _head(key, span)
-        encoded = _framed(b"\x12", _plain(span) or _any(span))
-        resources.setdefault(key[0], {}).setdefault(head, []).append(encoded)
+        if key != last:
+            head = _heads.get(key) or _head(key, span)
+            last, same = key, resources.setdefault(key[0], {}).setdefault(head, [])
+        same.append(_framed(b"\x12", _plain(span) or _any(span)))
     return b"".join(map(_resource_spans, resources.values()))
 
 
@@ -82,63 +94,73 @@ def _plain(span: ReadableSpan) -> bytes | None:
         return None
     try:
         attributes = _attributes(span.attributes)
-        if attributes is None:
-            return None
-        code = status.status_code.value
+        unset = status.status_code is _UNSET
         state = context.trace_state
         return b"".join((
             b"\x0a\x10", context.trace_id.to_bytes(16, "big"), b"\x12\x08", context.span_id.to_bytes(8, "big"),
             _text(b"\x1a", state.to_header()) if state else b"",
             b"\x22\x08" + parent.span_id.to_bytes(8, "big") if parent else b"",
-            _text(b"\x2a", span.name), b"\x30", _SHORT[span.kind.value + 1], _times(b"\x39", start_ns, b"\x41", end_ns),
+            _text(b"\x2a", span.name), b"\x30", _KINDS[id(span.kind)], _times(b"\x39", start_ns, b"\x41", end_ns),
             attributes,
-            b"\x7a\x02\x18" + _SHORT[code] if code else b"\x7a\x00",
+            b"\x7a\x00" if unset else b"\x7a\x02\x18" + _SHORT[status.status_code.value],
             _REMOTE if parent and parent.is_remote else _LOCAL,
         ))  # fmt: skip
-    except (ValueError, OverflowError, KeyError, struct.error):  # no UTF-8, too large a number, an odd kind in a tuple
+    except (ValueError, OverflowError, KeyError, TypeError, struct.error):  # no UTF-8, too large a number, an odd kind
         return None
 
 
-def _attributes(attributes: Mapping[str, Any] | None) -> bytes | None:
-    """Return the attributes, None where the kind of a value is rare: this loop is most of what a span costs here."""
+def _attributes(attributes: Mapping[str, Any] | None) -> bytes:
+    """Return the attributes; raises KeyError where the kind of a value is rare, TypeError where it has no hash.
+
+    This loop is most of what a span costs here.
+    """
     if not attributes:
         return b""
     # Going through the mapping by itself is three times as slow.
     copied: Mapping[str, Any] = attributes.copy() if hasattr(attributes, "copy") else attributes
     parts: list[bytes] = []
+    add, begun, said, double = parts.append, _floats.get, _said.get, _double
     for key, value in copied.items():
         kind = type(value)
         if kind is float:
-            parts.append(_floats.get(key) or _begin_float(key))
-            parts.append(_double(value))
-        elif kind in _REPEATED:  # the kind is part of it, since True equals 1
-            parts.append(_said.get((key, kind, value)) or _say(key, kind, value))
-        elif kind in _VALUES:
-            parts.append(_attribute(key, _VALUES[kind](value)))
-        else:
-            return None
+            add(begun(key) or _begin_float(key))
+            add(double(value))
+        else:  # the kind is part of it, since True equals 1
+            add(said((key, kind, value)) or _say(key, kind, value))
     return b"".join(parts)
 
 
 def _begin_float(key: str) -> bytes:
     """Return all of a float's attribute but its last 8 bytes."""
-    begun = _floats[key] = _attribute(key, b"\x21" + bytes(8))[:-8]
+    begun = _attribute(key, b"\x21" + bytes(8))[:-8]
+    _keep(_floats, key, begun)
     return begun
 
 
 def _say(key: str, kind: type, value: Any) -> bytes:
     attribute = _attribute(key, _VALUES[kind](value))
-    if len(attribute) <= MAX_KEPT_BYTES:
-        _said[key, kind, value] = attribute
+    repeated = kind in _REPEATED or (kind is tuple and set(map(type, value)) == {str})
+    if repeated and len(attribute) <= MAX_KEPT_BYTES and key not in UNIQUE:
+        _keep(_said, (key, kind, value), attribute)
     return attribute
 
 
 def _attribute(key: str, value: bytes) -> bytes:
-    """Return a KeyValue in its field of a span, and make room for one more to be kept."""
-    for kept in (_floats, _said):
-        if len(kept) >= MAX_KEPT:
-            kept.clear()
-    return _framed(b"\x4a", _text(b"\x0a", key) + _framed(b"\x12", value))
+    """Return a KeyValue in its field of a span."""
+    return _framed(b"\x4a", (_names.get(key) or _name(key)) + _framed(b"\x12", value))
+
+
+def _name(key: str) -> bytes:
+    named = _text(b"\x0a", key)
+    if len(named) <= MAX_KEPT_BYTES:
+        _keep(_names, key, named)
+    return named
+
+
+def _keep(kept: dict[Any, bytes], key: Any, encoded: bytes) -> None:
+    if len(kept) >= MAX_KEPT:
+        kept.clear()
+    kept[key] = encoded
 
 
 def _framed(tag: bytes, body: bytes) -> bytes:
@@ -152,6 +174,8 @@ def _text(tag: bytes, text: str) -> bytes:
 
 
 def _varint(number: int) -> bytes:
+    if number < 16_384:  # the length of most spans
+        return bytes((number & 127 | 128, number >> 7)) if number > 127 else _SHORT[number]
     encoded = bytearray()
     while number > 127:
         encoded.append(number & 127 | 128)

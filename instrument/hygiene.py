@@ -8,7 +8,7 @@ from typing import Any, Final
 from opentelemetry.util.types import AttributeValue
 
 from .guard import Guard
-from .request import current_request
+from .request import RequestState, current_request
 from .vocabulary import (
     PROMPT_ESTIMATED,
     PROMPT_IMAGE_BYTES,
@@ -37,6 +37,7 @@ JSON_KEYS: Final = ("input", "args", "response")
 JSON_ENDS: Final = ("}", "]")
 #: Attributes of what a prompt is made of.
 SHARES: Final = tuple(PROMPT_SHARE_PREFIX + name for name in ("system", "history", "tools", "retrieved"))
+NO_SHARES: Final = dict.fromkeys(SHARES, 0.0)
 CALL_KEYS: Final = (
     "function_call", "functionCall", "function_response", "functionResponse", "toolUse", "toolResult", "image",
 )  # fmt: skip
@@ -62,7 +63,7 @@ def describe_prompt(*, version: str | None = None, retrieved: Iterable[str] = ()
         request.retrieved_tokens += sum(map(_tokens, retrieved))
 
 
-@dataclass
+@dataclass(slots=True)
 class _Counts:
     system: int = 0
     history: int = 0
@@ -77,10 +78,11 @@ class _Counts:
         return self.system + self.history + self.question + self.tools
 
 
-def hygiene_of(arguments: Mapping[str, Any]) -> Mapping[str, AttributeValue]:
-    """Return the `hygiene` of a call with these arguments of an SDK, or of the JSON on the wire."""
-
-    return hygiene(_given(arguments, MESSAGES), tools=arguments.get("tools"), system=_given(arguments, SYSTEM))
+def hygiene_of(arguments: Mapping[str, Any], request: RequestState | None) -> Mapping[str, AttributeValue]:
+    """Return the `hygiene` of a call with these arguments of an SDK, or of the JSON on the wire, in this request."""
+    with guard:
+        return _hygiene(_given(arguments, MESSAGES), arguments.get("tools"), _given(arguments, SYSTEM), request)
+    return {}
 
 
 def _given(arguments: Mapping[str, Any], names: tuple[str, ...]) -> Any:
@@ -97,11 +99,11 @@ def hygiene(messages: Any, *, tools: Any = None, system: Any = None) -> Mapping[
     `system` is given where it is no message. Empty where nothing can be counted; raises nothing.
     """
     with guard:
-        return _hygiene(messages, tools, system)
+        return _hygiene(messages, tools, system, current_request())
     return {}
 
 
-def _hygiene(messages: Any, tools: Any, system: Any) -> dict[str, AttributeValue]:
+def _hygiene(messages: Any, tools: Any, system: Any, request: RequestState | None) -> dict[str, AttributeValue]:
     listed = messages if isinstance(messages, (list, tuple)) else [messages]
     counts = _Counts()
     roles = [_get(message, "role") for message in listed]
@@ -118,10 +120,10 @@ def _hygiene(messages: Any, tools: Any, system: Any) -> dict[str, AttributeValue
         schemas = json.dumps(tools, default=_plain)
         counts.tools = _tokens(schemas)
         counts.json_bytes += len(schemas)
-    return _attributes(counts, len(listed))
+    return _attributes(counts, len(listed), request)
 
 
-def _attributes(counts: _Counts, messages: int) -> dict[str, AttributeValue]:
+def _attributes(counts: _Counts, messages: int, request: RequestState | None) -> dict[str, AttributeValue]:
     total = counts.total
     attributes: dict[str, AttributeValue] = {
         PROMPT_TOKENS: total,
@@ -131,11 +133,11 @@ def _attributes(counts: _Counts, messages: int) -> dict[str, AttributeValue]:
     }
     if counts.images:
         attributes |= {PROMPT_IMAGES: counts.images, PROMPT_IMAGE_BYTES: counts.image_bytes}
-    request = current_request()
     retrieved = request.retrieved_tokens if request else 0
+    attributes |= NO_SHARES
     parts = (counts.system, counts.history, counts.tools, retrieved)
-    for name, tokens in zip(SHARES, parts, strict=True):
-        attributes[name] = min(1.0, tokens / total) if tokens and total else 0.0
+    if total and any(parts):
+        attributes |= {name: min(1.0, tokens / total) for name, tokens in zip(SHARES, parts, strict=True)}
     if request and request.prompt_version:
         attributes[PROMPT_VERSION] = request.prompt_version
     return attributes

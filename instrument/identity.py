@@ -18,7 +18,8 @@ def request_attributes(
     Id and tenant fall back to the caller's baggage; a load run or a probe says there that the request is synthetic.
     """
     heard = baggage.get_all(context)
-    own = {REQUEST_ID: request_id, TENANT: tenant}
-    said = {REQUEST: route, **{name: own.get(name) or heard.get(name) for name in (REQUEST_ID, TENANT, RUN_ID)}}
+    said: dict[str, object] = {REQUEST: route, REQUEST_ID: request_id, TENANT: tenant}
+    if heard:
+        said |= {name: said.get(name) or heard.get(name) for name in (REQUEST_ID, TENANT, RUN_ID)}
     found: dict[str, AttributeValue] = {name: str(value)[:MAX_ID_LENGTH] for name, value in said.items() if value}
-    return found | {SYNTHETIC: True} if heard.get(SYNTHETIC) == "true" else found
+    return found | {SYNTHETIC: True} if heard and heard.get(SYNTHETIC) == "true" else found

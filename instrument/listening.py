@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, MutableMapping
+from types import FunctionType, MethodType
 from typing import Any
 
 from .guard import Guard
@@ -24,7 +25,7 @@ class Listening:
         self._receive = receive
         self._held: list[Message] = []
         #: No more of the body comes: to ask for it would make a server ask the client.
-        self._whole = not any(name in BODY_HEADERS for name, _ in headers)
+        self._whole = dict(headers).keys().isdisjoint(BODY_HEADERS)
 
     async def __call__(self) -> Message:
         """Return the next message."""
@@ -37,13 +38,19 @@ class Listening:
     @Guard("ASGIMiddleware")
     def gone(self) -> bool:
         """Say whether the client is known to have left; waits for nothing."""
-        if not self._whole or not inspect.iscoroutinefunction(self._receive) or not _in_asyncio():
+        if not self._whole or not _is_coroutine_function(self._receive) or not _in_asyncio():
             return False
         while len(self._held) < MOST_LOOKS and (message := _at_once(self._receive)):
             self._held.append(message)
             if message["type"] == "http.disconnect":
                 return True
         return False
+
+
+def _is_coroutine_function(function: object) -> bool:
+    """Say what `inspect.iscoroutinefunction` says, of coroutine functions and their methods at a glance."""
+    code = getattr(function, "__code__", None) if isinstance(function, (FunctionType, MethodType)) else None
+    return bool(code and code.co_flags & inspect.CO_COROUTINE) or inspect.iscoroutinefunction(function)
 
 
 def _in_asyncio() -> bool:

@@ -41,7 +41,8 @@ RATE_LIMITS: Final = {
 #: HTTP status of a provider that refuses for its limits.
 TOO_MANY: Final = 429
 guard = Guard("network")
-_RECORD_KEY = otel_context.create_key("tailbudget-network")
+#: Where the context of a call holds its record, for the HTTP requests made in it.
+RECORD_KEY = otel_context.create_key("tailbudget-network")
 #: The HTTP request that this thread or task is sending, for what sees no request: name resolution.
 sending: "contextvars.ContextVar[Attempt | None]" = contextvars.ContextVar("tailbudget-sending", default=None)
 
@@ -130,21 +131,22 @@ class NetRecord:
             if headers and meaning and (said := headers[name]).replace(".", "", 1).isdigit():
                 self.limits[RATELIMIT_PREFIX + meaning] = float(said) if meaning == "retry_after" else int(float(said))
         if self._span.is_recording():
-            put(self._span, self.attributes())
+            put(self._span, self.attributes(), clean=True)
 
     def attributes(self) -> dict[str, AttributeValue]:
         """Return the sums over the requests so far, in seconds, and what the last one's connection was."""
-        sums: dict[str, int] = {}
-        for attempt in self._attempts:
+        attempts = self._attempts
+        last = attempts[-1]
+        sums = last.phases.copy()
+        for attempt in attempts[:-1]:
             for phase, duration_ns in attempt.phases.items():
                 sums[phase] = sums.get(phase, 0) + duration_ns
         if "dns" in sums and "connect" in sums:  # httpx and urllib3 resolve the name inside of connecting
             sums["connect"] = max(sums["connect"] - sums["dns"], 0)
         attributes: dict[str, AttributeValue] = {NET_PREFIX + name: convert(ns, "ns", "s") for name, ns in sums.items()}
-        attributes[NET_ATTEMPTS] = len(self._attempts)
-        if (backoff_ns := self._backoff_ns()) > 0:
+        attributes[NET_ATTEMPTS] = len(attempts)
+        if len(attempts) > 1 and (backoff_ns := self._backoff_ns()) > 0:
             attributes[NET_BACKOFF] = convert(backoff_ns, "ns", "s")
-        last = self._attempts[-1]
         if last.http_version:
             attributes[NET_HTTP_VERSION] = last.http_version
         if last.connected is not None:
@@ -160,10 +162,5 @@ class NetRecord:
 
 def record_in(context: Context | None = None) -> NetRecord | None:
     """Return the record of the call that runs here, or None."""
-    found = otel_context.get_value(_RECORD_KEY, context)
+    found = otel_context.get_value(RECORD_KEY, context)
     return found if isinstance(found, NetRecord) else None
-
-
-def with_record(record: NetRecord, context: Context) -> Context:
-    """Return `context` with this record for the HTTP requests made in it."""
-    return otel_context.set_value(_RECORD_KEY, record, context)

@@ -75,11 +75,24 @@ def inject(context: Context, host: str, *, has: Callable[[str], bool], put: Call
     carrier: dict[str, str] = {}
     _trace.inject(carrier, context)
     if trusted(host):
-        _baggage.inject(carrier, with_request(context))
+        _inject_baggage(carrier, context)
         carrier |= outgoing()
     for name, value in carrier.items():
         if not has(name):
             put(name, value)
+
+
+def _inject_baggage(carrier: dict[str, str], context: Context) -> None:
+    state = current_request()
+    # An id alone, of letters and digits that need no quoting, is the usual case, and written here for a sixth.
+    if state and not state.tenant and _is_simple(state.request_id) and not baggage.get_all(context):
+        carrier["baggage"] = f"{REQUEST_ID}={state.request_id}"
+    else:
+        _baggage.inject(carrier, with_request(context))
+
+
+def _is_simple(text: str) -> bool:
+    return text.isascii() and text.isalnum()
 
 
 def with_request(context: Context | None = None) -> Context:

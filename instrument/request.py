@@ -36,6 +36,7 @@ from .vocabulary import (
     Stage,
     budget_attribute,
     convert,
+    seconds,
 )
 from .work import Work
 
@@ -196,19 +197,18 @@ class RequestState:
         registry.leave(self)
         record_overrun(self)
         outcome = self.outcome or outcome
-        clocks = {
-            TIME_TO_FIRST_TOKEN: self.first_token_ns,
-            TIME_TO_USABLE: self.usable_ns,
-            TIME_TO_FINAL: self.final_ns,
-        }
-        attributes: dict[str, AttributeValue] = {
-            name: convert(at_ns - self.started_ns, "ns", "s") for name, at_ns in clocks.items() if at_ns is not None
-        }
+        attributes = dict(said)
+        if self.first_token_ns is not None:
+            attributes[TIME_TO_FIRST_TOKEN] = seconds(self.first_token_ns - self.started_ns)
+        if self.usable_ns is not None:
+            attributes[TIME_TO_USABLE] = seconds(self.usable_ns - self.started_ns)
+        if self.final_ns is not None:
+            attributes[TIME_TO_FINAL] = seconds(self.final_ns - self.started_ns)
         if self.usable_ns is not None:
             attributes[USABLE_SOURCE] = self.usable_source
         if outcome:
             attributes[OUTCOME] = outcome
-        put(self.span, {**said, **attributes})
+        put(self.span, attributes)
         if self._key:
             request_counts.end(self._key, route=self.route, tenant=self.tenant, outcome=outcome or "")
             self._key = None
@@ -222,7 +222,9 @@ def current_request(context: Context | None = None) -> RequestState | None:
 
 def request_context(state: RequestState, parent: Context | None = None) -> Context:
     """Return `parent` with the request and its span as the current ones."""
-    return otel_context.set_value(_STATE_KEY, state, set_span_in_context(state.span, parent))
+    # One copy for two values: each that is set copies all of them.
+    held = Context({**(otel_context.get_current() if parent is None else parent), _STATE_KEY: state})
+    return set_span_in_context(state.span, held)
 
 
 @dataclass(eq=False)

@@ -32,7 +32,7 @@ from .vocabulary import (
     TIME_TO_FIRST_CHUNK,
     TIME_TO_FIRST_TOKEN,
     StreamEnd,
-    convert,
+    seconds,
 )
 from .work import Flow
 
@@ -48,14 +48,10 @@ UNFINISHED: Final = ("closed", "abandoned", "cancelled")
 #: What our runtime calls a request that it ended at its deadline.
 DEADLINE_CODE: Final = "deadline"
 
-#: Looked up once: a dozen figures a stream are converted.
-S_PER_NS: Final = convert(1, "ns", "s")
+#: What servers name themselves and their answers by; of another kind it needs cleaning.
+TEXT: Final = frozenset((str, type(None)))
 
 guard = Guard("stream")
-
-
-def _seconds(duration_ns: int) -> float:
-    return duration_ns * S_PER_NS
 
 
 class StreamRecord(Clocks):
@@ -277,26 +273,26 @@ class StreamRecord(Clocks):
             self.span,
             reported=self._reported,
             error=error,
-            first_chunk_s=_seconds(self._first_chunk_ns - self.started_ns) if self._first_chunk_ns else None,
-            per_chunk_s=_seconds(self.last_kept_ns - first_ns) / chunks if chunks and first_ns else None,
+            first_chunk_s=seconds(self._first_chunk_ns - self.started_ns) if self._first_chunk_ns else None,
+            per_chunk_s=seconds(self.last_kept_ns - first_ns) / chunks if chunks and first_ns else None,
         )
 
     def _attributes(self, end: StreamEnd) -> dict[str, AttributeValue]:
         attributes: dict[str, AttributeValue] = {
             STREAM_END: end,
             STREAM_CHUNKS: self._gaps.count + self.kept + self._others,
-            STREAM_CONSUMER_TIME: _seconds(self._consumer_ns),
+            STREAM_CONSUMER_TIME: seconds(self._consumer_ns),
         }
         if self._first_chunk_ns:
-            attributes[TIME_TO_FIRST_CHUNK] = _seconds(self._first_chunk_ns - self.started_ns)
+            attributes[TIME_TO_FIRST_CHUNK] = seconds(self._first_chunk_ns - self.started_ns)
         if self._first_token_ns:
-            attributes[TIME_TO_FIRST_TOKEN] = _seconds(self._first_token_ns - self.started_ns)
-            attributes[STREAM_MAX_GAP] = _seconds(self._gaps.max_ns)
+            attributes[TIME_TO_FIRST_TOKEN] = seconds(self._first_token_ns - self.started_ns)
+            attributes[STREAM_MAX_GAP] = seconds(self._gaps.max_ns)
             attributes[STREAM_STALLS] = self._gaps.stalls
-            attributes[STREAM_STALL_TIME] = _seconds(self._gaps.stall_ns)
+            attributes[STREAM_STALL_TIME] = seconds(self._gaps.stall_ns)
             attributes[STREAM_GAPS] = self._gaps.encode()
             if end == "complete" and self.kept:  # else the stream's end is its final moment, and the span's
-                attributes[TIME_TO_FINAL] = _seconds(self.last_kept_ns - self.started_ns)
+                attributes[TIME_TO_FINAL] = seconds(self.last_kept_ns - self.started_ns)
         return attributes
 
 
@@ -313,15 +309,20 @@ def tell_reported(
     span: Span, reported: Reported, measured: Mapping[str, AttributeValue] = MappingProxyType({})
 ) -> None:
     """Put on the span what was measured and what the model server said; what it did not say is absent, never 0."""
-    said: dict[str, AttributeValue | None] = {
-        "gen_ai.response.id": reported.response_id,
-        "gen_ai.response.model": reported.model,
-        "gen_ai.response.finish_reasons": (str(reported.finish_reason),) if reported.finish_reason else None,
-        "gen_ai.usage.input_tokens": reported.input_tokens,
-        "gen_ai.usage.output_tokens": reported.output_tokens,
-        "gen_ai.usage.cache_read.input_tokens": reported.cached_tokens,
-    }
-    put(span, {**measured, **{name: value for name, value in said.items() if value is not None}})
+    said = dict(measured)
+    if reported.response_id is not None:
+        said["gen_ai.response.id"] = reported.response_id
+    if reported.model is not None:
+        said["gen_ai.response.model"] = reported.model
+    if reported.finish_reason:
+        said["gen_ai.response.finish_reasons"] = (str(reported.finish_reason),)
+    if reported.input_tokens is not None:
+        said["gen_ai.usage.input_tokens"] = reported.input_tokens
+    if reported.output_tokens is not None:
+        said["gen_ai.usage.output_tokens"] = reported.output_tokens
+    if reported.cached_tokens is not None:
+        said["gen_ai.usage.cache_read.input_tokens"] = reported.cached_tokens
+    put(span, said, clean={type(reported.response_id), type(reported.model)} <= TEXT)
     if reported.failure:
         span.set_attribute(ERROR_TYPE, reported.failure)
         span.set_status(Status(StatusCode.ERROR))

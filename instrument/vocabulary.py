@@ -183,6 +183,15 @@ def convert(value: float, source: str, target: str) -> float:
     return value * CONVERSIONS[source, target]
 
 
+#: Looked up once: some dozen durations a request are told in seconds.
+S_PER_NS: Final = convert(1, "ns", "s")
+
+
+def seconds(duration_ns: int) -> float:
+    """Return a duration in seconds."""
+    return duration_ns * S_PER_NS
+
+
 def budget_attribute(name: str) -> str:
     """Return the attribute that carries the budget of `name`: a stage, `model`, `total` or `ttft`.
 

@@ -18,6 +18,10 @@ OWNED: Final = otel_context.create_key("tailbudget-stage")
 #: What time is counted for: a stage, or the model's stages together.
 Clock = Stage | Literal["model"]
 CLOCKS: Final[tuple[Clock, ...]] = ("model", *STAGES)
+#: stage -> what counts its time.
+CLOCKS_OF: Final[dict[Stage, tuple[Clock, ...]]] = {
+    stage: (stage, "model") if stage in MODEL_STAGES else (stage,) for stage in STAGES
+}
 NONE: Final[dict[Clock, int]] = dict.fromkeys(CLOCKS, 0)
 
 #: Calls that ended are forgotten when the next one begins and this many are known.
@@ -83,19 +87,23 @@ class Work:
         if first:
             first()
 
-    def _start(self, clock: Clock, now_ns: int) -> None:
-        if not self._open[clock]:
-            self._since_ns[clock] = now_ns
-        self._open[clock] += 1
-        if clock in MODEL_STAGES:
-            self._start("model", now_ns)
+    def _start(self, stage: Stage, now_ns: int) -> None:
+        for clock in CLOCKS_OF[stage]:
+            if not self._open[clock]:
+                self._since_ns[clock] = now_ns
+            self._open[clock] += 1
 
-    def _stop(self, clock: Clock, now_ns: int) -> None:
-        self._open[clock] -= 1
-        if not self._open[clock]:
-            self._spent_ns[clock] += now_ns - self._since_ns.pop(clock)
-        if clock in MODEL_STAGES:
-            self._stop("model", now_ns)
+    def _stop(self, stage: Stage, now_ns: int) -> None:
+        for clock in CLOCKS_OF[stage]:
+            self._open[clock] -= 1
+            if not self._open[clock]:
+                self._spent_ns[clock] += now_ns - self._since_ns.pop(clock)
+
+    def _call(self, span: Span) -> _Call | None:
+        for known in self._calls:
+            if known.span is span:
+                return known
+        return None
 
     def stage_began(self, stage: Stage) -> None:
         """Count a run of `stage` in."""
@@ -139,7 +147,7 @@ class Work:
         """Take note of the first token of the call that `span` stands for, and of the stream in which it came."""
         now_ns = time.perf_counter_ns()
         with self._lock:
-            call = next((known for known in self._calls if known.span is span), None)
+            call = self._call(span)
             if call is None:  # the span is its caller's own
                 call = _Call(span, "decode", owned=True)
                 self._calls.append(call)
@@ -155,8 +163,8 @@ class Work:
         if self._calls:
             now_ns = time.perf_counter_ns()
             with self._lock:
-                for known in [known for known in self._calls if known.span is span]:
-                    self._forget(known, now_ns)
+                if call := self._call(span):
+                    self._forget(call, now_ns)
         if self._outer:
             self._outer.call_ended(span)
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from opentelemetry import context as otel_context
 
-from .asgi import SEEN, Exchange, Marks
+from .asgi import SEEN, Exchange
 from .guard import Guard
+from .marked import Marks
 from .request import BudgetsMs
 from .spans import Activation
 

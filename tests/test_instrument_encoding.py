@@ -116,3 +116,9 @@ def test_what_is_kept_of_values_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(encoding._floats) <= 10
     assert len(encoding._said) <= 10
     assert all(len(kept) <= encoding.MAX_KEPT_BYTES for kept in encoding._said.values())
+
+
+def test_what_names_one_answer_alone_is_not_kept() -> None:
+    batch = [plain(**{"gen_ai.response.id": f"answer-{n}", "slo.request.id": f"r-{n}"}) for n in range(9)]
+    assert encode(batch) == encode_spans(batch).SerializeToString()
+    assert not {"gen_ai.response.id", "slo.request.id"} & {key for key, *_ in encoding._said}

@@ -10,6 +10,9 @@ import aiohttp
 import httpx
 import pytest
 import requests
+from opentelemetry.baggage import set_baggage
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
@@ -190,6 +193,23 @@ async def test_the_tenant_goes_to_own_hosts_alone_and_the_trace_to_all(
     assert ("baggage" in sent) is told
     if told:
         assert set(sent["baggage"].split(",")) == {"slo.request.id=r-7", "slo.tenant=acme"}
+
+
+@pytest.mark.parametrize("request_id", ["7f3a", "r-7", "seven of nine", "ü7", "a,b;c=d"])
+@pytest.mark.parametrize("around", [{}, {"team": "a b"}])
+def test_baggage_is_written_as_opentelemetry_writes_it(
+    recorded: Recorded, request_id: str, around: dict[str, str]
+) -> None:
+    context = Context()
+    for name, value in around.items():
+        context = set_baggage(name, value, context)
+    sent: dict[str, str] = {}
+    expected: dict[str, str] = {}
+    with request("chat", request_id=request_id):
+        propagation.inject(context, "localhost", has=sent.__contains__, put=sent.__setitem__)
+        W3CBaggagePropagator().inject(expected, propagation.with_request(context))
+    assert sent == expected
+    assert recorded.spans
 
 
 @pytest.mark.parametrize(

@@ -68,12 +68,12 @@ def _begin(session: Any, method: str, str_or_url: Any, kwargs: dict[str, Any]) -
     body = json.dumps(kwargs["json"]).encode() if kwargs.get("json") is not None else kwargs.get("data")
     return outgoing(
         "aiohttp",
-        method=method.upper(),
-        scheme=url.scheme,
-        host=url.host or "",
-        port=url.port,
-        path=url.path,
-        body=body if isinstance(body, bytes) else None,
+        method.upper(),
+        url.scheme,
+        url.host or "",
+        url.port,
+        url.path,
+        body if isinstance(body, bytes) else None,
     )
 
 

@@ -67,12 +67,12 @@ def _begin(pool: Any, method: str, url: str, body: Any) -> Outgoing | None:
     body = body.encode() if isinstance(body, str) else body
     return outgoing(
         "urllib3",
-        method=method.upper(),
-        scheme=pool.scheme,
-        host=pool.host,
-        port=pool.port,
-        path=urlsplit(url).path,
-        body=body if isinstance(body, bytes) else None,
+        method.upper(),
+        pool.scheme,
+        pool.host,
+        pool.port,
+        urlsplit(url).path,
+        body if isinstance(body, bytes) else None,
     )
 
 

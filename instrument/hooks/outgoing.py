@@ -1,7 +1,6 @@
 """What every hooked HTTP client does around a request: propagate, time its phases, name its peer."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
@@ -15,6 +14,8 @@ from ..spans import error_type, record_error, start, stopped
 from ..vocabulary import HTTP_METHODS, RATELIMIT_PREFIX
 from .patching import HTTP_SUPPRESSED, INSIDE_A_CALL, suppressed
 
+PORTS: Mapping[str, int] = {"https": 443, "http": 80}
+
 guard = Guard("HTTP client")
 
 
@@ -22,14 +23,14 @@ class Outgoing:
     """One HTTP request: part of the model call that runs here, a model call by itself, or a span of its own."""
 
     def __init__(
-        self, library: str, *, method: str, scheme: str, host: str, port: int | None, path: str, body: bytes | None
+        self, library: str, method: str, scheme: str, host: str, port: int | None, path: str, body: bytes | None
     ) -> None:
-        port = port or {"https": 443, "http": 80}.get(scheme)
+        port = port or PORTS.get(scheme)
         context = otel_context.get_current()
         self.host = host
         self.call: ModelCall | None = None
         self._span = None
-        record = record_in() if context.get(INSIDE_A_CALL) else None
+        record = record_in(context) if context.get(INSIDE_A_CALL) else None
         if record and record.host not in ("", host):  # a token fetched for the call, say, is no attempt at it
             record = None
         if record is None:
@@ -66,7 +67,7 @@ class Outgoing:
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
         """Take an answer's status and headers; the span of a plain request ends here, as the conventions want."""
         self._record.end(self.attempt, headers, status=status)
-        for kind in ("requests", "tokens"):
+        for kind in ("requests", "tokens") if self._record.limits else ():
             remaining = self._record.limits.get(f"{RATELIMIT_PREFIX}remaining_{kind}")
             if isinstance(remaining, int):
                 call_metrics.ratelimit(remaining, kind=kind, provider=provider_of(self.host), server_address=self.host)
@@ -118,11 +119,13 @@ class Joined(Outgoing):
 
 
 @guard
-def outgoing(library: str, **request: Any) -> Outgoing | None:
+def outgoing(
+    library: str, method: str, scheme: str, host: str, port: int | None, path: str, body: bytes | None
+) -> Outgoing | None:
     """Start a request; None where somebody wants no span, or another instrumentor of the client makes it."""
     if suppressed(HTTP_SUPPRESSED) or covered(library):
         return None
     attempt = sending.get()
-    if attempt and attempt.host == request["host"]:
+    if attempt and attempt.host == host:
         return Joined(attempt)
-    return Outgoing(library, **request)
+    return Outgoing(library, method, scheme, host, port, path, body)

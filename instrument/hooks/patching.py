@@ -25,7 +25,7 @@ _replaced: list[tuple[Any, str, Any]] = []
 def suppressed(keys: tuple[str, ...]) -> bool:
     """Say whether the current context asks for no span."""
     context = otel_context.get_current()
-    return any(context.get(key) for key in keys)
+    return not context.keys().isdisjoint(keys) and any(context.get(key) for key in keys)
 
 
 def replace(

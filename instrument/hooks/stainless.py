@@ -42,6 +42,9 @@ RAW_RESPONSE = "x-stainless-raw-response"
 #: Header that `messages.stream` of anthropic sets.
 STREAM_HELPER = "x-stainless-stream-helper"
 
+#: Paths, and classes of clients, of which is known what they are.
+MAX_KNOWN = 256
+
 guard = Guard("model SDK")
 
 
@@ -100,17 +103,18 @@ def _async(library: str) -> Callable[..., Any]:
 
 @guard
 def _begin(library: str, client: Any, options: Any, kwargs: Mapping[str, Any]) -> ModelCall | None:
-    path = str(options.url).split("?", 1)[0]
-    dialect = next((found for end, found in ROUTES[library].items() if path.endswith(end)), None)
+    dialect = _dialect(library, str(options.url))
     if dialect is None or str(options.method).lower() != "post":
         return None
     arguments = options.json_data if isinstance(options.json_data, dict) else {}
     url = client.base_url
+    host = str(url.host)
+    kind: Any = type(client)
     asked = Asked(
         dialect,
         model=str(arguments.get("model") or ""),
-        provider=provider_of(str(url.host), _platform(client) or library),
-        address=str(url.host),
+        provider=provider_of(host, _platform(kind) or library),
+        address=host,
         port=url.port or (443 if url.scheme == "https" else 80),
         streamed=bool(kwargs.get("stream")),
         arguments=arguments,
@@ -118,8 +122,15 @@ def _begin(library: str, client: Any, options: Any, kwargs: Mapping[str, Any]) -
     return begin(library, asked)
 
 
-def _platform(client: object) -> str | None:
-    names = (each.__name__.removeprefix("Async") for each in type(client).__mro__)
+@functools.lru_cache(maxsize=MAX_KNOWN)
+def _dialect(library: str, url: str) -> Dialect | None:
+    path = url.split("?", 1)[0]
+    return next((found for end, found in ROUTES[library].items() if path.endswith(end)), None)
+
+
+@functools.lru_cache(maxsize=MAX_KNOWN)
+def _platform(client: type) -> str | None:
+    names = (each.__name__.removeprefix("Async") for each in client.__mro__)
     return next((PLATFORMS[name] for name in names if name in PLATFORMS), None)
 
 
@@ -134,9 +145,9 @@ def _answer(call: ModelCall, answer: Any, options: Any, *, asynchronous: bool) -
     headers: dict[str, str] = {}
     unread = False
     with guard:
-        given = options.headers if isinstance(options.headers, Mapping) else {}
-        headers = {str(name).lower(): str(value) for name, value in given.items()}
-        unread = STREAM_HELPER in headers and _helper_reads_response()
+        if options.headers and isinstance(options.headers, Mapping):
+            headers = {str(name).lower(): str(value) for name, value in options.headers.items()}
+            unread = STREAM_HELPER in headers and _helper_reads_response()
     if not headers.get(RAW_RESPONSE) and not unread:
         return call.answer(answer, asynchronous=asynchronous)
     with guard:
