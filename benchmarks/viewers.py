@@ -1,8 +1,8 @@
 """Ten viewers of live pages beside ingest at half of its capacity, for `dashboard.py`: what they cost each other.
 
 A viewer speaks Streamlit's protocol as a browser does, and asks again as often as the page says; it draws nothing and
-gives way to all else, since that is done on the viewers' machines. Who sends has a machine of its own as well: it has a
-CPU as soon as it wakes up, else half of what it measures would be its own wait. Stretches of time with and without viewers come in
+gives way to all else, since that is done on the viewers' machines. Who sends is elsewhere too: here it has a CPU as soon
+as it wakes up, else its own wait would be part of what it measures. Stretches of time with and without viewers come in
 pairs, each the other way round than the one before; what is said is the median of the pairs' ratios, with their
 quartiles, so that what else the machine does falls on both sides, or out.
 """
@@ -33,6 +33,8 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from tests.collector_support import trace_request
 from tests.support import free_port
 from websockets.asyncio.client import ClientConnection, connect
+
+from tailbudget.collector.giving_way import go_first
 
 PAGES: Final = (
     "", "", "latency", "latency", "stages", "violations", "token-rate", "gpu", "diagnoses", "map",

@@ -1,12 +1,13 @@
 """Every answer has a form: nested values keep theirs, and nothing that DuckDB can say breaks a table, JSON or CSV."""
 
 import json
+from types import SimpleNamespace
 
 import duckdb
 import pyarrow as pa
 import pytest
 
-from tailbudget.analytics.formats import Answer, answer
+from tailbudget.analytics.formats import PLANS_ONCE, Answer, TooManyRowsError, _run, answer, stream
 from tailbudget.app.text import to_text
 
 
@@ -91,3 +92,69 @@ def test_instants_within_the_calendar_keep_their_value_in_every_unit() -> None:
 )
 def test_lists_stay_arrays_and_structs_objects(value: str, expected: object) -> None:
     assert json.loads(_answer(f"select {value} as x").json()) == [{"x": expected}]
+
+
+#: What a question may be, and what it may return: with values, of several vectors, of types with and without a form.
+PARSED: list[tuple[str, dict[str, object]]] = [
+    ("select i, $name || i as s, i % 3 = 0 as b from range($n) t(i)", {"n": 5_000, "name": "x"}),
+    ("select 1 as a, 'x' as a, 1.50::decimal(9, 2) as d, '{\"k\": [1]}'::json as j, now() is null as t", {}),
+    ("select interval 1 day as i, null as n, {'i': [interval 2 day]} as s, $x as x", {"x": None}),
+    ("select (i % 3)::varchar::enum('0', '1', '2') as e from range(10) t(i)", {}),
+    ("select 1 as a where false", {}),
+    ("describe select 1 as a; -- and nothing more", {}),
+    ("explain select 1", {}),
+]
+
+
+@pytest.mark.parametrize(("sql", "params"), PARSED)
+def test_a_parsed_question_is_answered_as_its_text_is(sql: str, params: dict[str, object]) -> None:
+    with duckdb.connect() as connection:
+        (parsed,) = connection.extract_statements(sql)
+        for form in (Answer.arrow, Answer.json, Answer.csv):
+            assert form(stream(connection, parsed, params)) == form(stream(connection, sql, params))
+
+
+FAILING: list[tuple[str, dict[str, object]]] = [
+    ("select nope", {}),
+    ("from nope", {}),
+    ("select $x + 'a'", {"x": 1}),
+    ("select $y", {}),
+    ("select 1", {"x": 1}),
+    ("select case i when 9000 then error('late') end from range(9999) t(i)", {}),
+]
+
+
+@pytest.mark.parametrize(("sql", "params"), FAILING)
+def test_a_parsed_question_fails_as_its_text_does(sql: str, params: dict[str, object]) -> None:
+    said = set()
+    with duckdb.connect() as connection:
+        (parsed,) = connection.extract_statements(sql)
+        for question in (parsed, sql):
+            with pytest.raises(duckdb.Error) as error:
+                stream(connection, question, params).arrow()
+            said.add((type(error.value), str(error.value).partition("\n\nLINE")[0]))
+    assert len(said) == 1
+
+
+def test_a_parsed_question_is_planned_once_and_streams() -> None:
+    with duckdb.connect() as connection:
+        (parsed,) = connection.extract_statements("from range(1_000_000_000_000)")
+        assert not PLANS_ONCE or _run(connection, parsed, {}, max_rows=None) is not None
+        with pytest.raises(TooManyRowsError):
+            stream(connection, parsed, max_rows=100_000).arrow()
+
+
+def test_what_fails_midway_keeps_its_error_whatever_the_sink_says_then() -> None:
+    taken = []
+
+    def take(data: bytes) -> None:
+        taken.append(data)
+        raise OSError("the disk is full")
+
+    with duckdb.connect() as connection:
+        with pytest.raises(TooManyRowsError):
+            stream(connection, "from range(9_000)", max_rows=5_000).write_arrow(SimpleNamespace(write=take))
+        assert not taken
+        with pytest.raises(OSError, match="full"):
+            stream(connection, "from range(9_000)").write_arrow(SimpleNamespace(write=take))
+        assert len(taken) == 1

@@ -57,8 +57,11 @@ def _wrapping_late(original: Callable[..., Any]) -> Callable[..., Any]:
 class _Unseen(ASGIMiddleware):
     """The middleware, where no other one of ours has seen the connection: apps are often mounted in others."""
 
-    def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
-        return (self.app if SEEN in scope else super().__call__)(scope, receive, send)
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # some look whether it is a coroutine's
+        if SEEN in scope:
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def _asgi_app(original: Callable[..., Any]) -> Callable[..., Any]:
