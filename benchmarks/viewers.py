@@ -1,8 +1,8 @@
 """Ten viewers of live pages beside ingest at half of its capacity, for `dashboard.py`: what they cost each other.
 
 A viewer speaks Streamlit's protocol as a browser does, and asks again as often as the page says; it draws nothing and
-gives way to all else, since that is done on the viewers' machines. Who sends is elsewhere too: here it has a CPU as soon
-as it wakes up, else its own wait would be part of what it measures. Stretches of time with and without viewers come in
+gives way to all else, since that is done on the viewers' machines. Who sends is elsewhere too: it has a CPU as soon as
+it wakes up, else its own wait would be part of what it measures. Stretches of time with and without viewers come in
 pairs, each the other way round than the one before; what is said is the median of the pairs' ratios, with their
 quartiles, so that what else the machine does falls on both sides, or out.
 """
