@@ -1,12 +1,16 @@
 """What is acknowledged is on disk; what is torn is cut; what is full refuses."""
 
+import fcntl
 import gzip
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from tailbudget.collector.journal import writer
 from tailbudget.collector.journal.record import HEADER, MAGIC, Record, path_of, read, segments
 from tailbudget.collector.journal.recover import recover
 from tailbudget.collector.journal.writer import Journal, JournalRefusedError, Limits, Position
@@ -199,3 +203,38 @@ def test_many_writers_share_their_syncs_and_keep_their_order(written: Written, f
     assert all(isinstance(answer, tuple) for answer in answers)
     digests = [int.from_bytes(one.digest, "big") for one in recover(folder, landed=NOTHING).records]
     assert digests == list(range(200))
+
+
+def test_a_write_is_on_the_disk_before_it_returns(written: Written) -> None:
+    written.append(record(1))
+    file = written.journal._file
+    assert file is not None
+    assert fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DSYNC == os.O_DSYNC
+
+
+def test_the_disk_is_looked_at_before_each_write_unless_much_is_free(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    spare = 10 * writer.PLENTY_BYTES
+
+    def disk(_: object) -> SimpleNamespace:
+        looked.append(spare)
+        return SimpleNamespace(f_bavail=spare, f_frsize=1)
+
+    monkeypatch.setattr(os, "statvfs", disk)
+    monkeypatch.setattr(writer, "LOOK_EVERY_S", 3600.0)
+    written = Written(folder, limits=Limits(journal_bytes=10**9, segment_bytes=1000, free_bytes=1000))
+    for number in range(5):
+        assert isinstance(written.append(record(number))[0], tuple)
+    assert len(looked) == 1
+    written.journal._look_at_s = 0.0  # a second later
+    spare = writer.PLENTY_BYTES
+    assert isinstance(written.append(record(5))[0], tuple)
+    spare = 999
+    for number in (6, 7):
+        assert isinstance(written.append(record(number))[0], JournalRefusedError)
+    spare = writer.PLENTY_BYTES
+    assert isinstance(written.append(record(8))[0], tuple)
+    assert len(looked) == 5
+    written.journal.close()

@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,6 +14,14 @@ from ..giving_way import go_first
 from .record import MAGIC, Record, path_of, segments
 
 log: Final = logging.getLogger(__name__)
+
+#: A write is on disk when it returns. As fast as a write and fdatasync of 40 kB (0.56 ms p50 both), in one system call:
+#: each gives Python's lock away and waits for it again.
+FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_DSYNC
+#: Where so much more is free than has to be, the disk is looked at once in so many seconds, during which nobody fills
+#: it; nearer to the limit, before every write.
+PLENTY_BYTES: Final = 1024 * 1024 * 1024
+LOOK_EVERY_S: Final = 1.0
 
 
 class JournalRefusedError(Exception):
@@ -49,7 +58,7 @@ class _Waiting:
 
 
 class Journal:
-    """The open end of the journal; one thread writes, one fdatasync serves all records that wait for it.
+    """The open end of the journal; one thread writes, one synchronous write serves all records that wait for it.
 
     `unlanded` bytes are left from an earlier run in segments before `segment`, the first one that is written.
     """
@@ -60,6 +69,7 @@ class Journal:
         self._segment = segment
         self._file: int | None = None
         self._offset = 0
+        self._look_at_s = 0.0  # monotonic
         self._lock = threading.Condition()
         self._waiting: list[_Waiting] = []
         self._closing = False
@@ -172,14 +182,19 @@ class Journal:
             raise JournalRefusedError(
                 f"{self._unlanded} bytes wait to land, of at most {self._limits.journal_bytes} (--max-journal)"
             )
+        if (now_s := time.monotonic()) < self._look_at_s:
+            return
         disk = os.statvfs(self._folder)
-        if disk.f_bavail * disk.f_frsize < self._limits.free_bytes + nbytes:
+        spare = disk.f_bavail * disk.f_frsize - self._limits.free_bytes - nbytes
+        if spare < 0:
             raise JournalRefusedError(
                 f"less than {self._limits.free_bytes} bytes are free on the disk of the data folder (--keep-free)"
             )
+        if spare > PLENTY_BYTES:
+            self._look_at_s = now_s + LOOK_EVERY_S
 
     def _append(self, data: bytes) -> Position:
-        """Write and sync `data`, return where it starts."""
+        """Write `data` to the disk, return where it starts."""
         if self._offset >= self._limits.segment_bytes:
             with self._lock:
                 self._end_segment()
@@ -190,7 +205,6 @@ class Journal:
         view = memoryview(data)
         while view:
             view = view[os.write(self._file, view) :]
-        os.fdatasync(self._file)
         self._offset = start + len(data)
         with self._lock:
             self._unlanded += len(data)
@@ -206,7 +220,7 @@ class Journal:
 
     def _open(self) -> None:
         path = path_of(self._folder, self._segment)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._file = os.open(path, FLAGS, 0o600)
         self._offset = 0
         self._offset = os.write(self._file, MAGIC)
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
