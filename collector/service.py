@@ -17,6 +17,7 @@ from .collector import Collector
 from .forward import Forwarder
 from .giving_way import go_first, take_short_turns
 from .lean import become_lean
+from .loop import run
 from .peers import Peers
 from .receive.cors import Cors
 from .receive.http import OtlpApp
@@ -47,7 +48,7 @@ def serve(settings: CollectorSettings) -> None:
     otlp = bind(settings.host, settings.http_port, setting="--http or TAILBUDGET_HTTP_PORT")
     with otlp, bind(settings.host, settings.api_port, setting="--api or TAILBUDGET_API_PORT") as api:
         rpc = GrpcPort(settings.host, settings.grpc_port, max_body_bytes=settings.max_body_bytes, tls=settings.tls)
-        asyncio.run(_run(settings, Ports(otlp, rpc, api)))
+        run(_run(settings, Ports(otlp, rpc, api)))
 
 
 @dataclass(frozen=True, slots=True)

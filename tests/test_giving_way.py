@@ -18,11 +18,11 @@ from .test_app_serve import _answers, _start
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
 SERVE = """
-import asyncio, sys
+import sys
 from pathlib import Path
-from tailbudget.collector import serve
+from tailbudget.collector import serve, service
 from tailbudget.collector.settings import CollectorSettings
-asyncio.run = lambda serving: (serving.close(), print(sys.getswitchinterval()))
+service.run = lambda serving: (serving.close(), print(sys.getswitchinterval()))
 ports = dict(zip(("http_port", "grpc_port", "api_port"), map(int, sys.argv[2:])))
 serve(CollectorSettings(data=Path(sys.argv[1]), **ports))
 """

@@ -1,7 +1,8 @@
 """Which 64-bit keys were seen lately, at 8 bytes a key."""
 
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,12 +40,9 @@ class RecentKeys:
         return sum(len(run.keys) for run in self._runs)
 
     def __contains__(self, key: int) -> bool:
-        wanted = np.uint64(key)
-        return any(at < len(keys) and keys[at] == wanted for keys, at in self._places(wanted))
-
-    def _places(self, key: np.uint64) -> Iterator[tuple[Keys, int]]:
-        for run in self._runs:
-            yield run.keys, int(run.keys.searchsorted(key))
+        # As fast as `searchsorted`, which would give Python's lock away and wait for it again, a run at a time.
+        views = (run.keys.data for run in self._runs)
+        return any((at := bisect_left(keys, key)) < len(keys) and keys[at] == key for keys in views)
 
     def known(self, keys: Keys) -> npt.NDArray[np.bool_]:
         """Return for each key whether it is in the set."""

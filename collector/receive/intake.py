@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -90,7 +91,11 @@ class Intake:
         self._known.add(known)
         self._inline_bytes = NATIVE_INLINE_BYTES if decoder_of(content) == "native" else INLINE_BYTES
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
-        self._on_the_way: dict[bytes, asyncio.Future[None]] = {}
+        #: By digest, who waits for the body: its sender and those of equal ones. Each has a future of its own, so that
+        #: one who leaves takes nobody along.
+        self._on_the_way: dict[bytes, list[asyncio.Future[None]]] = {}
+        self._settled: deque[tuple[bytes, JournalRefusedError | None]] = deque()
+        self._told = False  # that there are some
 
     async def accept(self, signal: Signal, body: bytes, packed: Packed) -> Accepted:
         """Return what was rejected, once the rest is on disk.
@@ -104,18 +109,20 @@ class Intake:
         key = key_of(digest)
         if key in self._known:
             return await self._repeated(signal, body)
-        if (first := self._on_the_way.get(digest)) is not None:
-            await asyncio.shield(first)
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if (others := self._on_the_way.get(digest)) is not None:
+            others.append(stored)
+            await stored
             return await self._repeated(signal, body)
-        stored = self._on_the_way[digest] = asyncio.get_running_loop().create_future()
+        self._on_the_way[digest] = [stored]
         try:
             await self._wait_for_room()
             batches = await self._decode(signal, body)
         except BaseException:
-            self._settle(digest, stored, JournalRefusedError("an equal body could not be taken"))
+            self._settle(digest, JournalRefusedError("an equal body could not be taken"))
             raise
-        self._write(signal, digest, packed, batches, stored)
-        await asyncio.shield(stored)
+        self._write(signal, digest, packed, batches)
+        await stored
         return Accepted(batches.rejected, repeated=False)
 
     async def _repeated(self, signal: Signal, body: bytes) -> Accepted:
@@ -146,11 +153,9 @@ class Intake:
         check_items(signal, body, most=self._max_spans)
         return decode(signal, body, content=self._content)
 
-    def _write(
-        self, signal: Signal, digest: bytes, packed: Packed, batches: Batches, stored: asyncio.Future[None]
-    ) -> None:
+    def _write(self, signal: Signal, digest: bytes, packed: Packed, batches: Batches) -> None:
         arrived_ns = time.time_ns()
-        loop = stored.get_loop()
+        loop = asyncio.get_running_loop()
         scrubbed = batches.scrubbed
         record = Record(
             signal=signal,
@@ -164,21 +169,44 @@ class Intake:
         def written(start: Position, end: Position) -> None:
             arrived_s = convert(arrived_ns, "ns", "s")
             self._lander.put(Entry(start=start, end=end, digest=digest, arrived_s=arrived_s, batches=batches))
-            loop.call_soon_threadsafe(self._settle, digest, stored, None)
+            self._tell(loop, digest, None)
 
-        def refused(error: JournalRefusedError) -> None:
-            loop.call_soon_threadsafe(self._settle, digest, stored, error)
+        self._journal.append(record, written=written, refused=lambda error: self._tell(loop, digest, error))
 
-        self._journal.append(record, written=written, refused=refused)
+    def _tell(self, loop: asyncio.AbstractEventLoop, digest: bytes, error: JournalRefusedError | None) -> None:
+        """Let the loop settle a body, from the journal's thread; it is woken up once for those that come together."""
+        self._settled.append((digest, error))
+        if not self._told:
+            self._told = True
+            loop.call_soon_threadsafe(self._settle_all)
 
-    def _settle(self, digest: bytes, stored: asyncio.Future[None], error: JournalRefusedError | None) -> None:
-        del self._on_the_way[digest]
+    def _settle_all(self) -> None:
+        self._told = False  # first: what is appended from here on wakes the loop up again
+        while self._settled:
+            self._settle(*self._settled.popleft())
+
+    def _settle(self, digest: bytes, error: JournalRefusedError | None) -> None:
         if error is None:
-            self._known.add(np.array([key_of(digest)], np.uint64))
-            stored.set_result(None)
+            _end(self._on_the_way[digest], None)
+            asyncio.get_running_loop().call_soon(self._remember, digest)  # behind the answers, which need not wait
         else:
-            stored.set_exception(error)
-            stored.exception()  # its sender may be gone: no warning then
+            _end(self._on_the_way.pop(digest), error)
+
+    def _remember(self, digest: bytes) -> None:
+        self._known.add(np.array([key_of(digest)], np.uint64))
+        _end(self._on_the_way.pop(digest), None)  # equal bodies that came meanwhile
+
+
+def _end(waiting: list[asyncio.Future[None]], error: JournalRefusedError | None) -> None:
+    """Tell those who wait, and have not left, what became of their body."""
+    for one in waiting:
+        if one.done():
+            continue
+        if error is None:
+            one.set_result(None)
+        else:
+            one.set_exception(error)
+            one.exception()  # its sender may be gone: no warning then
 
 
 def key_of(digest: bytes) -> int:
