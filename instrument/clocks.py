@@ -14,24 +14,34 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 #: The types that this version takes.
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 
 
 class PurePythonClocks:
     """When chunks came and when they had been asked for.
 
     Of chunks with a token at most `most` are kept; a further one calls `_fold`, which a subclass has and which drains.
+    A text with any of `marks` may end a sentence, and `most_early` texts are an answer: the loops in C have to know.
     """
 
-    __slots__ = ("_most", "arrivals", "asked_ns", "asks", "last_chunk", "plain")
+    __slots__ = (
+        "_most", "arrivals", "asked_ns", "asks", "early", "last_chunk", "plain", "seen_ns", "text", "text_chunks"
+    )  # fmt: skip
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, marks: str, most_early: int) -> None:  # noqa: ARG002
         self._most = most
         #: When the caller asked for the next chunk.
         self.asked_ns = 0
         #: A chat chunk that has text is kept without `see`.
         self.plain = False
+        #: So is one before the answer is usable, where its text cannot make it so.
+        self.early = False
         self.last_chunk: Any = None
+        #: When the last chunk came that `see` or the early path took, 0 before it.
+        self.seen_ns = 0
+        #: What has come before the answer is usable, and in how many chunks.
+        self.text: Any = None
+        self.text_chunks = 0
         #: When each chunk with a token came, and when the caller had asked for it.
         self.arrivals: list[int] = []
         self.asks: list[int] = []

@@ -41,7 +41,8 @@ USABLE_CHUNKS = 20
 #: A full stop counts once something follows it, so that "3.14" and "e.g" do not; CJK marks and line ends at once.
 SENTENCE_END = re.compile("[.!?\u2026][\"'\u201d\u2019)\\]]*\\s|[\u3002\uff01\uff1f]|\\S\\s*\\n")
 #: Without any of these no sentence ends: looking for them is a tenth of looking for its end.
-SENTENCE_MARKS: Final = frozenset(".!?\u2026\u3002\uff01\uff1f\n")
+MARKS: Final = ".!?\u2026\u3002\uff01\uff1f\n"
+SENTENCE_MARKS: Final = frozenset(MARKS)
 
 #: Ends of a stream that nobody read to its end: a budget may be the reason.
 UNFINISHED: Final = ("closed", "abandoned", "cancelled")
@@ -63,8 +64,7 @@ class StreamRecord(Clocks):
 
     __slots__ = (
         "_caps", "_consumer_ns", "_first_chunk_ns", "_first_token_ns", "_gaps", "_marked", "_meter", "_others", "_read",
-        "_reported", "_request", "_seen_ns", "_take", "_text", "_text_chunks", "_usable", "end_ns", "ended", "flows",
-        "see", "span", "started_ns",
+        "_reported", "_request", "_take", "_usable", "end_ns", "ended", "flows", "see", "span", "started_ns",
     )  # fmt: skip
 
     def __init__(
@@ -77,7 +77,7 @@ class StreamRecord(Clocks):
         text_of: ChunkReader | None = None,
         take: Callable[[Reported, Any], None] = Reported.take,
     ) -> None:
-        super().__init__(MAX_GAPS)
+        super().__init__(MAX_GAPS, MARKS, USABLE_CHUNKS)
         self.span = span
         self.started_ns = started_ns
         self.end_ns = 0
@@ -93,12 +93,10 @@ class StreamRecord(Clocks):
         self._take = take
         self._gaps = Gaps()
         self._others = 0
-        self._seen_ns = 0
         self._first_chunk_ns = 0
         self._first_token_ns = 0
         self._consumer_ns = 0
-        self._text = ""
-        self._text_chunks = 0
+        self.text = ""
         self._marked = False
         self._usable = False
         if request:
@@ -107,10 +105,10 @@ class StreamRecord(Clocks):
     @property
     def last_ns(self) -> int:
         """When the last chunk came, 0 before the first."""
-        return max(self.last_kept_ns, self._seen_ns)
+        return max(self.last_kept_ns, self.seen_ns)
 
     def _see_first(self, chunk: Any, arrived_ns: int) -> None:
-        self._first_chunk_ns = self._seen_ns = arrived_ns
+        self._first_chunk_ns = self.seen_ns = arrived_ns
         self.asked_ns = 0  # nobody sat on a chunk before it
         self.see = self._see_early
         if self._read is _read_unknown:
@@ -121,7 +119,7 @@ class StreamRecord(Clocks):
     def _see_early(self, chunk: Any, arrived_ns: int) -> None:
         """Read a chunk while the first token or the usable answer is still awaited."""
         try:
-            before_ns = self._seen_ns
+            before_ns = self.seen_ns
             text = self._see(chunk, arrived_ns)
             if text is None:
                 return
@@ -129,16 +127,17 @@ class StreamRecord(Clocks):
                 self._begin(arrived_ns)
             if not text:
                 return
-            known = len(self._text)
-            self._text += text
-            self._text_chunks += 1
+            known = len(self.text)
+            self.text += text
+            self.text_chunks += 1
             if self._marked or not SENTENCE_MARKS.isdisjoint(text):
                 self._marked = True
                 self._look_for_end(known, before_ns, arrived_ns)
-            if self._text_chunks >= USABLE_CHUNKS and not self._usable:
+            if self.text_chunks >= USABLE_CHUNKS and not self._usable:
                 self._hand_on_usable(arrived_ns, "tokens")
+            self.early = not self._marked and not self._usable and self._read is read_chat
             if self._usable:
-                self._text = ""
+                self.text = ""
                 self.see = self._see_steady
                 self.flows = True
                 self.plain = self._read is read_chat
@@ -162,7 +161,7 @@ class StreamRecord(Clocks):
                 raise
 
     def _see(self, chunk: Any, arrived_ns: int) -> str | None:
-        self._seen_ns = arrived_ns
+        self.seen_ns = arrived_ns
         text = self._read(chunk)
         if text is None:
             self._consumer_ns += self.asked_ns - arrived_ns
@@ -179,7 +178,7 @@ class StreamRecord(Clocks):
         self._consumer_ns += consumer_ns
 
     def _look_for_end(self, known: int, before_ns: int, arrived_ns: int) -> None:
-        end = SENTENCE_END.search(self._text)
+        end = SENTENCE_END.search(self.text)
         if end is not None:
             # The space that proves the sentence end often comes with the next chunk: then it ended with the one before.
             before = end.start() < known and end.group()[0] in ".!?\u2026"
@@ -243,7 +242,7 @@ class StreamRecord(Clocks):
         # Of each chunk when it was asked for, less when it came; the caller may have asked once more before the end.
         self._consumer_ns += max(self.asked_ns, self.last_ns) if self.last_ns else 0
         self.ended = True
-        self.flows = self.plain = False
+        self.flows = self.plain = self.early = False
         self.see = _see_nothing  # a bound method of the record in the record would be a cycle
         if self._meter and self._first_token_ns:
             self._meter.unwatch(self)
@@ -262,7 +261,7 @@ class StreamRecord(Clocks):
             return
         self._request.work.call_ended(self.span)  # which held this record, and the request holds the work
         last_ns = self.last_kept_ns or self.end_ns
-        if end == "complete" and self._text_chunks and not self._usable:
+        if end == "complete" and self.text_chunks and not self._usable:
             self._request.stream_usable(self.started_ns, last_ns, "final")
         final_ns = last_ns if end == "complete" else self.end_ns
         self._request.stream_closed(self.started_ns, self._first_token_ns or None, final_ns)

@@ -6,7 +6,7 @@
 
 #include <time.h>
 
-#define LAYOUT 1 /* of the types: clocks.py takes no other, such as that of an extension that was not built anew */
+#define LAYOUT 2 /* of the types: clocks.py takes no other, such as that of an extension that was not built anew */
 #define FIRST_ROOM 64
 
 PyTypeObject *clocks_type;
@@ -49,17 +49,24 @@ static PyObject *clocks_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 
 static int clocks_init(PyObject *object, PyObject *args, PyObject *kwargs) {
     (void)kwargs;
-    return PyArg_ParseTuple(args, "n", &((clocks *)object)->most) ? 0 : -1;
+    clocks *self = (clocks *)object;
+    PyObject *marks, *before = self->marks;
+    if (!PyArg_ParseTuple(args, "nUn", &self->most, &marks, &self->most_early)) return -1;
+    self->marks = Py_NewRef(marks);
+    Py_XDECREF(before);
+    return 0;
 }
 
 static int clocks_traverse(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(((clocks *)object)->last_chunk);
+    Py_VISIT(((clocks *)object)->text);
     return 0;
 }
 
 static int clocks_clear(PyObject *object) {
     Py_CLEAR(((clocks *)object)->last_chunk);
+    Py_CLEAR(((clocks *)object)->text);
     return 0;
 }
 
@@ -69,6 +76,7 @@ static void clocks_dealloc(PyObject *object) {
     self->kept = NULL;
     self->count = self->room = 0;
     PyMem_Free(kept);
+    Py_CLEAR(self->marks);
     give_back(object, clocks_clear);
 }
 
@@ -85,6 +93,23 @@ int clocks_add(clocks *self, PyObject *chunk, int64_t arrived_ns) {
     self->last_chunk = Py_NewRef(chunk);
     Py_XDECREF(before);
     return 0;
+}
+
+int clocks_add_early(clocks *self, PyObject *text, int64_t arrived_ns) {
+    if (!PyUnicode_CheckExact(text) || !self->text || !PyUnicode_CheckExact(self->text)) return 0;
+    Py_ssize_t length = PyUnicode_GetLength(text), marks = PyUnicode_GetLength(self->marks);
+    if (!length || self->text_chunks + 1 >= self->most_early) return 0;
+    for (Py_ssize_t i = 0; i < marks; i++) {
+        Py_ssize_t at = PyUnicode_FindChar(text, PyUnicode_ReadChar(self->marks, i), 0, length, 1);
+        if (at != -1) return at < 0 ? -1 : 0;
+    }
+    PyObject *before = self->text, *longer = PyUnicode_Concat(before, text);
+    if (!longer) return -1;
+    self->text = longer;
+    Py_DECREF(before);
+    self->text_chunks++;
+    self->seen_ns = arrived_ns;
+    return 1;
 }
 
 static PyObject *keep(PyObject *object, PyObject *const *args, Py_ssize_t given) {
@@ -141,7 +166,11 @@ static PyObject *last_kept_ns(PyObject *object, void *unused) {
 static PyMemberDef members[] = {
     {"asked_ns", T_LONGLONG, offsetof(clocks, asked_ns), 0, NULL},
     {"plain", T_BOOL, offsetof(clocks, plain), 0, NULL},
+    {"early", T_BOOL, offsetof(clocks, early), 0, NULL},
     {"last_chunk", T_OBJECT, offsetof(clocks, last_chunk), 0, NULL},
+    {"seen_ns", T_LONGLONG, offsetof(clocks, seen_ns), 0, NULL},
+    {"text", T_OBJECT, offsetof(clocks, text), 0, NULL},
+    {"text_chunks", T_PYSSIZET, offsetof(clocks, text_chunks), 0, NULL},
     {0},
 };
 static PyGetSetDef getset[] = {

@@ -18,8 +18,11 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     long long asked_ns;
-    char plain;
+    char plain, early;
     PyObject *last_chunk;
+    PyObject *text, *marks; /* what came so far while `early`, and what ends a sentence */
+    long long seen_ns;
+    Py_ssize_t text_chunks, most_early;
     moment *kept;
     Py_ssize_t count, room, most;
     Py_ssize_t reckoned; /* of those kept, the first so many have had their asking told */
@@ -28,6 +31,8 @@ typedef struct {
 extern PyTypeObject *clocks_type;
 
 int clocks_add(clocks *self, PyObject *chunk, int64_t arrived_ns);
+/* Takes the text of a chunk after which an answer is not usable yet: 1, or 0 where that has to be looked at. */
+int clocks_add_early(clocks *self, PyObject *text, int64_t arrived_ns);
 /* Answers -1 with an exception where `clock`, a function, raises. */
 int64_t read_clock(PyObject *clock);
 void give_back(PyObject *self, inquiry clear);

@@ -21,8 +21,8 @@ typedef struct {
 static PyTypeObject *step_type;
 static PyObject *name_see, *name_fail, *name_throw, *name_close, *name_choices, *name_delta, *name_content;
 
-/* Whether `chunk.choices[0].delta.content` is some text: not for a chunk of another shape; -1 for an interrupt. */
-static int has_text(PyObject *chunk) {
+/* Return `chunk.choices[0].delta.content`, NULL with an exception for a chunk of another shape. */
+static PyObject *content_of(PyObject *chunk) {
     PyObject *const names[] = {name_delta, name_content};
     PyObject *at = NULL, *choices = PyObject_GetAttr(chunk, name_choices);
     if (choices) at = PySequence_GetItem(choices, 0);
@@ -32,8 +32,16 @@ static int has_text(PyObject *chunk) {
         Py_DECREF(at);
         at = below;
     }
-    int found = at ? PyObject_IsTrue(at) : -1;
-    Py_XDECREF(at);
+    return at;
+}
+
+/* Whether nothing but the clocks of a chunk is wanted, its text being taken; -1 for an interrupt. */
+static int is_usual(clocks *record, PyObject *chunk, int64_t arrived_ns) {
+    if (!(record->plain || record->early) || record->count >= record->most) return 0;
+    PyObject *content = content_of(chunk);
+    int found = -1;
+    if (content) found = record->plain ? PyObject_IsTrue(content) : clocks_add_early(record, content, arrived_ns);
+    Py_XDECREF(content);
     if (found < 0 && PyErr_ExceptionMatches(PyExc_Exception)) { /* `see` reads it with more care */
         PyErr_Clear();
         return 0;
@@ -46,10 +54,8 @@ static int take(loop *self, PyObject *chunk) {
     clocks *record = self->record;
     int64_t arrived_ns = read_clock(self->clock);
     if (arrived_ns == -1 && PyErr_Occurred()) return -1;
-    if (record->plain && record->count < record->most) {
-        int usual = has_text(chunk);
-        if (usual) return usual < 0 ? -1 : clocks_add(record, chunk, arrived_ns);
-    }
+    int usual = is_usual(record, chunk, arrived_ns);
+    if (usual) return usual < 0 ? -1 : clocks_add(record, chunk, arrived_ns);
     PyObject *at_ns = PyLong_FromLongLong(arrived_ns);
     PyObject *done = at_ns ? PyObject_CallMethodObjArgs((PyObject *)record, name_see, chunk, at_ns, NULL) : NULL;
     Py_XDECREF(at_ns);
