@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,10 @@ FOLDER = Path(__file__).parent
 SCRIPT = FOLDER / "pages" / "script" / "tailbudget_pages.py"
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CONFIG = FOLDER / "theme" / "config.toml"
+#: What the first viewer will want is asked for so long after the start, which has the CPU until then.
+AHEAD_AFTER_S = 1.0
+#: The end waits so long for who asks: extension modules complain of threads that outlive them.
+AHEAD_ENDS_S = 1.0
 
 
 def serve(*, api: str, host: str, port: int, token: str = "", no_auth: bool = False) -> None:
@@ -58,12 +63,24 @@ async def _run() -> None:
     server = Server(str(SCRIPT), is_hello=False)
     await server.start()
     bootstrap.prepare_streamlit_environment(server.main_script_path)
+    over = threading.Event()
+    ahead = threading.Thread(target=_ask_ahead, args=(over,), name="ahead", daemon=True)
+    ahead.start()
     stopped = asyncio.ensure_future(server.stopped)
     told = asyncio.create_task(stop.wait())
     await asyncio.wait([stopped, told], return_when=asyncio.FIRST_COMPLETED)
     told.cancel()
+    over.set()
     server.stop()
     await stopped
+    ahead.join(AHEAD_ENDS_S)
+
+
+def _ask_ahead(over: threading.Event) -> None:
+    if not over.wait(AHEAD_AFTER_S):
+        from .pages.parts import ahead  # a second of imports, in which the server would not answer
+
+        ahead.ask(over.wait)
 
 
 def settings(path: Path = CONFIG) -> dict[str, object]:

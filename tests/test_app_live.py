@@ -5,10 +5,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from tailbudget.app.pages.parts import controls
+from tailbudget.app.pages.parts import answers, controls
 
 from .local_api import local_api
 from .seed import empty, seed
@@ -46,7 +45,7 @@ def _sent(app: AppTest) -> tuple[list[bytes], list[bytes]]:
 
 @pytest.mark.parametrize("name", STILL)
 def test_what_did_not_change_is_the_same_message(monkeypatch: pytest.MonkeyPatch, api: str, name: str) -> None:
-    st.cache_data.clear()
+    answers.forget()
     monkeypatch.setenv("TAILBUDGET_API", api)
     instant = datetime.now(UTC)
     monkeypatch.setattr(controls, "now", lambda **_: instant)

@@ -61,7 +61,7 @@ def nothing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    st.cache_data.clear()
+    answers.forget()
     monkeypatch.setenv("TAILBUDGET_SAG", "1,240,30,30,15")
 
 
@@ -515,7 +515,7 @@ def test_lag_is_shown_once_it_is_over_10_s(monkeypatch: pytest.MonkeyPatch, tmp_
             since = datetime.now(UTC) - timedelta(seconds=lag_s)
             connection.execute("delete from dirty")
             connection.execute("insert into dirty values (uuid(), ?, ?, true, null, null)", [since, since])
-            st.cache_data.clear()
+            answers.forget()
             said = _run(monkeypatch, api, "overview").warning
             assert ["Coverage shows who sends how much" in one.value for one in said] == [True] * expected
     connection.close()

@@ -5,7 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -16,8 +18,8 @@ from tailbudget.instrument.errors import UserError
 from .support import free_port, wait_until
 
 
-def _start(port: int, home: str) -> subprocess.Popen[str]:
-    code = f"from tailbudget.app.dashboard import serve; serve(api='http://127.0.0.1:9', host='127.0.0.1', port={port})"
+def _start(port: int, home: str, api: str = "http://127.0.0.1:9") -> subprocess.Popen[str]:
+    code = f"from tailbudget.app.dashboard import serve; serve(api={api!r}, host='127.0.0.1', port={port})"
     command, env = [sys.executable, "-c", code], {**os.environ, "HOME": home}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -56,6 +58,30 @@ def test_a_signal_while_it_starts_ends_it_without_a_traceback(after_s: float) ->
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_the_start_asks_for_the_map_until_the_collector_answers_and_says_nothing_of_it(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    asked: list[str] = []
+
+    class Starting(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Starting) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        process = _start(free_port(), str(tmp_path_factory.mktemp("home")), f"http://127.0.0.1:{collector.server_port}")
+        wait_until(lambda: len(asked) > 2, what="the third try")
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=120)
+        collector.shutdown()
+    assert (process.returncode, output.split()) == (0, ["Stopping..."])
+    assert all("map_edges" in one for one in asked)
 
 
 def test_a_taken_port_is_one_line_that_names_the_way_out() -> None:

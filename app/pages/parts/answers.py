@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -14,12 +15,16 @@ from tailbudget.analytics.window import Window
 from tailbudget.analytics.written import Recorder
 
 from ...elsewhere import READERS, Elsewhere
+from .renewed import Renewed
 
 T = TypeVar("T")
 #: The refresh rhythm of the pages; a window's end is rounded to it, so that viewers share answers.
 REFRESH_S = 5
 #: Answers that change slowly, or cost much, may be so old.
 KEPT_S = 60
+#: For a newer one a viewer waits so long, which is hardly seen; else is given what is at most so old.
+WAITED_S = 0.25
+GIVEN_S = 600
 #: Rows that the SQL page asks for at most.
 MOST_ROWS = 10_000
 
@@ -44,9 +49,25 @@ def answer(question: Callable[..., T], *args: object, **named: object) -> T:
 
 
 def kept(question: Callable[..., T], *args: object, **named: object) -> T:
-    """Return the same, at most KEPT_S old."""
-    found: T = _kept(question, args, named, key=_key(question, args, named))[0]
-    return found
+    """Return the same, at most KEPT_S old; up to GIVEN_S where a new one takes longer than WAITED_S, or fails.
+
+    The new one is asked for behind the viewers, once for all of them; `old_since` says whether they have it.
+    """
+    reader = _reader()  # here, since connecting to an engine draws
+    told: tuple[T, str] = _KEPT.get(_key(question, args, named), lambda: _ask(reader, question, args, named))
+    return told[0]
+
+
+def prepare(question: Callable[..., object], *args: object, **named: object) -> None:
+    """Ask what `kept` will be asked, so that who looks first need not wait; raises what `question` raises."""
+    reader = _reader()
+    _KEPT.prepare(_key(question, args, named), lambda: _ask(reader, question, args, named))
+
+
+def forget() -> None:
+    """Forget all answers: the next ones are asked for."""
+    st.cache_data.clear()
+    _KEPT.clear()
 
 
 def table(make: Callable[[Any], pa.Table], question: Callable[..., Any], *args: object, **named: object) -> pa.Table:
@@ -65,20 +86,30 @@ def asked(answered: pa.Table) -> str:
     return str((answered.schema.metadata or {}).get(b"sql", b"").decode())
 
 
+def old_since(*answers: pa.Table) -> datetime | None:
+    """Return when the oldest of these answers was asked for; None where that is at most KEPT_S ago."""
+    at = min(datetime.fromisoformat(answered.schema.metadata[b"at"].decode()) for answered in answers)
+    return at if (_now() - at).total_seconds() > KEPT_S else None
+
+
+def from_collector() -> bool:
+    """Return whether a collector answers, not an engine that the dashboard was started with."""
+    return os.environ.get("TAILBUDGET_READER", READERS[0]) == READERS[0]
+
+
 def typed(sql: str) -> pa.Table:
     """Return the answer to a statement that a person wrote; raises QueryError, beyond MOST_ROWS of a collector too.
 
     Another engine gives the first MOST_ROWS.
     """
-    if os.environ.get("TAILBUDGET_READER", READERS[0]) != READERS[0]:
+    if not from_collector():
         return _reader().query(f"from ({sql.strip().rstrip(';')}) limit {MOST_ROWS}")
     return ApiReader(api(), max_rows=MOST_ROWS).query(sql)
 
 
 def _reader() -> Reader:
     """Return what answers: the collector, or the engine that the dashboard was started with."""
-    engine = os.environ.get("TAILBUDGET_READER", READERS[0])
-    return ApiReader(api()) if engine == READERS[0] else _engine(engine)
+    return ApiReader(api()) if from_collector() else _engine(os.environ["TAILBUDGET_READER"])
 
 
 @st.cache_resource(show_spinner="connecting")
@@ -87,25 +118,28 @@ def _engine(engine: str) -> Reader:
 
 
 def _ask(
+    reader: Reader, question: Callable[..., Any], args: tuple[object, ...], named: dict[str, object]
+) -> tuple[Any, str]:
+    """Return the answer with its SQL; a table has that, and when it was asked for, in its metadata."""
+    at, recorder = _now(), Recorder(reader)
+    sides = (getattr(one, "window", one) for one in args)  # a side of a comparison has its own
+    windows = [one for one in sides if isinstance(one, Window) and one.slice]
+    found: Any = question(Sliced(recorder, windows) if windows else recorder, *args, **named)
+    sql = "\n;\n\n".join(recorder.asked)
+    if isinstance(found, pa.Table):
+        found = found.replace_schema_metadata({"sql": sql, "at": at.isoformat()})
+    return found, sql
+
+
+@st.cache_data(ttl=REFRESH_S, max_entries=256, show_spinner=False)
+def _answer(
     _question: Callable[..., Any], _args: tuple[object, ...], _named: dict[str, object], *, key: str
 ) -> tuple[Any, str]:
     del key  # what the cache tells answers apart by
-    recorder = Recorder(_reader())
-    asked = (getattr(one, "window", one) for one in _args)  # a side of a comparison has its own
-    windows = [one for one in asked if isinstance(one, Window) and one.slice]
-    found: Any = _question(Sliced(recorder, windows) if windows else recorder, *_args, **_named)
-    sql = "\n;\n\n".join(recorder.asked)
-    return (found.replace_schema_metadata({"sql": sql}) if isinstance(found, pa.Table) else found), sql
+    return _ask(_reader(), _question, _args, _named)
 
 
-_answer = st.cache_data(ttl=REFRESH_S, max_entries=256, show_spinner=False)(_ask)
-
-
-@st.cache_data(ttl=KEPT_S, max_entries=64, show_spinner=False)
-def _kept(
-    _question: Callable[..., Any], _args: tuple[object, ...], _named: dict[str, object], *, key: str
-) -> tuple[Any, str]:
-    return _ask(_question, _args, _named, key=key)
+_KEPT = Renewed(fresh_s=KEPT_S, given_s=GIVEN_S, wait_s=WAITED_S, most=64)
 
 
 def _told(question: Callable[..., Any], args: tuple[object, ...], named: dict[str, object]) -> tuple[Any, str]:
@@ -115,3 +149,7 @@ def _told(question: Callable[..., Any], args: tuple[object, ...], named: dict[st
 
 def _key(question: Callable[..., Any], args: tuple[object, ...], named: dict[str, object]) -> str:
     return f"{api()} {question.__module__}.{question.__name__} {args} {named}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -89,6 +89,11 @@ def clock(instant: datetime, *, now: datetime | None = None) -> str:
     return f"{seen:%H:%M:%S %Z}" if seen.date() == today else f"{seen.day} {seen:%b %H:%M:%S %Z}"
 
 
+def as_of(instant: datetime | None) -> str:
+    """Return ` · as of 12:03:05 CET` to stand behind what is older than it might be, nothing for None."""
+    return f" · as of {clock(instant)}" if instant else ""
+
+
 def utc(from_ts: datetime, to_ts: datetime | None = None) -> str:
     """Return `2026-03-01 12:03:05 UTC`, with a second one of the same day `2026-03-01 12:03:05 to 12:08:00 UTC`."""
     begin, end = (one.astimezone(UTC) for one in (from_ts, to_ts or from_ts))
