@@ -264,7 +264,7 @@ def _source_of(chunks: Any) -> Any:
         return aiter(chunks)
     if not hasattr(chunks, "__aiter__"):
         return _Iterable(chunks)
-    code = getattr(type(chunks).__anext__, "__code__", None)
+    code = getattr(getattr(type(chunks), "__anext__", None), "__code__", None)  # a proxy's type has none
     held = getattr(chunks, "__dict__", {}).get("_iterator")
     return chunks if held is None or code is None or code.co_names != ("_iterator", "__anext__") else held
 

@@ -6,7 +6,7 @@ typedef struct {
     PyObject *source, *wrapper, *clock;
     clocks *record;
     PyObject *spare; /* of an asynchronous loop: the last step, for the next chunk */
-    unaryfunc next;
+    unaryfunc next; /* of the source's own iterator, which takes its place at the first chunk; NULL before */
     char closed;
 } loop;
 
@@ -87,19 +87,37 @@ static void fail(loop *self) {
     }
 }
 
-static PyObject *loop_new(PyTypeObject *type, PyObject *args, int slot) {
+static PyObject *loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    (void)kwargs;
     PyObject *source, *wrapper, *record, *clock;
     if (!PyArg_ParseTuple(args, "OOO!O", &source, &wrapper, clocks_type, &record, &clock)) return NULL;
-    unaryfunc next = (unaryfunc)PyType_GetSlot(Py_TYPE(source), slot);
-    if (!next) return PyErr_Format(PyExc_TypeError, "%R is no iterator of this kind", source);
     loop *self = (loop *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (!self) return NULL;
     self->source = Py_NewRef(source);
     self->wrapper = Py_NewRef(wrapper);
     self->record = (clocks *)Py_NewRef(record);
     self->clock = Py_NewRef(clock);
-    self->next = next;
     return (PyObject *)self;
+}
+
+/* Ask for the source's iterator as `for` and `async for` do: a proxy may have a `__next__` that its type does not. */
+static int begin(loop *self, PyObject *iterator, int slot) {
+    if (!iterator) return -1;
+    self->next = (unaryfunc)PyType_GetSlot(Py_TYPE(iterator), slot);
+    if (!self->next) {
+        PyErr_Format(PyExc_TypeError, "%R is no iterator of this kind", iterator);
+        Py_DECREF(iterator);
+        return -1;
+    }
+    PyObject *source = self->source;
+    self->source = iterator;
+    Py_DECREF(source);
+    return 0;
+}
+
+static PyObject *async_iterator(PyObject *source) {
+    unaryfunc make = (unaryfunc)PyType_GetSlot(Py_TYPE(source), Py_am_aiter);
+    return make ? make(source) : PyErr_Format(PyExc_TypeError, "%R has no __aiter__", source);
 }
 
 static int loop_traverse(PyObject *object, visitproc visit, void *arg) {
@@ -134,15 +152,11 @@ static PyObject *close_loop(PyObject *object, PyObject *unused) {
 
 static PyMethodDef loop_methods[] = {{"close", close_loop, METH_NOARGS, NULL}, {0}};
 
-static PyObject *sync_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    (void)kwargs;
-    return loop_new(type, args, Py_tp_iternext);
-}
-
 static PyObject *sync_next(PyObject *object) {
     loop *self = (loop *)object;
     if (self->closed || stamp_asked(self) < 0) return NULL;
-    PyObject *chunk = self->next(self->source);
+    bool begun = self->next || begin(self, PyObject_GetIter(self->source), Py_tp_iternext) == 0;
+    PyObject *chunk = begun ? self->next(self->source) : NULL;
     if (chunk) {
         if (take(self, chunk) == 0) return chunk;
         Py_DECREF(chunk);
@@ -153,18 +167,13 @@ static PyObject *sync_next(PyObject *object) {
 }
 
 static PyType_Slot sync_slots[] = {
-    {Py_tp_new, sync_new},         {Py_tp_dealloc, loop_dealloc},   {Py_tp_traverse, loop_traverse}, {Py_tp_clear, loop_clear},
+    {Py_tp_new, loop_new},         {Py_tp_dealloc, loop_dealloc},   {Py_tp_traverse, loop_traverse}, {Py_tp_clear, loop_clear},
     {Py_tp_methods, loop_methods}, {Py_tp_iter, PyObject_SelfIter}, {Py_tp_iternext, sync_next},     {0},
 };
 static PyType_Spec sync_spec = {
     "tailbudget.instrument._clocks.Loop", sizeof(loop), 0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, sync_slots,
 };
-
-static PyObject *async_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    (void)kwargs;
-    return loop_new(type, args, Py_am_anext);
-}
 
 /* Return the iterator behind an awaitable, as `await` finds it. */
 static PyObject *awaited_by(PyObject *awaitable) {
@@ -179,7 +188,8 @@ static PyObject *async_anext(PyObject *object) {
     loop *self = (loop *)object;
     if (self->closed) return PyErr_SetNone(PyExc_StopAsyncIteration), NULL;
     if (stamp_asked(self) < 0) return NULL;
-    PyObject *awaitable = self->next(self->source);
+    bool begun = self->next || begin(self, async_iterator(self->source), Py_am_anext) == 0;
+    PyObject *awaitable = begun ? self->next(self->source) : NULL;
     PyObject *awaited = awaitable ? awaited_by(awaitable) : NULL;
     Py_XDECREF(awaitable);
     if (!awaited) return fail(self), NULL;
@@ -195,7 +205,7 @@ static PyObject *async_anext(PyObject *object) {
 }
 
 static PyType_Slot async_slots[] = {
-    {Py_tp_new, async_new},        {Py_tp_dealloc, loop_dealloc},    {Py_tp_traverse, loop_traverse}, {Py_tp_clear, loop_clear},
+    {Py_tp_new, loop_new},         {Py_tp_dealloc, loop_dealloc},    {Py_tp_traverse, loop_traverse}, {Py_tp_clear, loop_clear},
     {Py_tp_methods, loop_methods}, {Py_am_aiter, PyObject_SelfIter}, {Py_am_anext, async_anext},      {0},
 };
 static PyType_Spec async_spec = {
