@@ -175,6 +175,12 @@ def test_after_a_failure_without_an_answer_the_next_viewer_asks_again(clock: Clo
     assert renewed.get("a", question) == 1
 
 
+def test_an_old_answer_that_says_nothing_is_not_given(clock: Clock, question: Question) -> None:
+    renewed = Renewed(fresh_s=60, given_s=600, wait_s=0, most=4, worth=lambda found: found > 1, clock=clock)
+    renewed.prepare("a", question)
+    assert renewed.get("a", question) == 2
+
+
 def test_what_nobody_wanted_for_ten_minutes_is_waited_for(clock: Clock, question: Question) -> None:
     renewed = _renewed(clock)
     renewed.get("a", question)

@@ -51,6 +51,8 @@ def answer(question: Callable[..., T], *args: object, **named: object) -> T:
 def kept(question: Callable[..., T], *args: object, **named: object) -> T:
     """Return the same, at most KEPT_S old; up to GIVEN_S where a new one takes longer than WAITED_S, or fails.
 
+    A table without rows is never given so old.
+
     The new one is asked for behind the viewers, once for all of them; `old_since` says whether they have it.
     """
     reader = _reader()  # here, since connecting to an engine draws
@@ -139,7 +141,12 @@ def _answer(
     return _ask(_reader(), _question, _args, _named)
 
 
-_KEPT = Renewed(fresh_s=KEPT_S, given_s=GIVEN_S, wait_s=WAITED_S, most=64)
+def _has_rows(told: tuple[Any, str]) -> bool:
+    """Say whether there is something: an old nothing would tell who has just begun that nothing comes."""
+    return not isinstance(told[0], pa.Table) or told[0].num_rows > 0
+
+
+_KEPT = Renewed(fresh_s=KEPT_S, given_s=GIVEN_S, wait_s=WAITED_S, most=64, worth=_has_rows)
 
 
 def _told(question: Callable[..., Any], args: tuple[object, ...], named: dict[str, object]) -> tuple[Any, str]:

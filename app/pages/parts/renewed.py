@@ -24,13 +24,22 @@ class Renewed:
     """At most `most` answers by key, shared between threads; one thread at a time asks for each.
 
     From `fresh_s` on an answer is old. Up to the age of `given_s` it is given where the new one takes longer than
-    `wait_s`, or fails: then the next try is `fresh_s` later. Everybody is given the same object.
+    `wait_s`, or fails: then the next try is `fresh_s` later. An old one that is not `worth` it is never given.
+    Everybody is given the same object.
     """
 
     def __init__(
-        self, *, fresh_s: float, given_s: float, wait_s: float, most: int, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        fresh_s: float,
+        given_s: float,
+        wait_s: float,
+        most: int,
+        worth: Callable[[Any], bool] = lambda _: True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fresh_s, self._given_s, self._wait_s, self._most = fresh_s, given_s, wait_s, most
+        self._worth = worth
         self._clock = clock
         self._answers: OrderedDict[str, _Answer] = OrderedDict()  # the one that was wanted last comes last
         self._asked: dict[str, Future[Any]] = {}
@@ -68,6 +77,8 @@ class Renewed:
     def _last(self, key: str) -> _Answer | None:
         last = self._answers.get(key)
         if last is None or self._clock() - last.at_s > self._given_s:
+            return None
+        if self._clock() >= last.due_s and not self._worth(last.found.result()):
             return None
         self._answers.move_to_end(key)
         return last
