@@ -51,9 +51,8 @@ def answer(question: Callable[..., T], *args: object, **named: object) -> T:
 def kept(question: Callable[..., T], *args: object, **named: object) -> T:
     """Return the same, at most KEPT_S old; up to GIVEN_S where a new one takes longer than WAITED_S, or fails.
 
-    A table without rows is never given so old.
-
-    The new one is asked for behind the viewers, once for all of them; `old_since` says whether they have it.
+    The new one is asked for behind the viewers, once for all of them; `old_since` says whether they have it. A table
+    without rows is given for KEPT_S alone.
     """
     reader = _reader()  # here, since connecting to an engine draws
     told: tuple[T, str] = _KEPT.get(_key(question, args, named), lambda: _ask(reader, question, args, named))
