@@ -4,10 +4,10 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider, sampling
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 #: OpenTelemetry's default of OTEL_BSP_MAX_QUEUE_SIZE; about 3 MB of spans.
@@ -42,20 +42,6 @@ class CountedExporter(SpanExporter):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Flush the exporter."""
         return self._exporter.force_flush(timeout_millis)
-
-
-class UnseenStarts(TracerProvider):
-    """OpenTelemetry's provider, which knows whether anybody looks at a span's attributes when it starts."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        #: Those of OpenTelemetry's own samplers look at ids alone.
-        self.watched = type(self.sampler).__module__ != sampling.__name__
-
-    def add_span_processor(self, span_processor: SpanProcessor) -> None:
-        """Register a span processor; any but ours may look."""
-        self.watched = self.watched or not isinstance(span_processor, CountedQueue)
-        super().add_span_processor(span_processor)
 
 
 class CountedQueue(SpanProcessor):

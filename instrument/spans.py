@@ -25,11 +25,7 @@ def start(
     name: str, *, kind: SpanKind, attributes: Mapping[str, AttributeValue], context: Context | None = None
 ) -> Span:
     """Start a span with attributes of ours, on the current provider."""
-    if not providers.starts_unseen():
-        return providers.tracer().start_span(name, context, kind, attributes)
-    span = providers.tracer().start_span(name, context, kind)
-    put(span, attributes)
-    return span
+    return providers.starter()(name, context, kind, attributes)
 
 
 def put(span: Span, attributes: Mapping[str, AttributeValue], *, clean: bool = False) -> None:
