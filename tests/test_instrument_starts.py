@@ -146,6 +146,29 @@ def test_a_span_of_ours_ends_in_the_queue_with_the_resource_after_a_fork() -> No
     assert ended.instrumentation_scope.name == providers.SCOPE
 
 
+@pytest.mark.parametrize("limit", ["", "0", "2"])
+def test_events_and_links_are_kept_and_dropped_as_the_sdk_does(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OTEL_SPAN_EVENT_COUNT_LIMIT", "OTEL_SPAN_LINK_COUNT_LIMIT"):
+        (monkeypatch.setenv if limit else monkeypatch.delenv)(*((name, limit) if limit else (name, False)))
+    found = []
+    for kind in (TracerProvider, starts.UnseenStarts):
+        providers.use(kind(shutdown_on_exit=False))
+        span: Any = spans.start("s", kind=SpanKind.SERVER, attributes={}, context=Context())
+        assert (len(span.events), [*span.links], span.dropped_events) == (0, [], 0)
+        for n in range(3):
+            span.add_event(str(n), timestamp=n)
+            span.add_link(SpanContext(n + 1, 1, is_remote=False))
+        span.end()
+        ended = span._readable_span()
+        found += [kept(span), kept(ended)]
+    assert found == [found[0]] * 4
+
+
+def kept(span: Any) -> tuple[Any, ...]:
+    events, links = [event.name for event in span.events], [link.context.trace_id for link in span.links]
+    return events, links, span.dropped_events, span.dropped_links
+
+
 class Looker(SpanProcessor):
     """Keeps what a span has when it starts."""
 
