@@ -7,14 +7,18 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from opentelemetry import propagate, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
-from opentelemetry.propagators.textmap import Getter
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import Getter, TextMapPropagator
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
 from .budget import OverBudgetError
 from .caps import Cap, async_cap_of
 from .clocks import Parts
+from .contexts import SPAN_KEY, current
 from .guard import Guard
 from .identity import request_attributes
 from .lifecycle import delivering
@@ -27,11 +31,11 @@ from .vocabulary import (
     HTTP_METHODS,
     REMAINING_HEADER,
     REQUEST_ID,
+    S_PER_NS,
     TENANT,
     TIME_TO_FIRST_BYTE,
     TIME_TO_LAST_BYTE,
     Outcome,
-    seconds,
 )
 
 Scope = MutableMapping[str, Any]
@@ -104,12 +108,15 @@ class ASGIMiddleware:
         return None
 
     def _begin(self, scope: Scope, receive: Receive, send: Send) -> "_AsgiExchange | None":
-        with guard:
+        try:
             watch_loop()
             route, budgets = self._marks.of(scope["path"])
             scope[SEEN] = True
             return _AsgiExchange(scope, receive, send, route, budgets)
-        return None
+        except Exception as error:
+            if not guard.swallow(error):
+                raise
+            return None
 
 
 class _Headers(Getter[Mapping[bytes, bytes]]):
@@ -128,6 +135,22 @@ class _Headers(Getter[Mapping[bytes, bytes]]):
 _headers = _Headers()
 
 
+@functools.lru_cache(maxsize=4)
+def _heard(propagator: TextMapPropagator) -> frozenset[bytes]:
+    """Return the headers without which this propagator extracts an empty context; none of one that is not known."""
+    parts = getattr(propagator, "_propagators", ()) if type(propagator) is CompositePropagator else ()
+    usual = [type(part) for part in parts] == [TraceContextTextMapPropagator, W3CBaggagePropagator]
+    return frozenset((b"traceparent", b"baggage")) if usual else frozenset()
+
+
+def _extracted(headers: Mapping[bytes, bytes]) -> Context:
+    """Return what the caller says of its trace; mostly it is a browser, which says nothing, by nine functions."""
+    heard = _heard(propagate.get_global_textmap())
+    if heard and heard.isdisjoint(headers):
+        return Context()
+    return propagate.extract(headers, getter=_headers)
+
+
 class Exchange:
     """One HTTP request and its answer; `scope` is ASGI's, or what of it a WSGI request has."""
 
@@ -144,13 +167,17 @@ class Exchange:
         self._flows = False
         self._first_byte_ns: int | None = None
         self._last_byte_ns: int | None = None
-        current = trace.get_current_span()
-        self._own = not _is_server(current)
-        parent, attributes = self._described(current)
+        around = current()
+        outer = trace.get_current_span(around) if SPAN_KEY in around else INVALID_SPAN
+        self._own = outer is INVALID_SPAN or not _is_server(outer)
+        method = scope["method"]
+        #: As in the names of spans.
+        self._method = method if method in HTTP_METHODS else "HTTP"
+        parent, attributes = self._described(outer)
         name = route or str(attributes["http.request.method"])
-        self._span = start(name, context=parent, kind=_SERVER, attributes=attributes) if self._own else current
+        self._span = start(name, context=parent, kind=_SERVER, attributes=attributes) if self._own else outer
         if not self._own:
-            put(current, attributes)
+            put(outer, attributes)
         self._state = RequestState(
             self._span,
             started_ns=self._started_ns,
@@ -168,12 +195,12 @@ class Exchange:
 
     @guard
     def _discover(self) -> None:
-        self._state.discover(self._framework_route() or self._method())
+        self._state.discover(self._framework_route() or self._method)
 
-    def _described(self, current: Span) -> tuple[Context | None, dict[str, AttributeValue]]:
+    def _described(self, outer: Span) -> tuple[Context | None, dict[str, AttributeValue]]:
         # Within a server span that is not sampled this one is not either: it has no trace of its own.
-        unsampled = current.get_span_context().is_valid and not current.is_recording()
-        parent = propagate.extract(self._headers, getter=_headers) if self._own and not unsampled else None
+        unsampled = outer is not INVALID_SPAN and outer.get_span_context().is_valid and not outer.is_recording()
+        parent = _extracted(self._headers) if self._own and not unsampled else None
         method = self._scope["method"]
         attributes: dict[str, AttributeValue] = {
             "http.request.method": method if method in HTTP_METHODS else "_OTHER",
@@ -216,21 +243,35 @@ class Exchange:
             return
         self._ended = True
         self._state.work.on_first = None  # else a cycle
-        with guard:
-            attributes = self._clocks()
-            if self._own and (route := self._framework_route()) and self._state.route in ("", route, self._method()):
-                self._span.update_name(f"{self._method()} {route}")
-                attributes["http.route"] = route
-            outcome = self._outcome(error)
-            if outcome == "error":
-                self._span.set_status(Status(StatusCode.ERROR))
-                attributes["error.type"] = error_type(error) if error else str(self._status)
-            if self._state.route or self._state.streamed:
-                self._state.finish(outcome, attributes)
-            else:
-                put(self._span, attributes)
+        try:
+            self._tell(error)
             if self._own:
                 self._span.end(end_time_ns)
+        except Exception as failure:
+            if not guard.swallow(failure):
+                raise
+
+    def _tell(self, error: BaseException | None) -> None:
+        """Put on the span what became of the request."""
+        attributes: dict[str, AttributeValue] = {}
+        if self._first_byte_ns is not None:
+            attributes[TIME_TO_FIRST_BYTE] = (self._first_byte_ns - self._started_ns) * S_PER_NS
+        if self._last_byte_ns is not None:
+            attributes[TIME_TO_LAST_BYTE] = (self._last_byte_ns - self._started_ns) * S_PER_NS
+        if self._status:
+            attributes["http.response.status_code"] = self._status
+        state = self._state
+        if self._own and (route := self._framework_route()) and state.route in ("", route, self._method):
+            self._span.update_name(f"{self._method} {route}")
+            attributes["http.route"] = route
+        outcome = self._outcome(error)
+        if outcome == "error":
+            self._span.set_status(Status(StatusCode.ERROR))
+            attributes["error.type"] = error_type(error) if error else str(self._status)
+        if state.route or state.streamed:
+            state.finish(outcome, attributes)
+        else:
+            put(self._span, attributes)
 
     def _outcome(self, error: BaseException | None) -> Outcome:
         if self._left_ns is not None:
@@ -249,20 +290,6 @@ class Exchange:
         named = self._scope.get(ROUTE) or self._scope.get("path_template")  # ours, Litestar's
         path = named or getattr(self._scope.get("route"), "path", None)  # Starlette's and FastAPI's
         return path if isinstance(path, str) else None
-
-    def _method(self) -> str:
-        method = self._scope["method"]
-        return method if method in HTTP_METHODS else "HTTP"
-
-    def _clocks(self) -> dict[str, AttributeValue]:
-        attributes: dict[str, AttributeValue] = {}
-        if self._first_byte_ns is not None:
-            attributes[TIME_TO_FIRST_BYTE] = seconds(self._first_byte_ns - self._started_ns)
-        if self._last_byte_ns is not None:
-            attributes[TIME_TO_LAST_BYTE] = seconds(self._last_byte_ns - self._started_ns)
-        if self._status:
-            attributes["http.response.status_code"] = self._status
-        return attributes
 
 
 class _AsgiExchange(Parts, Exchange):
@@ -312,16 +339,22 @@ class _AsgiExchange(Parts, Exchange):
 
     def finish(self, error: BaseException | None) -> None:
         """End the request; after a client that left, once the streams that it wanted are closed."""
-        with guard:
+        try:
             self._activation.restore()
             if self._left_ns is None or not self._own:
                 self.end(error)
-                return
-            returned_ns = time.time_ns()
-            loop = asyncio.get_running_loop()
-            ending = _Once(self.end)
-            timer = loop.call_later(LINGER_S, ending, error, returned_ns)
-            self._state.when_idle(lambda: _end_from_loop(loop, timer, lambda: ending(error)))
+            else:
+                self._end_when_idle(error)
+        except Exception as failure:
+            if not guard.swallow(failure):
+                raise
+
+    def _end_when_idle(self, error: BaseException | None) -> None:
+        returned_ns = time.time_ns()
+        loop = asyncio.get_running_loop()
+        ending = _Once(self.end)
+        timer = loop.call_later(LINGER_S, ending, error, returned_ns)
+        self._state.when_idle(lambda: _end_from_loop(loop, timer, lambda: ending(error)))
 
 
 class _Once:

@@ -1,11 +1,11 @@
 """What begins and ends with a model call beside its span: the conventions' histograms, which sampling does not thin."""
 
+import functools
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal
 
-from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.trace import Span
@@ -14,12 +14,13 @@ from opentelemetry.util.types import AttributeValue
 from . import providers
 from .attempts import current_attempt
 from .chunks import Reported
+from .contexts import current
 from .guard import Guard
 from .histograms import Histogram, histogram
 from .metering import MAX_SERIES
 from .request import current_request
 from .spans import error_type
-from .vocabulary import RATELIMIT_REMAINING, STAGE, Stage, convert
+from .vocabulary import RATELIMIT_REMAINING, S_PER_NS, STAGE, Stage
 from .work import OWNED, Work
 
 #: Bucket boundaries of the conventions, in seconds and in tokens.
@@ -47,6 +48,10 @@ _gauged: set[Meter] = set()
 _remaining_by: dict[tuple[str, str, str], float] = {}
 
 
+def _no_work() -> None:
+    """Stand for the work of a call outside of a request."""
+
+
 class _Call:
     __slots__ = ("labels", "started_ns", "work")
 
@@ -54,7 +59,7 @@ class _Call:
         self.labels = labels
         self.started_ns = time.perf_counter_ns()
         #: Weak: a request's work holds the spans of its calls.
-        self.work: Callable[[], Work | None] = lambda: None
+        self.work: Callable[[], Work | None] = _no_work
 
 
 #: Calls that have begun; one whose span is dropped without an end is dropped with it.
@@ -71,7 +76,7 @@ def began(
     where it is made, None the current one.
     """
     call = _calls[span] = _Call({name: str(attributes[name]) for name in LABELS if attributes.get(name)})
-    context = otel_context.get_current() if context is None else context
+    context = current() if context is None else context
     if attempt := current_attempt(context):
         attempt.made(span)
     if request := current_request(context):
@@ -99,14 +104,15 @@ def ended(
     if reported and reported.model:
         labels["gen_ai.response.model"] = reported.model
     timed = labels | ({"error.type": error_type(error)} if error else {})
-    duration_s = convert(time.perf_counter_ns() - call.started_ns, "ns", "s")
+    duration_s = (time.perf_counter_ns() - call.started_ns) * S_PER_NS
+    context, known = span.get_span_context(), _histograms(providers.meter())
     for name, value in ((DURATION, duration_s), (FIRST_CHUNK, first_chunk_s), (PER_CHUNK, per_chunk_s)):
         if value is not None:
-            _histogram(name).record(value, timed, span=span)
+            known[name].record(value, timed, context=context)
     if reported:
         for kind, tokens in (("input", reported.input_tokens), ("output", reported.output_tokens)):
             if tokens is not None:
-                _histogram(TOKEN_USAGE).record(tokens, labels | {"gen_ai.token.type": kind}, span=span)
+                known[TOKEN_USAGE].record(tokens, labels | {"gen_ai.token.type": kind}, context=context)
 
 
 @Guard("call metrics")
@@ -129,6 +135,6 @@ def _remaining(_: CallbackOptions) -> Iterator[Observation]:
         yield Observation(remaining, {"kind": kind, "gen_ai.provider.name": provider, "server.address": address})
 
 
-def _histogram(name: str) -> Histogram:
-    unit, boundaries = HISTOGRAMS[name]
-    return histogram(name, unit=unit, boundaries=boundaries)
+@functools.lru_cache(maxsize=4)
+def _histograms(meter: Meter) -> Mapping[str, Histogram]:  # noqa: ARG001 - which is the current one
+    return {name: histogram(name, unit=unit, boundaries=bounds) for name, (unit, bounds) in HISTOGRAMS.items()}

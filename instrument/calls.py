@@ -11,12 +11,13 @@ from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind, set_span_in_context
+from opentelemetry.trace import SpanKind
 from opentelemetry.util.types import AttributeValue
 
 from . import call_metrics
 from .caps import caps_around
 from .chunks import Reported
+from .contexts import SPAN_KEY, current
 from .dialects import Dialect, Take
 from .guard import Guard
 from .hooks.patching import CALL_SUPPRESSED, INSIDE_A_CALL, suppressed
@@ -187,7 +188,7 @@ class ModelCall:
     def __init__(self, asked: Asked) -> None:
         self.started_ns = time.perf_counter_ns()
         self.asked = asked
-        context = otel_context.get_current()
+        context = current()
         self._request = current_request(context)
         self._caps = caps_around()
         attributes = asked.attributes()
@@ -202,9 +203,7 @@ class ModelCall:
         self.span = start(name, kind=_CLIENT, attributes=attributes, context=context)
         call_metrics.began(self.span, attributes, streamed=asked.streamed, context=context)
         self.network = NetRecord(self.span, host=asked.address)
-        # One copy for two values: each that is set copies all of them.
-        inside = Context({**context, INSIDE_A_CALL: True, RECORD_KEY: self.network})
-        self.context = set_span_in_context(self.span, inside)
+        self.context = Context({**context, INSIDE_A_CALL: True, RECORD_KEY: self.network, SPAN_KEY: self.span})
 
     def activate(self) -> Activation:
         """Make the call current, so that its HTTP requests are found and no second call span is made."""
@@ -226,10 +225,13 @@ class ModelCall:
 
     def answer(self, answer: Any, *, asynchronous: bool) -> Any:
         """Return the answer: a stream wrapped, any other as it is with its figures on the span."""
-        with guard:
+        try:
             if self.asked.streamed:
                 return wrap(answer, self.record(), asynchronous=asynchronous)
             self.report(answer)
+        except Exception as error:
+            if not guard.swallow(error):
+                raise
         return answer
 
     def report(self, answer: Any) -> None:

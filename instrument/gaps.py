@@ -4,6 +4,7 @@ import statistics
 import sys
 from array import array
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from .clocks import in_us, reckon
 
@@ -12,6 +13,7 @@ from .clocks import in_us, reckon
 GAPS_VERSION = 1
 MAX_GAPS = 4096
 HISTOGRAM_BUCKETS = 33
+NO_COUNTS = (0,) * HISTOGRAM_BUCKETS
 _U32_MAX = 2**32 - 1
 
 #: Time in which a person reads a token: 240 words a minute, MLPerf's 200 ms limit for a chat that is read.
@@ -28,8 +30,8 @@ class Gaps:
     count: int = 0
     max_ns: int = 0
     stall_ns: int = 0
-    _kept: "array[int]" = field(default_factory=lambda: array("q"))
-    _histogram: list[int] = field(default_factory=lambda: [0] * HISTOGRAM_BUCKETS)
+    _kept: "array[int]" = field(default_factory=partial(array, "q"))
+    _histogram: tuple[int, ...] = NO_COUNTS
     _lag_ns: int = 0
 
     def feed(self, arrivals: list[int]) -> None:
@@ -40,13 +42,16 @@ class Gaps:
         self.max_ns = max(self.max_ns, longest_ns)
         self._kept.frombytes(encoded)
         self.count += max(len(arrivals) - 1, 0)
-        for gap_ns in self._kept[MAX_GAPS:]:
-            self._histogram[min((gap_ns // 1000).bit_length(), HISTOGRAM_BUCKETS - 1)] += 1
-        del self._kept[MAX_GAPS:]
+        if len(self._kept) > MAX_GAPS:  # as few are
+            counts = list(self._histogram)
+            for gap_ns in self._kept[MAX_GAPS:]:
+                counts[min((gap_ns // 1000).bit_length(), HISTOGRAM_BUCKETS - 1)] += 1
+            self._histogram = tuple(counts)
+            del self._kept[MAX_GAPS:]
 
     def until(self, now_ns: int, arrivals: list[int]) -> "Gaps":
         """Return a copy with the gaps between these arrivals and the silence since the last one, which goes on."""
-        longer = replace(self, _kept=self._kept[:], _histogram=self._histogram.copy())
+        longer = replace(self, _kept=self._kept[:])
         longer.feed([*arrivals, max(now_ns, arrivals[-1])])
         return longer
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from opentelemetry.metrics import Histogram as SdkHistogram
 from opentelemetry.metrics import Meter
-from opentelemetry.trace import Span, SpanContext
+from opentelemetry.trace import SpanContext
 
 from . import providers
 
@@ -33,8 +33,8 @@ OVERFLOW: Final[Mapping[str, bool]] = {"otel.metric.overflow": True}
 class Histogram(Protocol):
     """What values are recorded with."""
 
-    def record(self, value: float, labels: Labels, *, span: Span | None = None) -> None:
-        """Count a value; `span` is what it was measured of. One that is negative or no number is ignored."""
+    def record(self, value: float, labels: Labels, *, context: SpanContext | None = None) -> None:
+        """Count a value; `context` is of the span that it was measured of. A negative one or no number is ignored."""
 
 
 class _Sdk:
@@ -43,7 +43,7 @@ class _Sdk:
     def __init__(self, histogram: SdkHistogram) -> None:
         self._histogram = histogram
 
-    def record(self, value: float, labels: Labels, *, span: Span | None = None) -> None:  # noqa: ARG002
+    def record(self, value: float, labels: Labels, *, context: SpanContext | None = None) -> None:  # noqa: ARG002
         self._histogram.record(value, labels)
 
 
@@ -84,9 +84,9 @@ class Tally:
         self._noted: deque[_Noted] = deque()
         self._since_ns = time.time_ns()
 
-    def record(self, value: float, labels: Labels, *, span: Span | None = None) -> None:
+    def record(self, value: float, labels: Labels, *, context: SpanContext | None = None) -> None:
         """Note a value; `labels` must not change any more."""
-        self._noted.append((value, labels, span.get_span_context() if span else None, time.time_ns()))
+        self._noted.append((value, labels, context, time.time_ns()))
         if len(self._noted) >= MAX_NOTED:
             with self._lock:
                 self._count()

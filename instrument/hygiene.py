@@ -80,9 +80,13 @@ class _Counts:
 
 def hygiene_of(arguments: Mapping[str, Any], request: RequestState | None) -> Mapping[str, AttributeValue]:
     """Return the `hygiene` of a call with these arguments of an SDK, or of the JSON on the wire, in this request."""
-    with guard:
-        return _hygiene(_given(arguments, MESSAGES), arguments.get("tools"), _given(arguments, SYSTEM), request)
-    return {}
+    try:
+        asked = arguments.get("messages") or _given(arguments, MESSAGES)
+        return _hygiene(asked, arguments.get("tools"), _given(arguments, SYSTEM), request)
+    except Exception as error:
+        if not guard.swallow(error):
+            raise
+        return {}
 
 
 def _given(arguments: Mapping[str, Any], names: tuple[str, ...]) -> Any:

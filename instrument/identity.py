@@ -17,7 +17,9 @@ def request_attributes(
 
     Id and tenant fall back to the caller's baggage; a load run or a probe says there that the request is synthetic.
     """
-    heard = baggage.get_all(context)
+    heard = baggage.get_all(context) if context is None or context else None  # an empty one has none
+    if not (heard or route or request_id or tenant):
+        return {}
     said: dict[str, object] = {REQUEST: route, REQUEST_ID: request_id, TENANT: tenant}
     if heard:
         said |= {name: said.get(name) or heard.get(name) for name in (REQUEST_ID, TENANT, RUN_ID)}

@@ -233,7 +233,7 @@ def _resource(service: str | None) -> "Resource":
 
 
 def _tracer_provider(exports: "Exports", resource: "Resource") -> "TracerProvider | None":
-    from .losses import UnseenStarts
+    from .starts import UnseenStarts
 
     current = trace.get_tracer_provider()
     unset = isinstance(current, trace.ProxyTracerProvider)

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -21,11 +21,11 @@ class Listening:
 
     __slots__ = ("_held", "_receive", "_whole")
 
-    def __init__(self, receive: Receive, headers: Any) -> None:
+    def __init__(self, receive: Receive, headers: Mapping[bytes, bytes]) -> None:
         self._receive = receive
         self._held: list[Message] = []
         #: No more of the body comes: to ask for it would make a server ask the client.
-        self._whole = dict(headers).keys().isdisjoint(BODY_HEADERS)
+        self._whole = headers.keys().isdisjoint(BODY_HEADERS)
 
     async def __call__(self) -> Message:
         """Return the next message."""

@@ -11,6 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
 
+from .contexts import current
 from .guard import Guard
 from .spans import put
 from .vocabulary import (
@@ -22,6 +23,7 @@ from .vocabulary import (
     NET_TLS_RESUMED,
     RATELIMIT_PREFIX,
     RATELIMIT_REFUSED,
+    S_PER_NS,
     convert,
 )
 
@@ -143,7 +145,7 @@ class NetRecord:
                 sums[phase] = sums.get(phase, 0) + duration_ns
         if "dns" in sums and "connect" in sums:  # httpx and urllib3 resolve the name inside of connecting
             sums["connect"] = max(sums["connect"] - sums["dns"], 0)
-        attributes: dict[str, AttributeValue] = {NET_PREFIX + name: convert(ns, "ns", "s") for name, ns in sums.items()}
+        attributes: dict[str, AttributeValue] = {NET_PREFIX + name: ns * S_PER_NS for name, ns in sums.items()}
         attributes[NET_ATTEMPTS] = len(attempts)
         if len(attempts) > 1 and (backoff_ns := self._backoff_ns()) > 0:
             attributes[NET_BACKOFF] = convert(backoff_ns, "ns", "s")
@@ -162,5 +164,5 @@ class NetRecord:
 
 def record_in(context: Context | None = None) -> NetRecord | None:
     """Return the record of the call that runs here, or None."""
-    found = otel_context.get_value(RECORD_KEY, context)
+    found = (current() if context is None else context).get(RECORD_KEY)
     return found if isinstance(found, NetRecord) else None

@@ -56,8 +56,6 @@ _once = OnceAWindow()
 
 def record_overrun(request: Budgeted) -> None:
     """Put the budget that was exceeded most on the span, a stage before the total, and log it once a window."""
-    if not request.budgets_ms and request.tool_rounds is None:
-        return
     spent_ms = _spent_ms(request)
     over_ms = {
         name: spent_ms[name] - limit_ms

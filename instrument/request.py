@@ -9,10 +9,11 @@ from types import MappingProxyType, TracebackType
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
-from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind
 from opentelemetry.util.types import AttributeValue
 
 from .budget import Budget, Policies
+from .contexts import SPAN_KEY, current
 from .guard import Guard
 from .identity import MAX_ID_LENGTH, request_attributes
 from .metering import request_counts
@@ -26,6 +27,7 @@ from .vocabulary import (
     OUTCOMES,
     REQUEST,
     REQUEST_ID,
+    S_PER_NS,
     TENANT,
     TIME_TO_FINAL,
     TIME_TO_FIRST_TOKEN,
@@ -36,7 +38,6 @@ from .vocabulary import (
     Stage,
     budget_attribute,
     convert,
-    seconds,
 )
 from .work import Work
 
@@ -195,17 +196,17 @@ class RequestState:
     def finish(self, outcome: Outcome | None, said: Mapping[str, AttributeValue] = MappingProxyType({})) -> None:
         """Write outcome, clocks and `said` to the span and count the request out; ending the span is the caller's."""
         registry.leave(self)
-        record_overrun(self)
+        if self.budgets_ms or self.tool_rounds is not None:
+            record_overrun(self)
         outcome = self.outcome or outcome
         attributes = dict(said)
         if self.first_token_ns is not None:
-            attributes[TIME_TO_FIRST_TOKEN] = seconds(self.first_token_ns - self.started_ns)
+            attributes[TIME_TO_FIRST_TOKEN] = (self.first_token_ns - self.started_ns) * S_PER_NS
         if self.usable_ns is not None:
-            attributes[TIME_TO_USABLE] = seconds(self.usable_ns - self.started_ns)
-        if self.final_ns is not None:
-            attributes[TIME_TO_FINAL] = seconds(self.final_ns - self.started_ns)
-        if self.usable_ns is not None:
+            attributes[TIME_TO_USABLE] = (self.usable_ns - self.started_ns) * S_PER_NS
             attributes[USABLE_SOURCE] = self.usable_source
+        if self.final_ns is not None:
+            attributes[TIME_TO_FINAL] = (self.final_ns - self.started_ns) * S_PER_NS
         if outcome:
             attributes[OUTCOME] = outcome
         put(self.span, attributes)
@@ -216,15 +217,13 @@ class RequestState:
 
 def current_request(context: Context | None = None) -> RequestState | None:
     """Return the request that runs in this context, else here, or None."""
-    state = otel_context.get_value(_STATE_KEY, context)
+    state = (current() if context is None else context).get(_STATE_KEY)
     return state if isinstance(state, RequestState) else None
 
 
 def request_context(state: RequestState, parent: Context | None = None) -> Context:
     """Return `parent` with the request and its span as the current ones."""
-    # One copy for two values: each that is set copies all of them.
-    held = Context({**(otel_context.get_current() if parent is None else parent), _STATE_KEY: state})
-    return set_span_in_context(state.span, held)
+    return Context({**(current() if parent is None else parent), _STATE_KEY: state, SPAN_KEY: state.span})
 
 
 @dataclass(eq=False)

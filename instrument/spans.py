@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any, Final
 
-from opentelemetry import context as otel_context
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from . import providers
+from .contexts import attach, current
 
 ERROR_TYPE = "error.type"
 #: Kinds of values that need no cleaning.
@@ -25,11 +25,7 @@ def start(
     name: str, *, kind: SpanKind, attributes: Mapping[str, AttributeValue], context: Context | None = None
 ) -> Span:
     """Start a span with attributes of ours, on the current provider."""
-    if not providers.starts_unseen():
-        return providers.tracer().start_span(name, context, kind, attributes)
-    span = providers.tracer().start_span(name, context, kind)
-    put(span, attributes)
-    return span
+    return providers.starter()(name, context, kind, attributes)
 
 
 def put(span: Span, attributes: Mapping[str, AttributeValue], *, clean: bool = False) -> None:
@@ -39,34 +35,28 @@ def put(span: Span, attributes: Mapping[str, AttributeValue], *, clean: bool = F
     too where a value may need cleaning, where they are limited in length or number, and where the span is not its own.
     `clean` says that no value does.
     """
-    held = getattr(span, "_attributes", None)
-    fit = type(held) is BoundedAttributes and (clean or _plain(attributes.values()))
-    if not fit or not _add(span, attributes):
-        span.set_attributes(attributes)
+    held: Any = getattr(span, "_attributes", None)
+    if type(held) is BoundedAttributes and (
+        clean or PLAIN.issuperset(map(type, attributes.values())) or _plain(attributes.values())
+    ):
+        try:
+            with span._lock:  # type: ignore[attr-defined]  # noqa: SLF001 - under which it ends
+                known, most = held._dict, held.maxlen  # noqa: SLF001
+                room = most is None or len(known) + len(attributes) <= most
+                if room and held.max_value_len is None and not held._immutable:  # noqa: SLF001
+                    known.update(attributes)
+                    return
+        except AttributeError:  # an SDK of another make
+            pass
+    span.set_attributes(attributes)
 
 
 def _plain(values: Iterable[Any]) -> bool:
+    """Say whether these are plain, or tuples of what is."""
     kinds = set(map(type, values))
-    if tuple in kinds:
-        kinds.remove(tuple)
-        kinds.update(map(type, chain.from_iterable([value for value in values if type(value) is tuple])))
+    kinds.discard(tuple)
+    kinds.update(map(type, chain.from_iterable([value for value in values if type(value) is tuple])))
     return kinds <= PLAIN
-
-
-def _add(span: Any, attributes: Mapping[str, AttributeValue]) -> bool:
-    try:
-        with span._lock:  # noqa: SLF001 - under which it ends
-            held = span._attributes  # noqa: SLF001
-            known: dict[str, Any] = held._dict  # noqa: SLF001
-            most = held.maxlen
-            if held.max_value_len is not None or held._immutable:  # noqa: SLF001
-                return False
-            if most is not None and len(known) + len(attributes) > most:
-                return False
-            known.update(attributes)
-            return True
-    except AttributeError:  # an SDK of another make
-        return False
 
 
 class Activation:
@@ -80,14 +70,14 @@ class Activation:
     __slots__ = ("_context", "_previous")
 
     def __init__(self, context: Context) -> None:
-        self._previous = otel_context.get_current()
+        self._previous = current()
         self._context = context
-        otel_context.attach(context)
+        attach(context)
 
     def restore(self) -> None:
         """Make the context current that was current before."""
-        if otel_context.get_current() is self._context:
-            otel_context.attach(self._previous)
+        if current() is self._context:
+            attach(self._previous)
 
 
 def owner() -> object:

@@ -21,6 +21,7 @@ from .metering import DecodeMeter
 from .request import RequestState
 from .spans import ERROR_TYPE, put, record_error
 from .vocabulary import (
+    S_PER_NS,
     STREAM_CHUNKS,
     STREAM_CONSUMER_TIME,
     STREAM_END,
@@ -32,7 +33,6 @@ from .vocabulary import (
     TIME_TO_FIRST_CHUNK,
     TIME_TO_FIRST_TOKEN,
     StreamEnd,
-    seconds,
 )
 from .work import Flow
 
@@ -196,8 +196,8 @@ class StreamRecord(Clocks):
         """
         if not self._first_token_ns:
             return 0, 0, 0
-        waiting = self.asked_ns > self.last_ns
-        until_ns = (self.end_ns or time.perf_counter_ns()) if waiting else self.last_ns
+        last_ns = self.last_ns
+        until_ns = (self.end_ns or time.perf_counter_ns()) if self.asked_ns > last_ns else last_ns
         chunks = self._gaps.count + max(self.kept - 1, 0)
         tokens = (self._reported.output_tokens or 0) if self.ended else 0
         return tokens, chunks, until_ns - self._first_token_ns
@@ -227,8 +227,11 @@ class StreamRecord(Clocks):
     def finish(self, end: StreamEnd, error: BaseException | None = None) -> None:
         """Write what was measured to the span and end it. Must be called once."""
         self.end_ns = time.perf_counter_ns()
-        with guard:
+        try:
             self._finish(end, error)
+        except Exception as failure:
+            if not guard.swallow(failure):
+                raise
 
     def _finish(self, end: StreamEnd, error: BaseException | None) -> None:
         if self.last_chunk is not None:
@@ -240,7 +243,8 @@ class StreamRecord(Clocks):
             end = "error"
         end = ended_by_budget(end, error, self._request, self._caps)
         # Of each chunk when it was asked for, less when it came; the caller may have asked once more before the end.
-        self._consumer_ns += max(self.asked_ns, self.last_ns) if self.last_ns else 0
+        last_ns = self.last_ns
+        self._consumer_ns += max(self.asked_ns, last_ns) if last_ns else 0
         self.ended = True
         self.flows = self.plain = self.early = False
         self.see = _see_nothing  # a bound method of the record in the record would be a cycle
@@ -272,26 +276,27 @@ class StreamRecord(Clocks):
             self.span,
             reported=self._reported,
             error=error,
-            first_chunk_s=seconds(self._first_chunk_ns - self.started_ns) if self._first_chunk_ns else None,
-            per_chunk_s=seconds(self.last_kept_ns - first_ns) / chunks if chunks and first_ns else None,
+            first_chunk_s=(self._first_chunk_ns - self.started_ns) * S_PER_NS if self._first_chunk_ns else None,
+            per_chunk_s=(self.last_kept_ns - first_ns) * S_PER_NS / chunks if chunks and first_ns else None,
         )
 
     def _attributes(self, end: StreamEnd) -> dict[str, AttributeValue]:
+        gaps = self._gaps
         attributes: dict[str, AttributeValue] = {
             STREAM_END: end,
-            STREAM_CHUNKS: self._gaps.count + self.kept + self._others,
-            STREAM_CONSUMER_TIME: seconds(self._consumer_ns),
+            STREAM_CHUNKS: gaps.count + self.kept + self._others,
+            STREAM_CONSUMER_TIME: self._consumer_ns * S_PER_NS,
         }
         if self._first_chunk_ns:
-            attributes[TIME_TO_FIRST_CHUNK] = seconds(self._first_chunk_ns - self.started_ns)
+            attributes[TIME_TO_FIRST_CHUNK] = (self._first_chunk_ns - self.started_ns) * S_PER_NS
         if self._first_token_ns:
-            attributes[TIME_TO_FIRST_TOKEN] = seconds(self._first_token_ns - self.started_ns)
-            attributes[STREAM_MAX_GAP] = seconds(self._gaps.max_ns)
-            attributes[STREAM_STALLS] = self._gaps.stalls
-            attributes[STREAM_STALL_TIME] = seconds(self._gaps.stall_ns)
-            attributes[STREAM_GAPS] = self._gaps.encode()
+            attributes[TIME_TO_FIRST_TOKEN] = (self._first_token_ns - self.started_ns) * S_PER_NS
+            attributes[STREAM_MAX_GAP] = gaps.max_ns * S_PER_NS
+            attributes[STREAM_STALLS] = gaps.stalls
+            attributes[STREAM_STALL_TIME] = gaps.stall_ns * S_PER_NS
+            attributes[STREAM_GAPS] = gaps.encode()
             if end == "complete" and self.kept:  # else the stream's end is its final moment, and the span's
-                attributes[TIME_TO_FINAL] = seconds(self.last_kept_ns - self.started_ns)
+                attributes[TIME_TO_FINAL] = (self.last_kept_ns - self.started_ns) * S_PER_NS
         return attributes
 
 

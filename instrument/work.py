@@ -88,15 +88,17 @@ class Work:
             first()
 
     def _start(self, stage: Stage, now_ns: int) -> None:
+        opened = self._open
         for clock in CLOCKS_OF[stage]:
-            if not self._open[clock]:
+            if not opened[clock]:
                 self._since_ns[clock] = now_ns
-            self._open[clock] += 1
+            opened[clock] += 1
 
     def _stop(self, stage: Stage, now_ns: int) -> None:
+        opened = self._open
         for clock in CLOCKS_OF[stage]:
-            self._open[clock] -= 1
-            if not self._open[clock]:
+            opened[clock] -= 1
+            if not opened[clock]:
                 self._spent_ns[clock] += now_ns - self._since_ns.pop(clock)
 
     def _call(self, span: Span) -> _Call | None:
@@ -152,8 +154,8 @@ class Work:
                 call = _Call(span, "decode", owned=True)
                 self._calls.append(call)
             elif not call.owned:
+                self._start("decode", now_ns)  # first, so that the clock of both goes on
                 self._stop(call.stage, now_ns)
-                self._start("decode", now_ns)
             call.stage, call.stream = "decode", stream
         if self._outer:
             self._outer.call_decodes(span, stream)

@@ -373,13 +373,13 @@ async def test_what_was_heard_of_a_client_is_handed_on_and_a_body_is_not_asked_f
             await asyncio.Event().wait()
         return heard.pop(0)
 
-    early = Listening(receive, [(b"content-length", b"2")])
+    early = Listening(receive, {b"content-length": b"2"})
     assert not early.gone()
     assert asked == 0
-    listening = Listening(receive, [])
+    listening = Listening(receive, {})
     assert listening.gone()
     assert [(await listening())["type"] for _ in range(3)] == ["http.request", "http.disconnect", "http.disconnect"]
-    there = Listening(receive, [])
+    there = Listening(receive, {})
     assert not there.gone()
     heard.append({"type": "http.request", "body": b"late", "more_body": False})
     assert (await there())["body"] == b"late"

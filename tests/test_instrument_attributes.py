@@ -1,17 +1,13 @@
-"""Attributes that go past the SDK's cleaning are those that would have come out of it, and are there for who looks."""
+"""Attributes that go past the SDK's cleaning are those that would have come out of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, TraceIdRatioBased
-from opentelemetry.trace import INVALID_SPAN, SpanKind
+from opentelemetry.sdk.trace import Span, SpanLimits, TracerProvider
+from opentelemetry.trace import INVALID_SPAN
 
-from tailbudget.instrument import providers, spans
-from tailbudget.instrument.losses import CountedQueue, UnseenStarts
+from tailbudget.instrument import spans
 
 SAID: dict[str, Any] = {"a": "text", "b": 1, "c": 2.5, "d": True, "e": b"bytes", "f": ("x", 2)}
 #: Values that the SDK makes others of, or warns of.
@@ -64,58 +60,3 @@ def test_a_span_that_is_not_the_sdks_gets_its_attributes_by_its_own_method() -> 
     spans.put(foreign, SAID)
     assert foreign.said == SAID
     spans.put(INVALID_SPAN, SAID)
-
-
-class Looker(SpanProcessor):
-    """Keeps what a span has when it starts."""
-
-    def __init__(self) -> None:
-        self.seen: list[dict[str, Any]] = []
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        self.seen.append(dict(span.attributes or {}))
-
-
-class Choosy(TraceIdRatioBased):
-    """Samples by an attribute."""
-
-    def should_sample(self, *args: Any, **kwargs: Any) -> Any:
-        result = super().should_sample(*args, **kwargs)
-        return ALWAYS_ON.should_sample(*args, **kwargs) if (args[4] or {}).get("a") == "text" else result
-
-
-@pytest.fixture
-def exporter() -> Iterator[InMemorySpanExporter]:
-    yield InMemorySpanExporter()
-    providers.use(None)
-
-
-def started(provider: TracerProvider) -> ReadableSpan:
-    providers.use(provider)
-    span: Any = spans.start("s", kind=SpanKind.CLIENT, attributes=SAID)
-    span.end()
-    return span  # type: ignore[no-any-return]
-
-
-def test_a_processor_of_a_user_sees_the_attributes_when_a_span_starts(exporter: InMemorySpanExporter) -> None:
-    provider, looker = UnseenStarts(shutdown_on_exit=False), Looker()
-    provider.add_span_processor(CountedQueue(exporter, delay_ms=60_000))
-    assert providers.starts_unseen() is False
-    started(provider)
-    assert providers.starts_unseen() is True
-    provider.add_span_processor(looker)
-    started(provider)
-    assert looker.seen == [SAID]
-    provider.shutdown()
-    assert [dict(span.attributes or {}) for span in exporter.get_finished_spans()] == [SAID, SAID]
-
-
-@pytest.mark.parametrize("kind", [TracerProvider, UnseenStarts])
-def test_a_sampler_of_a_user_sees_the_attributes(
-    kind: Callable[..., TracerProvider], exporter: InMemorySpanExporter
-) -> None:
-    provider = kind(shutdown_on_exit=False, sampler=Choosy(0.0))
-    provider.add_span_processor(CountedQueue(exporter, delay_ms=60_000))
-    assert dict(started(provider).attributes or {}) == SAID
-    provider.shutdown()
-    assert len(exporter.get_finished_spans()) == 1

@@ -1,6 +1,7 @@
 """What the network took is on the call's span, other peers are named, and only a service's own hosts see the tenant."""
 
 import asyncio
+import importlib
 import os
 import ssl
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from opentelemetry.trace import StatusCode
 
 from tailbudget import UserError, request
 from tailbudget.instrument import propagation
+from tailbudget.instrument.hooks import http_httpx
 from tests.instrument_support import Recorded, certificate, hooked, serve
 from tests.scripted_server import ScriptedServer
 from tests.support import free_port
@@ -233,3 +235,36 @@ def test_the_hosts_can_be_set_by_a_variable_and_a_bad_network_is_refused(monkeyp
         propagation.use_hosts(("10.0.0.0/99",))
     monkeypatch.delitem(os.environ, propagation.VARIABLE)
     propagation.use_hosts(None)
+
+
+class Plain(dict[str, str]):
+    """Headers of another make."""
+
+    @property
+    def raw(self) -> list[tuple[bytes, bytes]]:
+        return [(name.encode(), value.encode()) for name, value in self.items()]
+
+
+@pytest.mark.parametrize("module", ["httpx", "httpx2"])
+def test_headers_of_httpx_are_read_and_written_where_it_keeps_them(module: str) -> None:
+    kind = importlib.import_module(module).Headers
+    headers, plain = kind({"Accept": "a", "X-B": "b"}), Plain({"Accept": "a", "X-B": "b"})
+    listed = http_httpx._listed(headers)
+    assert listed is headers._list
+    assert http_httpx._listed(plain) is None
+    assert http_httpx._names(headers) == http_httpx._names(plain) == b"\naccept\nx-b\n"
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_headers_of_propagation_stand_once_beside_the_users(monkeypatch: pytest.MonkeyPatch, *, listed: bool) -> None:
+    if not listed:
+        monkeypatch.setattr(http_httpx, "_are_listed", lambda _: False)
+    sent = []
+    transport = httpx.MockTransport(lambda request: sent.append(request) or httpx.Response(200))  # type: ignore[func-returns-value]
+    with hooked("httpx"), request("chat"), httpx.Client(transport=transport) as client:
+        client.get("http://127.0.0.1:1/", headers={"TraceParent": "mine"})
+        client.get("http://127.0.0.1:1/")
+    users, ours = [[name.lower() for name, _ in each.headers.raw] for each in sent]
+    assert sent[0].headers["traceparent"] == "mine"
+    assert (users.count(b"traceparent"), ours.count(b"traceparent"), ours.count(b"baggage")) == (1, 1, 1)
+    assert sent[1].headers["traceparent"].startswith("00-")

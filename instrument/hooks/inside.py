@@ -20,14 +20,20 @@ class Inside:
         self._activation: Activation | None = None
 
     def __enter__(self) -> None:
-        with guard:
+        try:
             self._activation = self._call.activate()
+        except Exception as error:
+            if not guard.swallow(error):
+                raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with guard:
+        try:
             if self._activation:
                 self._activation.restore()
             if error is not None and self._ends:
                 self._call.fail(error)
+        except Exception as failure:
+            if not guard.swallow(failure):
+                raise

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
-from opentelemetry import context as otel_context
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
 from .. import call_metrics, propagation, wire
 from ..calls import ModelCall, covered, provider_of
+from ..contexts import current
 from ..guard import Guard
 from ..network import Attempt, NetRecord, record_in, sending
 from ..spans import error_type, record_error, start, stopped
@@ -26,7 +26,7 @@ class Outgoing:
         self, library: str, method: str, scheme: str, host: str, port: int | None, path: str, body: bytes | None
     ) -> None:
         port = port or PORTS.get(scheme)
-        context = otel_context.get_current()
+        context = current()
         self.host = host
         self.call: ModelCall | None = None
         self._span = None

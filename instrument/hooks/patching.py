@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from opentelemetry import context as otel_context
 
+from ..contexts import current
+
 #: Set while a model call of ours runs: whatever is called below makes no second span of it.
 INSIDE_A_CALL = otel_context.create_key("tailbudget-model-call")
 #: Anyone who sets one of these asks for no further span: another instrumentor at work.
@@ -24,7 +26,7 @@ _replaced: list[tuple[Any, str, Any]] = []
 
 def suppressed(keys: tuple[str, ...]) -> bool:
     """Say whether the current context asks for no span."""
-    context = otel_context.get_current()
+    context = current()
     return not context.keys().isdisjoint(keys) and any(context.get(key) for key in keys)
 
 

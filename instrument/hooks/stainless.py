@@ -144,10 +144,13 @@ def _helper_reads_response() -> bool:
 def _answer(call: ModelCall, answer: Any, options: Any, *, asynchronous: bool) -> Any:
     headers: dict[str, str] = {}
     unread = False
-    with guard:
+    try:
         if options.headers and isinstance(options.headers, Mapping):
             headers = {str(name).lower(): str(value) for name, value in options.headers.items()}
             unread = STREAM_HELPER in headers and _helper_reads_response()
+    except Exception as error:
+        if not guard.swallow(error):
+            raise
     if not headers.get(RAW_RESPONSE) and not unread:
         return call.answer(answer, asynchronous=asynchronous)
     with guard:
