@@ -62,8 +62,8 @@ def answer() -> None:
 
     Such a thread holds the interpreter now and then, which acknowledgements wait for. One that gives way is taken off
     its CPU meanwhile, and another thread has that until the next tick of the clock, or the third: beside ten viewers,
-    the folder in memory, seven of eight pairs of runs had the lower p99 of acknowledgements with this, 0.6 of the
-    other's in the middle, and the slowest page took 0.7 of its time.
+    the folder in memory, six of eight pairs of runs had the lower p99 of acknowledgements with this (one was level,
+    one higher), 0.6 of the other's in the middle, and the slowest page took 0.7 of its time.
     """
     if not go_first():
         give_way()
