@@ -30,6 +30,7 @@ from .errors import UserError
 from .guard import WINDOW_S, Guard
 from .histograms import Tallies
 from .losses import CountedQueue
+from .posting import Post
 from .tallied import TalliedExporter
 
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:4318"
@@ -83,6 +84,7 @@ class PromptSession(requests.Session):
         self.failing = False
         self._prepared = requests.PreparedRequest()
         self._prepared_for: object = None
+        self._post: Post | None = None
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request as `requests.Session` does; raises CollectorAbsentError instead of waiting at the end."""
@@ -113,12 +115,37 @@ class PromptSession(requests.Session):
         if asked != self._prepared_for:
             self._prepared = self.prepare_request(requests.Request(method, url, headers=headers, data=b"?"))
             self._prepared_for = asked
+            self._drop_post()
+            self._post = Post.of(self._prepared, self.proxies)
+        if self._post and self._post.can(options.get("timeout")):
+            answer = self._post.send(data, options.get("timeout"))
+            if not answer.is_redirect or options.get("allow_redirects") is False:
+                return answer
+            self._drop_post()  # and ask again, as `requests` would
         prepared = self._prepared.copy()
         prepared.body = data
         prepared.headers["Content-Length"] = str(len(data))
         if options.get("verify") in (None, True):
             options["verify"] = self.verify  # which the environment may name
         return self.send(prepared, **{name: value for name, value in options.items() if value is not None})
+
+    def _drop_post(self) -> None:
+        if self._post:
+            self._post.close()
+        self._post = None
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._post:
+            self._post.close()
+        super().close()
+
+    def after_fork(self) -> None:
+        """Use connections of this process's own: a thread that is not here may hold the lock of the parent's."""
+        if self._post:
+            self._post.close()
+        for prefix in ("http://", "https://"):
+            self.mount(prefix, requests.adapters.HTTPAdapter())
 
     def _read_environment(self, url: str) -> None:
         """Take proxies, certificates and .netrc as `requests` does, but once: they are a third of each request."""
@@ -244,8 +271,7 @@ class Exports:
         for queue in self._queues:
             queue.after_fork()
         for session, _ in self._prompt:
-            for prefix in ("http://", "https://"):
-                session.mount(prefix, requests.adapters.HTTPAdapter())
+            session.after_fork()
 
     def hurry(self) -> None:
         """Make whatever is sent from now on fail at once where no collector answers."""
