@@ -29,6 +29,7 @@ from .encoding import encode
 from .errors import UserError
 from .guard import WINDOW_S, Guard
 from .histograms import Tallies
+from .late_logs import LateLogs
 from .losses import CountedQueue
 from .posting import Post
 from .tallied import TalliedExporter
@@ -61,6 +62,8 @@ UNLIKE_TALLIES: Final = (
     "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
     "OTEL_METRICS_EXEMPLAR_FILTER",
 )
+#: Who sets it wants the SDK's metrics of each queue.
+SDK_METRICS: Final = "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED"
 DELTA: Final[dict[type, AggregationTemporality]] = dict.fromkeys(
     (Counter, ObservableCounter, Histogram), AggregationTemporality.DELTA
 )
@@ -222,7 +225,7 @@ class Exports:
     def __init__(self, endpoint: str | None) -> None:
         self._endpoint = endpoint
         self._prompt: list[tuple[PromptSession, OTLPSpanExporter | OTLPMetricExporter | OTLPLogExporter]] = []
-        self._queues: list[CountedQueue] = []
+        self._queues: list[CountedQueue | LateLogs] = []
         #: What counts our histograms, where the SDK need not.
         self.tallies: Tallies | None = None
         for name in LOGGERS:
@@ -231,20 +234,26 @@ class Exports:
     def span_processors(self) -> list[SpanProcessor]:
         """Return one batch processor an exporter."""
         delay_ms = None if "OTEL_BSP_SCHEDULE_DELAY" in os.environ else SPAN_DELAY_MS
+        processors: list[CountedQueue] = []
         for kind in _asked_for("traces"):
             exporter = self._otlp(SpanBytesExporter, "traces") if kind is None else kind()
-            self._queues.append(CountedQueue(exporter, delay_ms=delay_ms))
-        return list(self._queues)
+            processors.append(CountedQueue(exporter, delay_ms=delay_ms))
+        self._queues += processors
+        return list(processors)
 
     def log_processors(self) -> list[LogRecordProcessor]:
-        """Return one batch processor an exporter."""
+        """Return one batch processor an exporter, made late where no variable says how: to refuse it is done here."""
         delay_ms = None if "OTEL_BLRP_SCHEDULE_DELAY" in os.environ else SPAN_DELAY_MS
-        return [
-            BatchLogRecordProcessor(
-                self._otlp(OTLPLogExporter, "logs") if kind is None else kind(), schedule_delay_millis=delay_ms
-            )
-            for kind in _asked_for("logs")
-        ]
+        said = SDK_METRICS in os.environ or any(name.startswith("OTEL_BLRP_") for name in os.environ)
+        processors: list[LogRecordProcessor] = []
+        for kind in _asked_for("logs"):
+            exporter = self._otlp(OTLPLogExporter, "logs") if kind is None else kind()
+            if said:
+                processors.append(BatchLogRecordProcessor(exporter, schedule_delay_millis=delay_ms))
+            else:
+                self._queues.append(late := LateLogs(exporter, delay_ms=delay_ms))
+                processors.append(late)
+        return processors
 
     def metric_readers(self, *, alone: bool) -> list[MetricReader]:
         """Return one reader an exporter; `alone` says that nobody else reads the metrics."""
