@@ -48,7 +48,7 @@ def encode(spans: Sequence[ReadableSpan]) -> bytes:
         if key != last:
             head = _heads.get(key) or _head(key, span)
             last, same = key, resources.setdefault(key[0], {}).setdefault(head, [])
-        same.append(_framed(b"\x12", _plain(span) or _any(span)))
+        same.append(framed(b"\x12", _plain(span) or _any(span)))
     return b"".join(map(_resource_spans, resources.values()))
 
 
@@ -61,10 +61,10 @@ class _Head:
         self._held: tuple[Resource, InstrumentationScope | None] = (span.resource, span.instrumentation_scope)
         resource = encode_spans([span]).resource_spans[0]
         scope = resource.scope_spans[0]
-        self.resource = _framed(b"\x0a", resource.resource.SerializeToString())
-        self.scope = _framed(b"\x0a", scope.scope.SerializeToString())
-        self.schema = _text(b"\x1a", scope.schema_url)
-        self.resource_schema = _text(b"\x1a", resource.schema_url)
+        self.resource = framed(b"\x0a", resource.resource.SerializeToString())
+        self.scope = framed(b"\x0a", scope.scope.SerializeToString())
+        self.schema = text(b"\x1a", scope.schema_url)
+        self.resource_schema = text(b"\x1a", resource.schema_url)
 
 
 def _head(key: tuple[int, int], span: ReadableSpan) -> _Head:
@@ -76,8 +76,8 @@ def _head(key: tuple[int, int], span: ReadableSpan) -> _Head:
 
 def _resource_spans(scopes: Mapping[_Head, list[bytes]]) -> bytes:
     first = next(iter(scopes))
-    scope_spans = [_framed(b"\x12", b"".join((head.scope, *spans, head.schema))) for head, spans in scopes.items()]
-    return _framed(b"\x0a", b"".join((first.resource, *scope_spans, first.resource_schema)))
+    scope_spans = [framed(b"\x12", b"".join((head.scope, *spans, head.schema))) for head, spans in scopes.items()]
+    return framed(b"\x0a", b"".join((first.resource, *scope_spans, first.resource_schema)))
 
 
 def _any(span: ReadableSpan) -> bytes:
@@ -98,9 +98,9 @@ def _plain(span: ReadableSpan) -> bytes | None:
         state = context.trace_state
         return b"".join((
             b"\x0a\x10", context.trace_id.to_bytes(16, "big"), b"\x12\x08", context.span_id.to_bytes(8, "big"),
-            _text(b"\x1a", state.to_header()) if state else b"",
+            text(b"\x1a", state.to_header()) if state else b"",
             b"\x22\x08" + parent.span_id.to_bytes(8, "big") if parent else b"",
-            _text(b"\x2a", span.name), b"\x30", _KINDS[id(span.kind)], _times(b"\x39", start_ns, b"\x41", end_ns),
+            text(b"\x2a", span.name), b"\x30", _KINDS[id(span.kind)], _times(b"\x39", start_ns, b"\x41", end_ns),
             attributes,
             b"\x7a\x00" if unset else b"\x7a\x02\x18" + _SHORT[status.status_code.value],
             _REMOTE if parent and parent.is_remote else _LOCAL,
@@ -145,13 +145,18 @@ def _say(key: str, kind: type, value: Any) -> bytes:
     return attribute
 
 
+def key_value(key: str, value: Any) -> bytes:
+    """Return a KeyValue; raises KeyError where the kind of the value is rare."""
+    return (_names.get(key) or _name(key)) + framed(b"\x12", _VALUES[type(value)](value))
+
+
 def _attribute(key: str, value: bytes) -> bytes:
     """Return a KeyValue in its field of a span."""
-    return _framed(b"\x4a", (_names.get(key) or _name(key)) + _framed(b"\x12", value))
+    return framed(b"\x4a", (_names.get(key) or _name(key)) + framed(b"\x12", value))
 
 
 def _name(key: str) -> bytes:
-    named = _text(b"\x0a", key)
+    named = text(b"\x0a", key)
     if len(named) <= MAX_KEPT_BYTES:
         _keep(_names, key, named)
     return named
@@ -163,14 +168,15 @@ def _keep(kept: dict[Any, bytes], key: Any, encoded: bytes) -> None:
     kept[key] = encoded
 
 
-def _framed(tag: bytes, body: bytes) -> bytes:
+def framed(tag: bytes, body: bytes) -> bytes:
+    """Return a field that says its length."""
     size = len(body)
     return tag + (_SHORT[size] if size < 128 else _varint(size)) + body
 
 
-def _text(tag: bytes, text: str) -> bytes:
+def text(tag: bytes, said: str) -> bytes:
     """Return a field of text, nothing for none."""
-    return _framed(tag, text.encode()) if text else b""
+    return framed(tag, said.encode()) if said else b""
 
 
 def _varint(number: int) -> bytes:
@@ -193,16 +199,16 @@ def _int(value: int) -> bytes:
 
 
 def _sequence(values: tuple[Any, ...]) -> bytes:
-    return _framed(b"\x2a", b"".join([_framed(b"\x0a", _VALUES[type(value)](value)) for value in values]))
+    return framed(b"\x2a", b"".join([framed(b"\x0a", _VALUES[type(value)](value)) for value in values]))
 
 
 #: kind of value -> its AnyValue. A subclass of one, such as an enumeration's member, is rare.
 _VALUES: Final[Mapping[type, Callable[[Any], bytes]]] = {
-    str: lambda value: _framed(b"\x0a", value.encode()),
+    str: lambda value: framed(b"\x0a", value.encode()),
     bool: lambda value: b"\x10" + _SHORT[value],
     int: _int,
     float: lambda value: b"\x21" + _double(value),
-    bytes: lambda value: _framed(b"\x3a", value),
+    bytes: lambda value: framed(b"\x3a", value),
     tuple: _sequence,
 }
 #: Kinds whose values come again and again.

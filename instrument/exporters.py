@@ -32,7 +32,7 @@ from .histograms import Tallies
 from .late_logs import LateLogs
 from .losses import CountedQueue
 from .posting import Post
-from .tallied import TalliedExporter
+from .tallied import MAX_BODY_BYTES, TalliedExporter
 
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:4318"
 #: Requests are promised to be visible 5 s after their last span, of which the collector takes up to 4.
@@ -41,8 +41,6 @@ METRIC_INTERVAL_MS: Final = 5_000
 #: Of gzip: 60 spans with the gaps of 200 chunks each cost 4 us a span, at the exporter's level 9 it is 150 us; the
 #: body is 17 % longer.
 GZIP_LEVEL: Final = 1
-#: Longer ones are the exporter's own to judge, which has a limit of 64 MiB.
-MAX_BODY_BYTES: Final = 32 * 2**20
 #: A process that ends waits no longer than this for a collector that does not answer.
 ENDING_TIMEOUT_S: Final = 1.0
 
@@ -183,7 +181,7 @@ class SpanBytesExporter(OTLPSpanExporter):
     def __init__(self, *, session: PromptSession, **options: Any) -> None:
         super().__init__(session=session, **options)
         self._prompt_session = session
-        self._encodes = _asked_compression("traces") in ("", "gzip", "none")  # others are the exporter's work
+        self._encodes = _packed_here("traces")
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export as the exporter does; it encodes too what cannot be encoded here, or is too long to be sent."""
@@ -271,7 +269,8 @@ class Exports:
         if not alone or len(_asked_for("metrics")) > 1 or any(os.environ.get(name) for name in UNLIKE_TALLIES):
             return self._otlp(OTLPMetricExporter, "metrics", **_temporality())
         self.tallies = Tallies()
-        return self._otlp(TalliedExporter, "metrics", tallies=self.tallies, **_temporality())
+        encodes = _packed_here("metrics") and SDK_METRICS not in os.environ  # which count the points
+        return self._otlp(TalliedExporter, "metrics", tallies=self.tallies, encodes=encodes, **_temporality())
 
     def after_fork(self) -> None:
         """Use connections of this process's own: the parent goes on with those that it opened."""
@@ -308,6 +307,11 @@ def _endpoint(endpoint: str | None, signal: str) -> str | None:
 
 def _asked_compression(signal: str) -> str:
     return _said(signal, "COMPRESSION").strip().lower()
+
+
+def _packed_here(signal: str) -> bool:
+    """Say whether the session packs what is sent; otherwise that is the exporter's work, before it has our body."""
+    return _asked_compression(signal) in ("", "gzip", "none")
 
 
 def _said(signal: str, what: str) -> str:
