@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from urllib3._collections import HTTPHeaderDict  # urllib3 1.26 has it nowhere else
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import (
     ConnectTimeoutError,
@@ -129,7 +130,7 @@ class Post:
             self._prepared,
             urllib3.HTTPResponse(
                 body=cast("Any", found),
-                headers=urllib3.HTTPHeaderDict(headers),
+                headers=HTTPHeaderDict(headers),
                 status=found.status,
                 reason=found.reason,
                 preload_content=False,
