@@ -29,8 +29,10 @@ from .encoding import encode
 from .errors import UserError
 from .guard import WINDOW_S, Guard
 from .histograms import Tallies
+from .late_logs import LateLogs
 from .losses import CountedQueue
-from .tallied import TalliedExporter
+from .posting import Post
+from .tallied import MAX_BODY_BYTES, TalliedExporter
 
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:4318"
 #: Requests are promised to be visible 5 s after their last span, of which the collector takes up to 4.
@@ -39,8 +41,6 @@ METRIC_INTERVAL_MS: Final = 5_000
 #: Of gzip: 60 spans with the gaps of 200 chunks each cost 4 us a span, at the exporter's level 9 it is 150 us; the
 #: body is 17 % longer.
 GZIP_LEVEL: Final = 1
-#: Longer ones are the exporter's own to judge, which has a limit of 64 MiB.
-MAX_BODY_BYTES: Final = 32 * 2**20
 #: A process that ends waits no longer than this for a collector that does not answer.
 ENDING_TIMEOUT_S: Final = 1.0
 
@@ -60,6 +60,8 @@ UNLIKE_TALLIES: Final = (
     "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
     "OTEL_METRICS_EXEMPLAR_FILTER",
 )
+#: Who sets it wants the SDK's metrics of each queue.
+SDK_METRICS: Final = "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED"
 DELTA: Final[dict[type, AggregationTemporality]] = dict.fromkeys(
     (Counter, ObservableCounter, Histogram), AggregationTemporality.DELTA
 )
@@ -83,6 +85,7 @@ class PromptSession(requests.Session):
         self.failing = False
         self._prepared = requests.PreparedRequest()
         self._prepared_for: object = None
+        self._post: Post | None = None
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request as `requests.Session` does; raises CollectorAbsentError instead of waiting at the end."""
@@ -113,12 +116,37 @@ class PromptSession(requests.Session):
         if asked != self._prepared_for:
             self._prepared = self.prepare_request(requests.Request(method, url, headers=headers, data=b"?"))
             self._prepared_for = asked
+            self._drop_post()
+            self._post = Post.of(self._prepared, self.proxies)
+        if self._post and self._post.can(options.get("timeout")):
+            answer = self._post.send(data, options.get("timeout"))
+            if not answer.is_redirect or options.get("allow_redirects") is False:
+                return answer
+            self._drop_post()  # and ask again, as `requests` would
         prepared = self._prepared.copy()
         prepared.body = data
         prepared.headers["Content-Length"] = str(len(data))
         if options.get("verify") in (None, True):
             options["verify"] = self.verify  # which the environment may name
         return self.send(prepared, **{name: value for name, value in options.items() if value is not None})
+
+    def _drop_post(self) -> None:
+        if self._post:
+            self._post.close()
+        self._post = None
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._post:
+            self._post.close()
+        super().close()
+
+    def after_fork(self) -> None:
+        """Use connections of this process's own: a thread that is not here may hold the lock of the parent's."""
+        if self._post:
+            self._post.close()
+        for prefix in ("http://", "https://"):
+            self.mount(prefix, requests.adapters.HTTPAdapter())
 
     def _read_environment(self, url: str) -> None:
         """Take proxies, certificates and .netrc as `requests` does, but once: they are a third of each request."""
@@ -153,7 +181,7 @@ class SpanBytesExporter(OTLPSpanExporter):
     def __init__(self, *, session: PromptSession, **options: Any) -> None:
         super().__init__(session=session, **options)
         self._prompt_session = session
-        self._encodes = _asked_compression("traces") in ("", "gzip", "none")  # others are the exporter's work
+        self._encodes = _packed_here("traces")
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export as the exporter does; it encodes too what cannot be encoded here, or is too long to be sent."""
@@ -195,7 +223,7 @@ class Exports:
     def __init__(self, endpoint: str | None) -> None:
         self._endpoint = endpoint
         self._prompt: list[tuple[PromptSession, OTLPSpanExporter | OTLPMetricExporter | OTLPLogExporter]] = []
-        self._queues: list[CountedQueue] = []
+        self._queues: list[CountedQueue | LateLogs] = []
         #: What counts our histograms, where the SDK need not.
         self.tallies: Tallies | None = None
         for name in LOGGERS:
@@ -204,20 +232,26 @@ class Exports:
     def span_processors(self) -> list[SpanProcessor]:
         """Return one batch processor an exporter."""
         delay_ms = None if "OTEL_BSP_SCHEDULE_DELAY" in os.environ else SPAN_DELAY_MS
+        processors: list[CountedQueue] = []
         for kind in _asked_for("traces"):
             exporter = self._otlp(SpanBytesExporter, "traces") if kind is None else kind()
-            self._queues.append(CountedQueue(exporter, delay_ms=delay_ms))
-        return list(self._queues)
+            processors.append(CountedQueue(exporter, delay_ms=delay_ms))
+        self._queues += processors
+        return list(processors)
 
     def log_processors(self) -> list[LogRecordProcessor]:
-        """Return one batch processor an exporter."""
+        """Return one batch processor an exporter, made late where no variable says how: to refuse it is done here."""
         delay_ms = None if "OTEL_BLRP_SCHEDULE_DELAY" in os.environ else SPAN_DELAY_MS
-        return [
-            BatchLogRecordProcessor(
-                self._otlp(OTLPLogExporter, "logs") if kind is None else kind(), schedule_delay_millis=delay_ms
-            )
-            for kind in _asked_for("logs")
-        ]
+        said = SDK_METRICS in os.environ or any(name.startswith("OTEL_BLRP_") for name in os.environ)
+        processors: list[LogRecordProcessor] = []
+        for kind in _asked_for("logs"):
+            exporter = self._otlp(OTLPLogExporter, "logs") if kind is None else kind()
+            if said:
+                processors.append(BatchLogRecordProcessor(exporter, schedule_delay_millis=delay_ms))
+            else:
+                self._queues.append(late := LateLogs(exporter, delay_ms=delay_ms))
+                processors.append(late)
+        return processors
 
     def metric_readers(self, *, alone: bool) -> list[MetricReader]:
         """Return one reader an exporter; `alone` says that nobody else reads the metrics."""
@@ -235,7 +269,8 @@ class Exports:
         if not alone or len(_asked_for("metrics")) > 1 or any(os.environ.get(name) for name in UNLIKE_TALLIES):
             return self._otlp(OTLPMetricExporter, "metrics", **_temporality())
         self.tallies = Tallies()
-        return self._otlp(TalliedExporter, "metrics", tallies=self.tallies, **_temporality())
+        encodes = _packed_here("metrics") and SDK_METRICS not in os.environ  # which count the points
+        return self._otlp(TalliedExporter, "metrics", tallies=self.tallies, encodes=encodes, **_temporality())
 
     def after_fork(self) -> None:
         """Use connections of this process's own: the parent goes on with those that it opened."""
@@ -244,8 +279,7 @@ class Exports:
         for queue in self._queues:
             queue.after_fork()
         for session, _ in self._prompt:
-            for prefix in ("http://", "https://"):
-                session.mount(prefix, requests.adapters.HTTPAdapter())
+            session.after_fork()
 
     def hurry(self) -> None:
         """Make whatever is sent from now on fail at once where no collector answers."""
@@ -273,6 +307,11 @@ def _endpoint(endpoint: str | None, signal: str) -> str | None:
 
 def _asked_compression(signal: str) -> str:
     return _said(signal, "COMPRESSION").strip().lower()
+
+
+def _packed_here(signal: str) -> bool:
+    """Say whether the session packs what is sent; otherwise that is the exporter's work, before it has our body."""
+    return _asked_compression(signal) in ("", "gzip", "none")
 
 
 def _said(signal: str, what: str) -> str:

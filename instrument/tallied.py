@@ -1,7 +1,7 @@
 """The exporter of metrics that adds our tallies to what the SDK has collected."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics import Exemplar
@@ -18,15 +18,24 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from .guard import Guard
 from .histograms import Point, Tallies, Tally
+from .metric_encoding import encode
 from .providers import SCOPE
+
+#: Longer ones are the exporter's own to judge, which has a limit of 64 MiB.
+MAX_BODY_BYTES: Final = 32 * 2**20
 
 
 class TalliedExporter(OTLPMetricExporter):
-    """OpenTelemetry's exporter; `tallies` are sent as histograms of deltas, beside the other metrics of ours."""
+    """OpenTelemetry's exporter; `tallies` are sent as histograms of deltas, beside the other metrics of ours.
 
-    def __init__(self, *, tallies: Tallies, **options: Any) -> None:
-        super().__init__(**options)
+    What is sent is encoded by us if it `encodes`, and given to the session as the body of an empty request.
+    """
+
+    def __init__(self, *, tallies: Tallies, session: Any, encodes: bool, **options: Any) -> None:
+        super().__init__(session=session, **options)
         self._tallies = tallies
+        self._prompt_session = session
+        self._encodes = encodes
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float | None = 10_000, **kwargs: Any
@@ -34,7 +43,17 @@ class TalliedExporter(OTLPMetricExporter):
         """Export what was collected and what was tallied since the last time."""
         with Guard("tallied metrics"):
             metrics_data = _with(self._tallies, metrics_data)
-        return super().export(metrics_data, timeout_millis, **kwargs)
+        body = None
+        if self._encodes:
+            with Guard("metric encoding"):
+                body = encode(metrics_data)
+        if body is None or len(body) > MAX_BODY_BYTES:
+            return super().export(metrics_data, timeout_millis, **kwargs)
+        self._prompt_session.body = body
+        try:
+            return super().export(MetricsData([]), timeout_millis, **kwargs)
+        finally:
+            self._prompt_session.body = None
 
 
 def _with(tallies: Tallies, collected: MetricsData) -> MetricsData:

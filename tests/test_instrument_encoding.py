@@ -11,6 +11,7 @@ from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
@@ -122,3 +123,30 @@ def test_what_names_one_answer_alone_is_not_kept() -> None:
     batch = [plain(**{"gen_ai.response.id": f"answer-{n}", "slo.request.id": f"r-{n}"}) for n in range(9)]
     assert encode(batch) == encode_spans(batch).SerializeToString()
     assert not {"gen_ai.response.id", "slo.request.id"} & {key for key, *_ in encoding._said}
+
+
+@pytest.mark.parametrize("where", ["events", "links", "attributes"])
+def test_what_a_span_had_no_room_for_is_told(where: str) -> None:
+    full: Any = BoundedAttributes(0, {"a": 1}) if where == "attributes" else BoundedList(0)
+    if where != "attributes":
+        full.append(Event("a"))
+    span = ReadableSpan("a", SpanContext(1, 2, is_remote=False), start_time=1, end_time=2, **{where: full})
+    (said,) = encode_spans([span]).resource_spans[0].scope_spans[0].spans
+    assert getattr(said, f"dropped_{where}_count") == 1
+    assert encode([span]) == encode_spans([span]).SerializeToString()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_spans_are_the_same_by_field_and_by_property(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert encoding._FIELDS_KNOWN
+    monkeypatch.setattr(encoding, "_FIELDS_KNOWN", known)
+    monkeypatch.setattr(encoding, "_any", None)
+    for span in (plain(a=1, b="c"), plain()):
+        assert encode([span]) == encode_spans([span]).SerializeToString()
+
+
+def test_spans_made_of_other_fields_are_read_by_property(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "_by_field", lambda span: (*encoding._by_property(span)[:8], True))
+    assert not encoding._fields_known()
+    monkeypatch.setattr(encoding, "_by_field", vars)
+    assert not encoding._fields_known()
