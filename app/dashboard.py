@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from tailbudget.analytics.sag import SagSettings
-from tailbudget.collector.giving_way import give_way
+from tailbudget.collector.giving_way import DASHBOARD_STEPS, give_way
 from tailbudget.instrument.errors import UserError
 
 from .pages.parts.gate import VARIABLE
@@ -47,7 +47,7 @@ def serve(*, api: str, host: str, port: int, token: str = "", no_auth: bool = Fa
         from streamlit.web import bootstrap
     except ModuleNotFoundError as error:
         raise UserError(f"the dashboard needs {error.name!r}: pip install 'tailbudget[app]'") from error
-    give_way()
+    give_way(DASHBOARD_STEPS)
     bootstrap.load_config_options({**settings(), "server.address": host, "server.port": port})
     asyncio.run(_run())
 

@@ -41,9 +41,9 @@ PAGES: Final = (
 )  # fmt: skip
 #: How often the time until a span can be asked for is taken, and how long between two looks.
 MARK_EVERY_S: Final = 0.5
-LOOK_EVERY_S: Final = 0.02
+LOOK_EVERY_S: Final = 0.05
 #: What a question that begins now sees: `now()` is the instant at which its transaction began.
-LOOK: Final = "select count(*) as n, epoch(now()) as began_s from spans_open where trace_id = '{}'::uuid"
+LOOK: Final = "select count(*) as n, epoch(now()) as began_s from spans_open where trace_id = $trace::uuid"
 
 
 @dataclass
@@ -116,7 +116,7 @@ def _until_queryable(
     collector: Collector, mark: bytes, sent_at_s: float, found: Seen, marks: threading.Semaphore
 ) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", collector.api_port, timeout=60)
-    body = json.dumps({"sql": LOOK.format(mark.hex())})
+    body = json.dumps({"sql": LOOK, "params": {"trace": mark.hex()}})
     try:
         while True:
             asked_s = time.perf_counter()

@@ -14,7 +14,7 @@ import duckdb
 
 from tailbudget.analytics.formats import Answer, Sink, stream
 
-from ..giving_way import answer
+from ..giving_way import give_way
 from .guard import Guard
 from .spool import MIB, Spool
 from .turns import SLOTS, BusyError, Costs, Turns
@@ -66,7 +66,7 @@ class Queries:
         self._lock = threading.Lock()
         self._running: set[duckdb.DuckDBPyConnection] = set()
         self._stopped: set[duckdb.DuckDBPyConnection] = set()
-        self._pool = ThreadPoolExecutor(SLOTS, thread_name_prefix="query", initializer=answer)
+        self._pool = ThreadPoolExecutor(SLOTS, thread_name_prefix="query", initializer=give_way)
         self._turns = Turns()
         self._costs = Costs()
         self._guard = Guard(connection)

@@ -12,6 +12,7 @@ from typing import Final
 import duckdb
 
 from ..counters import Counters
+from ..giving_way import give_way
 from ..journal.writer import Position
 from ..receive.batches import Batches
 from .database import is_lost
@@ -150,6 +151,7 @@ class Lander:
         return self._finished and not self._queue
 
     def _run(self) -> None:
+        give_way()
         try:
             self._land_until_closed()
             self._finished = True
