@@ -710,8 +710,9 @@ def test_a_diagnosis_leads_to_its_picture_and_a_violation_to_the_report(window: 
     visit.page.get_by_text("Latency at that time").first.click()
     visit.page.wait_for_function("location.pathname == '/latency' && location.search.includes('between=')")
     visit.pictures(4)
+    visit.done()
     visit.page.get_by_role("link", name="Violations").click()
-    visit.pictures(4)
+    visit.page.wait_for_function("location.pathname == '/violations'")
     with visit.page.expect_download() as download:
         visit.page.get_by_role("button", name="Incident report").click()
     with zipfile.ZipFile(download.value.path()) as packed:
