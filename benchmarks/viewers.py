@@ -34,7 +34,7 @@ from tests.collector_support import trace_request
 from tests.support import free_port
 from websockets.asyncio.client import ClientConnection, connect
 
-from tailbudget.collector.giving_way import go_first
+from tailbudget.collector.giving_way import go_first, may_interrupt
 
 PAGES: Final = (
     "", "", "latency", "latency", "stages", "violations", "token-rate", "gpu", "diagnoses", "map",
@@ -59,6 +59,7 @@ class Seen:
     collector_cpu_s: float = 0.0
     dashboard_cpu_s: float = 0.0
     machine_cpu_s: float = 0.0  # of every process
+    stolen_s: float = 0.0  # that the machine's host gave to others
     took_s: float = 0.0
 
 
@@ -162,17 +163,20 @@ def served(command: list[str], port: int) -> Iterator[tuple[str, int]]:
 @contextmanager
 def spent(found: Seen, collector: Collector, dashboard: int) -> Iterator[None]:
     """Add the CPU time that both processes take meanwhile: figures that other programs hardly change."""
-    before, began_s = (collector.cpu_s(), _cpu_s(dashboard), _machine_cpu_s()), time.perf_counter()
+    before, began_s = (collector.cpu_s(), _cpu_s(dashboard), *_machine_cpu_s()), time.perf_counter()
     yield
     found.took_s += time.perf_counter() - began_s
     found.collector_cpu_s += collector.cpu_s() - before[0]
     found.dashboard_cpu_s += _cpu_s(dashboard) - before[1]
-    found.machine_cpu_s += _machine_cpu_s() - before[2]
+    used_s, stolen_s = _machine_cpu_s()
+    found.machine_cpu_s += used_s - before[2]
+    found.stolen_s += stolen_s - before[3]
 
 
-def _machine_cpu_s() -> float:
-    user, nice, system, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+def _machine_cpu_s() -> tuple[float, float]:
+    """Return what all processes used, and what the machine's host gave to others while they wanted it."""
+    user, nice, system, _, _, _, _, stolen, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK"), stolen / os.sysconf("SC_CLK_TCK")
 
 
 def _cpu_s(pid: int) -> float:
@@ -261,7 +265,9 @@ FIGURES: Final[tuple[tuple[str, Callable[[Seen], list[float]], int, bool], ...]]
 def beside(collector: Collector, api: str, *, seconds: float, rounds: int) -> None:
     """Print what viewers cost ingest on a running collector, and what they waited."""
     per_s = capacity(collector)[0] / 2
+    rights = "may" if may_interrupt() else "may not"
     print(f"capacity {2 * per_s * SPANS:,.0f} spans/s; sending {per_s * SPANS:,.0f}, load {os.getloadavg()[0]:.1f}")
+    print(f"what acknowledges {rights} interrupt (real-time priority)")
     pairs = []
     with dashboard(api) as (address, pid):
         subprocess.run([sys.executable, __file__, "--view", address, "6"], check=True, stdout=subprocess.DEVNULL)
@@ -292,6 +298,7 @@ CPU: Final[dict[str, Callable[[Seen], float]]] = {
     "collector": lambda seen: seen.collector_cpu_s,
     "dashboard": lambda seen: seen.dashboard_cpu_s,
     "all processes": lambda seen: seen.machine_cpu_s,
+    "stolen": lambda seen: seen.stolen_s,
 }
 
 

@@ -5,13 +5,16 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tailbudget.collector import giving_way
 from tailbudget.collector.giving_way import (
     DASHBOARD_STEPS,
+    PRIORITY,
     SCHED_ATTR,
     SCHED_SETATTR,
     SLICE_NS,
@@ -19,13 +22,23 @@ from tailbudget.collector.giving_way import (
     TURN_S,
     give_way,
     go_first,
+    may_interrupt,
 )
 
-from .collector_support import Collector
+from .collector_support import PROGRAM, Collector
 from .support import free_port, wait_until
 from .test_app_serve import _answers, _start
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+#: Nobody but root, and who has a limit of his own, may have real-time priority.
+UNPRIVILEGED = """
+import ctypes, resource
+resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0))
+header, held = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert ctypes.CDLL(None).capget(header, held) == 0
+held[0] &= ~(1 << 23)  # CAP_SYS_NICE
+assert ctypes.CDLL(None).capset(header, held) == 0
+"""
 SERVE = """
 import sys
 from pathlib import Path
@@ -58,12 +71,32 @@ slices = pytest.mark.skipif(
 )
 
 
-def by_thread(process: int) -> dict[int, int]:
-    threads = [int(one.name) for one in Path(f"/proc/{process}/task").iterdir()]
-    return {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+interrupting = pytest.mark.skipif(not may_interrupt(), reason="this user may not have real-time priority")
+
+
+def threads(process: int) -> list[int]:
+    return [int(one.name) for one in Path(f"/proc/{process}/task").iterdir()]
+
+
+@pytest.fixture
+def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
+    """The process of a collector that has answered, which has the right to real-time priority or has not."""
+    collector = Collector(tmp_path, program=PROGRAM if request.param else UNPRIVILEGED + PROGRAM).start()
+    try:
+        assert collector.value("select 1") == 1
+        assert collector.process
+        yield collector.process.pid
+    finally:
+        collector.kill()
+
+
+@pytest.fixture
+def nobody_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(giving_way, "may_interrupt", lambda: False)
 
 
 @linux
+@pytest.mark.usefixtures("nobody_interrupts")
 def test_a_thread_that_gives_way_takes_nobody_else_along() -> None:
     expected, before = lower(), own()
     with ThreadPoolExecutor(1, initializer=give_way) as pool:
@@ -71,22 +104,36 @@ def test_a_thread_that_gives_way_takes_nobody_else_along() -> None:
     assert (found, own()) == (expected, before)
 
 
+@interrupting
+def test_nobody_gives_way_where_those_that_go_first_interrupt() -> None:
+    with ThreadPoolExecutor(1, initializer=give_way) as pool:
+        assert pool.submit(own).result() == own()
+
+
 @linux
-def test_of_a_collectors_threads_those_that_land_or_answer_give_way_by_the_same_steps(tmp_path: Path) -> None:
-    running = Collector(tmp_path).start()
-    assert running.process
-    pid = running.process.pid
-    try:
-        assert running.value("select 1") == 1
-        found = by_thread(pid)
-        assert found.pop(pid) == own(), "the event loop, which decodes"
-        assert sorted(found.values())[-3:] == [own(), lower(), lower()], "the rest, what lands, the question"
-    finally:
-        running.kill()
+@pytest.mark.parametrize("running", [False], ids=["may not"], indirect=True)
+def test_of_a_collectors_threads_those_that_land_or_answer_give_way_by_the_same_steps(running: int) -> None:
+    found = {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads(running)}
+    assert found.pop(running) == own(), "the event loop, which decodes"
+    assert sorted(found.values())[-3:] == [own(), lower(), lower()], "the rest, what lands, the question"
+
+
+@interrupting
+def test_a_thread_that_goes_first_interrupts_and_those_that_it_starts_do_not() -> None:
+    def first() -> tuple[int, int, int]:
+        go_first()
+        with ThreadPoolExecutor(1) as started:
+            of_started = started.submit(os.sched_getscheduler, 0).result()
+        return os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK, os.sched_getparam(0).sched_priority, of_started
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(first).result() == (os.SCHED_RR, PRIORITY, os.SCHED_OTHER)
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 @slices
-def test_a_thread_that_goes_first_takes_neither_priority_nor_those_that_it_starts_along() -> None:
+@pytest.mark.usefixtures("nobody_interrupts")
+def test_a_thread_that_goes_first_in_turns_takes_neither_priority_nor_those_that_it_starts_along() -> None:
     def first() -> tuple[int, int, int]:
         go_first()
         with ThreadPoolExecutor(1) as started:
@@ -98,18 +145,21 @@ def test_a_thread_that_goes_first_takes_neither_priority_nor_those_that_it_start
     assert (slice_ns(), own()) == before
 
 
+@interrupting
+@pytest.mark.parametrize("running", [True], ids=["may interrupt"], indirect=True)
+def test_what_acknowledges_interrupts_and_nothing_else_of_a_collector_does(running: int) -> None:
+    found = {thread: os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK for thread in threads(running)}
+    assert found.pop(running) == os.SCHED_RR, "the event loop, which decodes"
+    assert sorted(found.values(), reverse=True)[:2] == [os.SCHED_RR, os.SCHED_OTHER], "the journal, the rest"
+    assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads(running)} == {own()}
+
+
 @slices
-def test_what_acknowledges_goes_first_and_nothing_else_of_a_collector_does(tmp_path: Path) -> None:
-    running = Collector(tmp_path).start()
-    assert running.process
-    pid = running.process.pid
-    try:
-        assert running.value("select 1") == 1
-        found = {thread: slice_ns(thread) for thread in by_thread(pid)}
-        assert found.pop(pid) == SLICE_NS, "the event loop, which decodes"
-        assert sorted(found.values())[:2] == [SLICE_NS, slice_ns()], "the journal, the rest"
-    finally:
-        running.kill()
+@pytest.mark.parametrize("running", [False], ids=["may not"], indirect=True)
+def test_what_acknowledges_goes_first_and_nothing_else_of_a_collector_does(running: int) -> None:
+    found = {thread: slice_ns(thread) for thread in threads(running)}
+    assert found.pop(running) == SLICE_NS, "the event loop, which decodes"
+    assert sorted(found.values())[:2] == [SLICE_NS, slice_ns()], "the journal, the rest"
 
 
 @linux
