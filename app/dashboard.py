@@ -1,6 +1,7 @@
 """Starts the Streamlit pages on one address, and ends them when the process is told to."""
 
 import asyncio
+import gc
 import ipaddress
 import os
 import signal
@@ -78,8 +79,10 @@ async def _run() -> None:
 
 def _ask_ahead(over: threading.Event) -> None:
     if not over.wait(AHEAD_AFTER_S):
-        from .pages.parts import ahead  # a second of imports, in which the server would not answer
+        from .pages import site  # noqa: F401 - a second of imports, in which the server would not answer
+        from .pages.parts import ahead
 
+        gc.freeze()
         ahead.ask(over.wait)
 
 

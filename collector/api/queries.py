@@ -14,7 +14,7 @@ import duckdb
 
 from tailbudget.analytics.formats import Answer, Sink, stream
 
-from ..giving_way import give_way
+from ..giving_way import give_way, thread_cpu_s
 from .guard import Guard
 from .spool import MIB, Spool
 from .turns import SLOTS, BusyError, Costs, Turns
@@ -117,7 +117,7 @@ class Queries:
 
     def _answer(self, cursor: duckdb.DuckDBPyConnection, query: Query) -> Spool:
         spool = Spool(self._folder, max_bytes=query.max_bytes, reserve_bytes=self._reserve_bytes)
-        began_s = time.thread_time()
+        began_s = thread_cpu_s()
         try:
             statement = self._guard.check(cursor, query.sql)
             if cursor in self._stopped:
@@ -130,7 +130,7 @@ class Queries:
             spool.close()
             raise
         finally:
-            self._costs.took(query.sql, time.thread_time() - began_s)
+            self._costs.took(query.sql, thread_cpu_s() - began_s)
             self._close(cursor)
 
     def _open(self) -> duckdb.DuckDBPyConnection:

@@ -12,7 +12,7 @@ from typing import Final
 import duckdb
 
 from ..counters import Counters
-from ..giving_way import give_way
+from ..giving_way import give_way, thread_cpu_s
 from ..journal.writer import Position
 from ..receive.batches import Batches
 from .database import is_lost
@@ -196,7 +196,7 @@ class Lander:
             return
         entries = portion.entries
         unstored = self._counters.take_unstored()
-        started, cpu_s = time.monotonic(), time.thread_time()
+        started, cpu_s = time.monotonic(), thread_cpu_s()
         try:
             counted = self._landing.land(portion.readable, position=portion.position, health=unstored)
         except ENVIRONMENT as error:
@@ -221,7 +221,7 @@ class Lander:
         self._counters.work_s.labels("landing").observe(time.monotonic() - started)
         self._counters.stored(counted)
         self._leave(entries, rest=portion.rest)
-        self._pause(time.thread_time() - cpu_s, spans=portion.spans)
+        self._pause(thread_cpu_s() - cpu_s, spans=portion.spans)
 
     def _pause(self, cpu_s: float, *, spans: int) -> None:
         """Set when the next transaction begins, unless enough waits before."""
