@@ -17,13 +17,14 @@ shares as (
     group by all
     having hits + misses >= fewest and hits < least_share * (hits + misses)
 ),
-timed as (  -- a span that looked up, by whether it hit
+timed as (  -- a span that looked up, by whether it hit; none is looked at where no cache hits too rarely
     select
         service, five_minutes(started) as since,
         median(duration_ns / 1e6) filter (where attrs->>'$."slo.cache.hit"' = 'false')
             - median(duration_ns / 1e6) filter (where attrs->>'$."slo.cache.hit"' = 'true') as saved_ms
     from spans
-    where started >= from_t::timestamptz and started < to_t::timestamptz and contains(attrs::varchar, '"slo.cache.hit"')
+    where started >= from_t::timestamptz and started < to_t::timestamptz and service in (select service from shares)
+        and contains(attrs::varchar, '"slo.cache.hit"')
     group by all
 )
 select

@@ -60,13 +60,21 @@ cold as (
         and (is_first or before_t is null or epoch(started) - epoch(before_t) > idle_s)
         and ttft_ms >= cold_factor * warm_ms
 ),
+loading_name as (
+    select name
+    from spans
+    where started >= from_t::timestamptz and started < to_t::timestamptz
+    group by name
+    -- Of an aggregate, else it is asked of each span before they are grouped, which takes as long as all else of this.
+    having regexp_matches(lower(any_value(name)), '\b(load|loading|warm ?up|download)\b.*\b(model|tokenizer|index|weights)\b')
+),
 loading as (
     select spans.service, spans.name, five_minutes(spans.started) as since, count(*) as n, median(duration_ns / 1e6) as load_ms
     from spans
+    join loading_name on loading_name.name = spans.name
     join requests on requests.trace_id = spans.trace_id and requests.span_id <> spans.span_id
     where spans.started >= from_t::timestamptz and spans.started < to_t::timestamptz
         and requests.started >= from_t::timestamptz - interval 1 hour
-        and regexp_matches(lower(spans.name), '\b(load|loading|warm ?up|download)\b.*\b(model|tokenizer|index|weights)\b')
     group by all
 ),
 fresh as (  -- requests of instances that had just begun
