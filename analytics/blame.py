@@ -88,9 +88,9 @@ def before(window: Window, baseline: str = "hour") -> Window:
 
 def blame_usual(reader: Reader, window: Window, *, by: str) -> Blame:
     """Rank as `blame` does, against the same length an hour before or, if no request began then, just before."""
-    length = window.to_ts - window.from_ts
-    for baseline in (before(window), Window(window.from_ts - length, window.from_ts)):
-        found = blame(reader, window, baseline=baseline, by=by)
+    usual, length = before(window), window.to_ts - window.from_ts
+    if ask(reader, "any_span", usual.span())["found"][0].as_py():  # a twentieth of what a ranking costs
+        found = blame(reader, window, baseline=usual, by=by)
         if found.baseline_requests:
-            break
-    return found
+            return found
+    return blame(reader, window, baseline=Window(window.from_ts - length, window.from_ts), by=by)

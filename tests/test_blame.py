@@ -10,9 +10,10 @@ import duckdb
 import pytest
 from click.testing import CliRunner
 
-from tailbudget.analytics.blame import Blame, before, blame
+from tailbudget.analytics.blame import Blame, before, blame, blame_usual
 from tailbudget.analytics.reader import ConnectionReader
 from tailbudget.analytics.window import Window
+from tailbudget.analytics.written import Recorder
 from tailbudget.app.cli import cli, run
 from tailbudget.collector.land.database import open_database
 from tailbudget.instrument.errors import UserError
@@ -200,6 +201,17 @@ def test_a_baseline_is_as_long_as_the_window_and_never_overlaps_it() -> None:
     assert before(long).to_ts == long.from_ts
     with pytest.raises(UserError, match="expected one of hour, week"):
         before(WINDOW, "month")
+
+
+def test_an_hour_before_in_which_nothing_came_is_not_ranked() -> None:
+    connection = database()
+    land(connection, [span for n in range(1, 41) for span in shop(n, HOUR_S + 10 * n, slow={"pay": 20 * (n > 20)})])
+    recorder = Recorder(ConnectionReader(connection))
+    found = blame_usual(recorder, Window(later(HOUR_S + 205), later(HOUR_S + 410)), by="service")
+    assert (found.baseline_requests, found.ranking[0].service) == (20, "pay")
+    assert sum("more of a request's time" in asked for asked in recorder.asked) == 1
+    usual = blame_usual(recorder, Window(later(2 * HOUR_S + 205), later(2 * HOUR_S + 410)), by="service")
+    assert usual.baseline.from_ts == later(HOUR_S + 205)
 
 
 def test_what_makes_no_sense_is_refused() -> None:

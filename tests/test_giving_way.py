@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from tailbudget.collector.giving_way import (
     give_way,
     go_first,
     may_interrupt,
+    thread_cpu_s,
 )
 
 from .collector_support import PROGRAM, Collector
@@ -30,6 +32,8 @@ from .support import free_port, wait_until
 from .test_app_serve import _answers, _start
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+#: Of the slowest clock that Linux is built with.
+TICK_S = 0.01
 #: Nobody but root, and who has a limit of his own, may have real-time priority.
 UNPRIVILEGED = """
 import ctypes, resource
@@ -191,3 +195,17 @@ def test_threads_of_a_collector_share_the_interpreter_in_short_turns(tmp_path: P
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert float(done.stdout) == pytest.approx(TURN_S, abs=1e-6), "it is kept in whole microseconds"
+
+
+def test_a_threads_cpu_time_is_its_own_and_grows_with_its_work() -> None:
+    def work(seconds: float) -> float:
+        began_s, until_s = thread_cpu_s(), time.thread_time() + seconds
+        while time.thread_time() < until_s:
+            pass
+        return thread_cpu_s() - began_s
+
+    with ThreadPoolExecutor(1) as other:
+        busy = other.submit(work, 0.2)
+        own_s = work(0.02)
+        assert busy.result() == pytest.approx(0.2, abs=2 * TICK_S)
+    assert own_s == pytest.approx(0.02, abs=2 * TICK_S)
