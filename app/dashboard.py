@@ -26,7 +26,7 @@ CONFIG = FOLDER / "theme" / "config.toml"
 #: What the first viewer will want is asked for so long after the start, which has the CPU until then.
 AHEAD_AFTER_S = 1.0
 #: The end waits so long for who asks: extension modules complain of threads that outlive them.
-AHEAD_ENDS_S = 1.0
+AHEAD_ENDS_S = 2.0
 
 
 def serve(*, api: str, host: str, port: int, token: str = "", no_auth: bool = False) -> None:
@@ -75,6 +75,7 @@ async def _run() -> None:
     server.stop()
     await stopped
     ahead.join(AHEAD_ENDS_S)
+    gc.unfreeze()  # extension modules complain of what is left at the end
 
 
 def _ask_ahead(over: threading.Event) -> None:
@@ -82,7 +83,7 @@ def _ask_ahead(over: threading.Event) -> None:
         from .pages import site  # noqa: F401 - a second of imports, in which the server would not answer
         from .pages.parts import ahead
 
-        gc.freeze()
+        gc.freeze()  # what was imported stays: to look through it is most of what Python's collector does here
         ahead.ask(over.wait)
 
 

@@ -105,6 +105,10 @@ def test_nothing_is_reported_to_anybody_and_no_browser_is_opened() -> None:
     assert settings["server.headless"] is True
 
 
+def test_no_run_of_a_page_is_followed_by_a_look_through_all_of_pythons_objects() -> None:
+    assert dashboard.settings()["runner.postScriptGC"] is False
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "dashboard.example"])
 def test_others_are_not_let_in_without_a_token_or_an_explicit_word(host: str) -> None:
     assert not dashboard.is_loopback(host)
