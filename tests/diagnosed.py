@@ -106,6 +106,12 @@ def missed_cache(sent: Traffic, *, wrong: bool, lookups: int = 100) -> None:
     hits = lookups * (20 if wrong else 40) // 100
     sent.count("slo.cache.hits", hits, at_s=60, attrs={"slo.guard": "answers"})
     sent.count("slo.cache.misses", lookups - hits, at_s=60, attrs={"slo.guard": "answers"})
+    for at, is_hit in ((50, False), (55, True)):
+        trace, root = sent.ask(at)
+        took_ms = 10 if is_hit else 400
+        trace.add(
+            "docs", at * 1e3, at * 1e3 + took_ms, under=root, attrs={"slo.stage": "retrieval", "slo.cache.hit": is_hit}
+        )
 
 
 def opened_breaker(sent: Traffic, *, wrong: bool) -> None:

@@ -61,7 +61,9 @@ def test_the_same_traffic_without_the_trouble_is_left_alone(rule: str) -> None:
     assert about(rule, traffic(rule, wrong=False)) == []
 
 
-@pytest.mark.parametrize("rule", ["cold_start", "hol_blocking", "looks_fast_ends_late", "noisy_tenant", "tool_series"])
+@pytest.mark.parametrize(
+    "rule", ["cache_hit_low", "cold_start", "hol_blocking", "looks_fast_ends_late", "noisy_tenant", "tool_series"]
+)
 def test_a_finding_has_the_milliseconds_that_its_advice_saves(rule: str) -> None:
     row, *_ = (row for row in found(wrong(rule)) if row["rule"] == rule)
     assert row["saves_ms"] > 0
