@@ -38,6 +38,8 @@ MODEL_IN_BODY = ("/api/chat", "/api/generate")
 OTHERS_SAY = frozenset({"gen_ai.request.model", "gen_ai.system", "llm.model_name", "llm.system"})
 #: Server-sent events, and JSON line by line.
 EVENT_BEGINS, EVENT_ENDS = (b"data:", b"{"), (b"}", b"}\r")
+#: As numbers: bytes look for another's by way of an exception.
+QUOTE, BACKSLASH = b'"\\'
 STREAMED_TYPES = ("text/event-stream", "application/x-ndjson")
 #: A body beyond this is not read a second time for the sake of a few attributes.
 MAX_BODY_BYTES = 4_000_000
@@ -164,6 +166,8 @@ class Observer:
         self._has_token = dialect.has_token
         self._unpack = unpack
         self._rest = b""
+        #: What stood before and after the text where the pattern last found a token; no line has a line end in it.
+        self._around = (b"\n", b"")
         self._failure: Any = None
         self._finalizer = when_collected(self, self._record.finish, "abandoned")
 
@@ -197,14 +201,23 @@ class Observer:
                 record.asked_ns = now_ns
 
     def _has_plain_token(self, line: bytes) -> bool:
-        """Say whether a line is an event with a token and no error: its JSON takes four times as long to read."""
-        return (
-            self._has_token is not None
-            and self._has_token.search(line) is not None
-            and line.startswith(EVENT_BEGINS)
-            and line.endswith(EVENT_ENDS)
-            and b'"error":' not in line
-        )
+        """Say whether a line is an event with a token and no error: its JSON takes four times as long to read.
+
+        Most lines are as the one before but for the text, which takes a third of the time of the pattern to see.
+        """
+        before, after = self._around
+        if line.startswith(before) and line.endswith(after):
+            text = line[len(before) : len(line) - len(after)]
+            if text and QUOTE not in text and text[-1] != BACKSLASH:
+                return True
+        found = self._has_token.search(line) if self._has_token is not None else None
+        if not found or not (line.startswith(EVENT_BEGINS) and line.endswith(EVENT_ENDS)) or b'"error":' in line:
+            return False
+        begins = found.end() - 1  # patterns end with a text's first character
+        ends = line.find(b'"', begins)
+        if line[ends - 1] != BACKSLASH:
+            self._around = line[:begins], line[ends:]
+        return True
 
     def end(self, end: StreamEnd, error: BaseException | None = None) -> None:
         """End the call, the first time only; a stream whose last word was an error is not complete."""
