@@ -40,6 +40,8 @@ OTHERS_SAY = frozenset({"gen_ai.request.model", "gen_ai.system", "llm.model_name
 EVENT_BEGINS, EVENT_ENDS = (b"data:", b"{"), (b"}", b"}\r")
 #: As numbers: bytes look for another's by way of an exception.
 QUOTE, BACKSLASH = b'"\\'
+#: So many events in a row may be unlike the one before: of a stream that numbers or pads them no two are alike.
+UNLIKE = 8
 STREAMED_TYPES = ("text/event-stream", "application/x-ndjson")
 #: A body beyond this is not read a second time for the sake of a few attributes.
 MAX_BODY_BYTES = 4_000_000
@@ -168,6 +170,7 @@ class Observer:
         self._rest = b""
         #: What stood before and after the text where the pattern last found a token; no line has a line end in it.
         self._around = (b"\n", b"")
+        self._unlike = UNLIKE
         self._failure: Any = None
         self._finalizer = when_collected(self, self._record.finish, "abandoned")
 
@@ -209,14 +212,17 @@ class Observer:
         if line.startswith(before) and line.endswith(after):
             text = line[len(before) : len(line) - len(after)]
             if text and QUOTE not in text and text[-1] != BACKSLASH:
+                self._unlike = UNLIKE
                 return True
         found = self._has_token.search(line) if self._has_token is not None else None
         if not found or not (line.startswith(EVENT_BEGINS) and line.endswith(EVENT_ENDS)) or b'"error":' in line:
             return False
-        begins = found.end() - 1  # patterns end with a text's first character
-        ends = line.find(b'"', begins)
-        if line[ends - 1] != BACKSLASH:
-            self._around = line[:begins], line[ends:]
+        if self._unlike:
+            self._unlike -= 1
+            begins = found.end() - 1  # patterns end with a text's first character
+            ends = line.find(b'"', begins)
+            if line[ends - 1] != BACKSLASH:
+                self._around = line[:begins], line[ends:]
         return True
 
     def end(self, end: StreamEnd, error: BaseException | None = None) -> None:

@@ -167,6 +167,44 @@ def test_the_usual_event_of_an_answer_that_flows_is_not_read(name: str, monkeypa
     assert len(read) == USABLE_CHUNKS + 1  # of the last one, what it reports
 
 
+class Searches:
+    """A pattern that counts how often it is asked."""
+
+    def __init__(self, pattern: Any) -> None:
+        self._pattern = pattern
+        self.count = 0
+
+    def search(self, line: bytes) -> Any:
+        self.count += 1
+        return self._pattern.search(line)
+
+
+@pytest.mark.parametrize(
+    ("changes", "searches"),
+    [(lambda _: "c1", 1), (lambda n: f"c{n // 10}", 5), (lambda n: f"c{n}", 50)],
+    ids=["all alike", "ten alike", "none alike"],
+)
+def test_a_pattern_looks_at_an_event_only_where_more_than_its_text_is_new(
+    changes: Callable[[int], str], searches: int
+) -> None:
+    pattern = Searches(dialects.CHAT.has_token)
+    dialect = replace(dialects.CHAT, has_token=pattern)  # type: ignore[arg-type]
+    words = [{**chat("word "), "id": changes(0)}] * USABLE_CHUNKS
+    words += [{**chat(f"word{n} "), "id": changes(n)} for n in range(50)]
+    lines = [b"data: " + json.dumps(word).encode() + b"\n\n" for word in words]
+    assert told(dialect, lines)["slo.stream.chunks"] == USABLE_CHUNKS + 50
+    assert pattern.count == searches
+
+
+def test_a_text_with_a_quote_in_it_is_left_to_the_pattern() -> None:
+    pattern = Searches(dialects.CHAT.has_token)
+    dialect = replace(dialects.CHAT, has_token=pattern)  # type: ignore[arg-type]
+    texts = ["word "] * (USABLE_CHUNKS + 5) + ['say "a"', "word ", "C:\\", "word "]
+    lines = [b"data: " + json.dumps(chat(text)).encode() + b"\n\n" for text in texts]
+    assert told(dialect, lines)["slo.stream.chunks"] == len(texts)
+    assert pattern.count == 1 + 2
+
+
 @pytest.mark.parametrize("line", [b": {}\n", b"event: {}\n", b"data: [{}]\n", b"data: {\n", b'{}"\n', b"x{}\n"])
 def test_only_a_whole_event_is_a_token(line: bytes) -> None:
     garbage = line.replace(b"{}", b'{"content":"a"}').replace(b"{\n", b'{"content":"a"\n')
