@@ -50,10 +50,13 @@ def serve(*, api: str, host: str, port: int, token: str = "", no_auth: bool = Fa
         raise UserError(f"the dashboard needs {error.name!r}: pip install 'tailbudget[app]'") from error
     give_way(DASHBOARD_STEPS)
     bootstrap.load_config_options({**settings(), "server.address": host, "server.port": port})
-    asyncio.run(_run())
+    told: list[int] = []
+    for number in SIGNALS:
+        signal.signal(number, lambda given, _: told.append(given))  # to leave now would leave half an event loop behind
+    asyncio.run(_run(told))
 
 
-async def _run() -> None:
+async def _run(told_before: list[int]) -> None:
     """Run Streamlit's server until a signal: `bootstrap.run` hears none while it starts, and dies of it loudly."""
     from streamlit.web import bootstrap
     from streamlit.web.server import Server
@@ -61,6 +64,8 @@ async def _run() -> None:
     stop = asyncio.Event()
     for number in SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if told_before:
+        return
     server = Server(str(SCRIPT), is_hello=False)
     await server.start()
     bootstrap.prepare_streamlit_environment(server.main_script_path)

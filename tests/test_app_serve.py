@@ -60,6 +60,17 @@ def test_a_signal_while_it_starts_ends_it_without_a_traceback(after_s: float) ->
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_a_signal_while_the_event_loop_is_made_ends_it_without_a_traceback() -> None:
+    code = (
+        "import os, signal; from asyncio.base_events import BaseEventLoop as Loop; kept = Loop.set_debug; "
+        "Loop.set_debug = lambda *given: (os.kill(os.getpid(), signal.SIGINT), kept(*given)); "
+        "from tailbudget.app.dashboard import serve; "
+        f"serve(api='http://127.0.0.1:9', host='127.0.0.1', port={free_port()})"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_the_start_asks_for_the_map_until_the_collector_answers_and_says_nothing_of_it(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
